@@ -1,0 +1,443 @@
+"""Attachment: the frozen value on a model that names one file.
+
+It has two lives. A *new* one is made from a source, and reading it reads the source:
+
+>>> new = Attachment.upload(b"hello", filename="hello.txt", metadata={"caption": "Hi"})
+>>> new.is_stored, new.filename, new.read_text()
+(False, 'hello.txt', 'hello')
+
+When the session flushes, a *stored* one takes its place; reading that reads the storage:
+
+>>> from sa_attachments import Storages
+>>> stored = Storages("memory:").stage(new)
+>>> stored.is_stored, stored.size, stored.content_type, stored.sha256[:8]
+(True, 5, 'text/plain', '2cf24dba')
+>>> with stored.open() as file: file.seek(1), file.read()
+(1, b'ello')
+>>> stored.replace(filename="bye.txt") == stored     # the same file under another name
+True
+
+Traps
+-----
+Two stored attachments are equal if they name the same file; two new ones only if they are the same object. A new one asked for
+``size``, ``sha256`` or ``stored_at`` raises ``NotStored``. ``to_json`` is for your own caches and queues: storage and key are
+capabilities, so never accept them from a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import dataclasses
+import io
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO, NoReturn, Protocol, Self, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from . import filename as filenames
+from .descriptor import Facts, decode, encode, frozen, thawed
+from .errors import AttachmentError, BadSource, DescriptorDamaged, FileDamaged, NotStored, NoUrl, StorageFailed, UnknownStorage
+from .source import CHUNK, Source, described
+from .source import source as wrap
+from .storage import HasPath, Readable, SignsDownloads, Storage
+
+A = TypeVar("A", bound="Attachment")
+
+
+class Binding(Protocol):
+    """What an attachment needs to know of the column, or the storages, that it belongs to."""
+
+    @property
+    def label(self) -> str:
+        """For messages: ``"users.avatar"``."""
+        ...
+
+    def resolve(self, name: str) -> Storage:
+        """The storage of that name; UnknownStorage if there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upload:
+    """The body of a new attachment: the source, and what was said about it."""
+
+    source: Source
+    filename: str | None = None
+    claimed_content_type: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=lambda: frozen(None))
+    storage: str | None = None
+    move: bool = False
+    content_type: str | None = None
+    """What the bytes say; found out before the steps run."""
+    guards: tuple[Callable[[int], None], ...] = ()
+    """Called with the number of bytes so far while they are stored; may raise ``Refused``."""
+
+
+class Attachment:
+    """One file, new or stored. Frozen; see the module."""
+
+    __slots__ = ("__weakref__", "_binding", "_body", "_origin")
+
+    _body: Upload | str | Facts  # new | a stored one's descriptor as text | the same, decoded
+    _binding: Binding | None
+    _origin: object  # what the tracker remembers of a stored one that is not committed yet
+
+    def __init__(self) -> NoReturn:
+        raise TypeError(f"make a new one by {type(self).__name__}.upload(source)")
+
+    # Making
+
+    @classmethod
+    def upload(
+        cls,
+        source: Any,
+        filename: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        storage: str | None = None,
+        *,
+        move: bool = False,
+    ) -> Self:
+        """A new attachment of bytes, a ``Path``, a binary file, an (async) iterator of bytes, or a web framework's upload object.
+
+        ``filename`` and ``content_type`` are display data and default to what the source says. ``metadata`` holds JSON values.
+        ``storage`` overrides the column's. ``move`` gives a ``Path`` away: where the storage can, its bytes are not copied, and the path is
+        removed once the row is committed. Raises BadSource, or FileMissing for a path without a file.
+        """
+        if isinstance(source, Attachment):
+            raise BadSource("an attachment is assigned as it is; Attachment.copy() makes a new upload of a stored one")
+        if move and not isinstance(source, Path):
+            raise BadSource(f"only a pathlib.Path can be moved, not {type(source).__name__}")
+        said_name, said_type = described(source)
+        upload = Upload(
+            wrap(source),
+            filenames.clean(name) if (name := filename or said_name) else None,
+            content_type or said_type,
+            frozen(metadata),
+            storage,
+            move,
+        )
+        return make(cls, upload, None)
+
+    @classmethod
+    def from_data_uri(cls, uri: str, filename: str | None = None, *, metadata: Mapping[str, Any] | None = None, storage: str | None = None) -> Self:
+        """A new attachment of the bytes in a ``data:`` URI (RFC 2397). Raises BadSource.
+
+        >>> Attachment.from_data_uri("data:text/plain;base64,aGk=", "hi.txt").read()
+        b'hi'
+        """
+        scheme, _, rest = uri.partition(":")
+        head, comma, data = rest.partition(",")
+        if scheme.strip().lower() != "data" or not comma:
+            raise BadSource(f"{uri[:40]!r} is not of the form data:[<type>][;base64],<data>")
+        content_type, *flags = head.split(";")
+        content = unquote_to_bytes(data)
+        if "base64" in (flag.strip().lower() for flag in flags):
+            try:
+                content = base64.b64decode(content, validate=True)
+            except binascii.Error as error:
+                raise BadSource(f"{uri[:40]!r}: {error}") from None
+        return cls.upload(content, filename, content_type.strip().lower() or "text/plain", metadata, storage)
+
+    def copy(self) -> Self:
+        """A new attachment of a stored one's bytes, with its description. The storage copies them itself where it can."""
+        facts = self._facts()
+        upload = Upload(
+            StoredSource(self), facts["filename"], facts.get("claimed_content_type"), frozen(facts.get("metadata")), content_type=facts["content_type"]
+        )
+        return make(type(self), upload, None)
+
+    def replace(self, *, filename: str | None = None, metadata: Mapping[str, Any] | None = None) -> Self:
+        """The same file with another description; what is not given stays. Assign the result."""
+        if isinstance(self._body, Upload):
+            body: Upload | Facts = dataclasses.replace(
+                self._body,
+                filename=self._body.filename if filename is None else filenames.clean(filename),
+                metadata=self._body.metadata if metadata is None else frozen(metadata),
+            )
+        else:
+            body = dict(self._facts())
+            if filename is not None:
+                body["filename"] = filenames.clean(filename)
+            if metadata is not None:
+                body["metadata"] = thawed(frozen(metadata))
+        made = make(type(self), body, self._binding)
+        set_origin(made, getattr(self, "_origin", None))
+        return made
+
+    # Describing
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the bytes are in a storage (which says nothing of a commit)."""
+        return type(self._body) is not Upload
+
+    @property
+    def storage(self) -> str:
+        """Name of the storage the file is in. NotStored for a new one."""
+        return str(self._facts()["storage"])
+
+    @property
+    def key(self) -> str:
+        """Opaque name inside the storage. NotStored for a new one."""
+        return str(self._facts()["key"])
+
+    @property
+    def filename(self) -> str:
+        """The cleaned display name; ``"unnamed"`` if nobody gave one."""
+        if isinstance(self._body, Upload):
+            return self._body.filename or "unnamed"
+        return str(self._facts()["filename"])
+
+    @property
+    def content_type(self) -> str:
+        """What the bytes say they are (of a new one that was not stored yet: what its source says)."""
+        if isinstance(self._body, Upload):
+            return self._body.content_type or self._body.claimed_content_type or "application/octet-stream"
+        return str(self._facts()["content_type"])
+
+    @property
+    def claimed_content_type(self) -> str | None:
+        """What the client said it is. Not to be trusted."""
+        if isinstance(self._body, Upload):
+            return self._body.claimed_content_type
+        return self._facts().get("claimed_content_type")
+
+    @property
+    def size(self) -> int:
+        """Number of bytes. NotStored for a new one."""
+        return int(self._facts()["size"])
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the bytes, 64 hex digits. NotStored for a new one."""
+        return str(self._facts()["sha256"])
+
+    @property
+    def stored_at(self) -> datetime:
+        """When it was stored, UTC. NotStored for a new one."""
+        return datetime.fromisoformat(self._facts()["stored_at"])
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """JSON values that the application keeps with the file; frozen, see ``replace``."""
+        if isinstance(self._body, Upload):
+            return self._body.metadata
+        return frozen(self._facts().get("metadata"))
+
+    def to_json(self) -> str:
+        """The descriptor as text, for your own caches, queues and documents; ``Storages.bind`` takes it back. NotStored for a new one."""
+        return encode(self._facts())
+
+    # Reading
+
+    def open(self, start: int = 0, end: int | None = None) -> BinaryIO:
+        """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``. FileMissing if they are gone."""
+        if isinstance(self._body, Upload):
+            whole = self._body.source.open()
+            if not start and end is None:
+                return whole
+            with whole:
+                whole.seek(start)
+                return io.BytesIO(whole.read(-1 if end is None else max(end - start, 0)))
+        with storage_errors(self.storage, "open", self.key):
+            return self._place().open(self.key, start, end)
+
+    def read(self, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes from ``start`` up to and without ``end``. FileDamaged if a stored file has not the size that was stored."""
+        with self.open(start, end) as file:
+            data = file.read()
+        if self.is_stored and not start and end is None and len(data) != self.size:
+            raise FileDamaged(f"{self!r} has {len(data):,} bytes, {self.size:,} were stored")
+        return data
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The bytes as text."""
+        return self.read().decode(encoding, errors)
+
+    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
+        """The bytes in pieces of ``size``; the last may be shorter."""
+        with self.open() as file:
+            while chunk := file.read(size):
+                yield chunk
+
+    def save_to(self, path: Path | str) -> None:
+        """Write the bytes to a local file, replacing it."""
+        with self.open() as file, Path(path).open("wb") as target:
+            shutil.copyfileobj(file, target, CHUNK)
+
+    @contextmanager
+    def path(self) -> Iterator[Path]:
+        """A real local path to read from, inside the ``with``; downloaded if need be."""
+        if isinstance(self._body, Upload):
+            local = self._body.source.path()
+        else:
+            place = self._place()
+            with storage_errors(self.storage, "give the path of", self.key):
+                local = place.path(self.key) if isinstance(place, HasPath) else None
+        if local is not None:
+            yield local
+            return
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, f"file{filenames.extension(self.filename)}")
+            self.save_to(copy)
+            yield copy
+
+    async def aread(self, start: int = 0, end: int | None = None) -> bytes:
+        """``read`` without blocking the event loop."""
+        return await asyncio.to_thread(self.read, start, end)
+
+    async def achunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
+        """``chunks`` without blocking the event loop."""
+        file = await asyncio.to_thread(self.open)
+        try:
+            while chunk := await asyncio.to_thread(file.read, size):
+                yield chunk
+        finally:
+            await asyncio.to_thread(file.close)
+
+    def url(self, expires: float | timedelta = 3600) -> str:
+        """An address that serves the file for ``expires`` seconds. NoUrl if the storage can't give one."""
+        facts, place = self._facts(), self._place()
+        if not isinstance(place, SignsDownloads):
+            raise NoUrl(f"storage {self.storage!r} ({type(place).__name__}) has no URLs to give: serve the file through the application")
+        lifetime = expires if isinstance(expires, timedelta) else timedelta(seconds=expires)
+        with storage_errors(self.storage, "sign", self.key):
+            return place.sign_download(self.key, expires=lifetime, filename=facts["filename"], content_type=facts["content_type"])
+
+    def check(self, attribute: Any) -> None:
+        """Run the steps of a mapped attribute (``User.avatar``) without storing anything, for forms. Raises Refused."""
+        attribute.type.check(self)
+
+    # Being a value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Attachment):
+            return NotImplemented
+        both_stored = self.is_stored and other.is_stored
+        return (self.storage, self.key) == (other.storage, other.key) if both_stored else self is other
+
+    def __hash__(self) -> int:
+        return hash((self.storage, self.key)) if self.is_stored else id(self)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"attachments are frozen: assign attachment.replace({name}=...) to the model instead")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError("attachments are frozen")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return make, (type(self), self._body, None)
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if isinstance(self._body, Upload):
+            return f"<new {kind} {self.filename!r}>"
+        try:
+            return f"<{kind} {self.filename!r} {self.storage}:{self.key}>"
+        except DescriptorDamaged:
+            return f"<damaged {kind}>"
+
+    # Behind the curtain
+
+    def _facts(self) -> dict[str, Any]:
+        body = self._body
+        if isinstance(body, dict):
+            return body
+        if isinstance(body, Upload):
+            raise NotStored(f"{self!r} is not stored yet: flush or commit the session first, or use Storages.stage")
+        facts = decode(body, self._binding.label if self._binding else "an unbound attachment")
+        _set_body(self, facts)
+        return facts
+
+    def _place(self) -> Storage:
+        if self._binding is None:
+            raise UnknownStorage(f"{self!r} came out of a pickle or a text and knows no storages: pass it through Storages.bind")
+        return self._binding.resolve(self.storage)
+
+
+class StoredSource:
+    """The bytes of a stored attachment, to be stored once more."""
+
+    shared = None
+
+    def __init__(self, attachment: Attachment) -> None:
+        self.attachment = attachment
+
+    def size(self) -> int:
+        return self.attachment.size
+
+    def open(self) -> BinaryIO:
+        return self.attachment.open()
+
+    def stream(self) -> Readable:
+        return self.attachment.open()
+
+    def path(self) -> None:
+        return None
+
+
+# The rest is for the layers above, not for users.
+
+_set_body = Attachment._body.__set__  # type: ignore[attr-defined]
+_set_binding = Attachment._binding.__set__  # type: ignore[attr-defined]
+set_origin = Attachment._origin.__set__  # type: ignore[attr-defined]
+"""Remember on a stored attachment what the tracker needs until it is committed."""
+
+
+def make(cls: type[A], body: Upload | str | Facts, binding: Binding | None) -> A:
+    """An attachment around a body. The text of a descriptor is decoded only when it is touched."""
+    made = object.__new__(cls)
+    _set_body(made, body)
+    _set_binding(made, binding)
+    return made
+
+
+def bind(attachment: Attachment, binding: Binding) -> None:
+    """Let an attachment that knows no column know this one."""
+    if attachment._binding is None:
+        _set_binding(attachment, binding)
+
+
+def binding_of(attachment: Attachment) -> Binding | None:
+    return attachment._binding
+
+
+def body_of(attachment: Attachment) -> Upload | str | Facts:
+    return attachment._body
+
+
+def facts_of(attachment: Attachment) -> Facts:
+    """The decoded descriptor; not to be changed. NotStored, DescriptorDamaged."""
+    return attachment._facts()
+
+
+def origin_of(attachment: Attachment) -> object:
+    return getattr(attachment, "_origin", None)
+
+
+@contextmanager
+def storage_errors(storage: str, operation: str, key: str | None = None) -> Iterator[None]:
+    """Failures of a storage become StorageFailed; errors of this library pass."""
+    try:
+        yield
+    except AttachmentError:
+        raise
+    except Exception as error:
+        about = f" {key!r}" if key else ""
+        raise StorageFailed(
+            f"storage {storage!r} failed to {operation}{about}: {type(error).__name__}: {error}", storage=storage, operation=operation, key=key
+        ) from error

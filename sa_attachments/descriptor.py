@@ -1,0 +1,126 @@
+"""Descriptors: the JSON form of an attachment in its column.
+
+``{"v": 1, "storage", "key", "filename", "content_type", "claimed_content_type", "size", "sha256", "stored_at", "metadata", "variants"}``.
+Newer versions are read, and what they hold beyond this one is kept.
+
+>>> facts = decode('{"v": 2, "storage": "s", "key": "k", "filename": "f", "content_type": "text/plain", "size": 1,'
+...                '"sha256": "00", "stored_at": "2026-01-01T00:00:00+00:00", "novel": true}', "docs.file")
+>>> facts["novel"], list(named(facts))
+(True, [Named(storage='s', key='k', size=1)])
+>>> decode('{"key": 1}', "docs.file")
+Traceback (most recent call last):
+sa_attachments.errors.DescriptorDamaged: docs.file holds '{"key": 1}', which does not describe an attachment
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from .errors import BadSource, DescriptorDamaged
+
+VERSION = 1
+
+Facts = dict[str, Any]
+"""A decoded descriptor."""
+
+_REQUIRED: dict[str, type] = {
+    "storage": str,
+    "key": str,
+    "filename": str,
+    "content_type": str,
+    "size": int,
+    "sha256": str,
+    "stored_at": str,
+}
+
+
+class Named(NamedTuple):
+    """One stored file that a descriptor names: the attachment's own, or one of its variants. ``size`` in bytes."""
+
+    storage: str
+    key: str
+    size: int
+
+
+def decode(text: str, label: str) -> Facts:
+    """Parse a descriptor; DescriptorDamaged, naming ``label`` and the text's start, if it is none."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DescriptorDamaged(_damaged(text, label)) from error
+    if not _describes(facts):
+        raise DescriptorDamaged(_damaged(text, label))
+    return facts  # type: ignore[no-any-return]
+
+
+def decode_list(text: str, label: str) -> list[Facts]:
+    """Parse the value of a list column."""
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DescriptorDamaged(_damaged(text, label)) from error
+    if not isinstance(items, list) or not all(_describes(item) for item in items):
+        raise DescriptorDamaged(_damaged(text, label))
+    return items
+
+
+def encode(facts: Mapping[str, Any]) -> str:
+    """The descriptor as compact JSON text."""
+    return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+
+
+def named(facts: Mapping[str, Any]) -> Iterator[Named]:
+    """All files that a descriptor names: the attachment's own first, then its variants'."""
+    yield Named(facts["storage"], facts["key"], facts["size"])
+    variants = facts.get("variants")
+    if isinstance(variants, dict):
+        for variant in variants.values():
+            if isinstance(variant, dict) and isinstance(variant.get("key"), str):
+                yield Named(variant.get("storage", facts["storage"]), variant["key"], variant.get("size", 0))
+
+
+def frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """A deeply frozen copy of JSON values; BadSource if they are not JSON."""
+    if not metadata:
+        return MappingProxyType({})
+    try:
+        plain = json.loads(json.dumps(metadata, default=_thawed, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise BadSource(f"metadata is kept as JSON, and {dict(metadata)!r:.80} is not: {error}") from None
+    if not isinstance(plain, dict):
+        raise BadSource(f"metadata is a mapping, not {type(metadata).__name__}")
+    return MappingProxyType({name: _freeze(value) for name, value in plain.items()})
+
+
+def thawed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain copy, as it goes into a descriptor."""
+    return {name: _thaw(value) for name, value in metadata.items()}
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, dict):
+        return MappingProxyType({name: _freeze(item) for name, item in value.items()})
+    return tuple(_freeze(item) for item in value) if isinstance(value, list) else value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _thaw(item) for name, item in value.items()}
+    return [_thaw(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _thawed(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _describes(facts: Any) -> bool:
+    return isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in _REQUIRED.items())
+
+
+def _damaged(text: str, label: str) -> str:
+    return f"{label} holds {text[:80]!r}, which does not describe an attachment"

@@ -1,0 +1,111 @@
+"""Everything that sa_attachments raises on its own account.
+
+Each error is an ``AttachmentError``, carries its evidence as attributes, and is also the builtin that a caller would already catch:
+
+>>> issubclass(FileMissing, FileNotFoundError), issubclass(Refused, ValueError), issubclass(UnknownStorage, LookupError)
+(True, True, True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class AttachmentError(Exception):
+    """Base of all errors of this library."""
+
+
+class AttachmentWarning(UserWarning):
+    """Something that works, but will not keep every promise until it is mended."""
+
+
+class BadSource(AttachmentError, TypeError, ValueError):
+    """What was assigned can't be read as bytes: text, a closed file, a directory, an object of an unknown kind."""
+
+
+class Refused(AttachmentError, ValueError):
+    """A step did not accept a file; nothing was stored.
+
+    ``rule`` names the step, ``limit`` what it allows, ``measured`` what it met, ``target`` the attribute, as ``"User.avatar"``.
+    """
+
+    def __init__(self, message: str, *, rule: str, limit: object = None, measured: object = None) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.limit = limit
+        self.measured = measured
+        self.target: str | None = None
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{self.target}: {message}" if self.target else message
+
+
+class NotStored(AttachmentError, ValueError):
+    """A new attachment was asked for something that only a stored one has."""
+
+
+class SourceConsumed(AttachmentError, ValueError):
+    """The source could be read only once, and was: assign a fresh one."""
+
+
+class FileMissing(AttachmentError, FileNotFoundError):
+    """There are no bytes where a file is due."""
+
+
+class FileDamaged(AttachmentError, OSError):
+    """The bytes of a stored file are not those that were stored."""
+
+
+class UnknownStorage(AttachmentError, LookupError):
+    """No storage, or no backend, goes by that name."""
+
+
+class BadConfiguration(AttachmentError, ValueError):
+    """A storage URL, an option or a mapping of storages makes no sense."""
+
+
+class MissingExtra(AttachmentError, ImportError):
+    """An optional dependency is not installed; the message says which extra brings it."""
+
+
+class StorageFailed(AttachmentError, OSError):
+    """A storage could not do what it was asked for; the cause is chained.
+
+    ``storage`` is its name, ``operation`` the verb, ``key`` the file.
+    """
+
+    def __init__(self, message: str, *, storage: str, operation: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.storage = storage
+        self.operation = operation
+        self.key = key
+
+
+class OwnershipLost(AttachmentError):
+    """A row may not name this file: it was condemned, purged, or belongs to another row. Upload it again, or copy it."""
+
+
+class NoTransaction(AttachmentError):
+    """The connection commits by itself after each statement (AUTOCOMMIT), so that files can't follow a transaction."""
+
+
+class LedgerMissing(AttachmentError):
+    """The table ``attachment_ledger`` does not exist in the database of the rows."""
+
+
+class NoUrl(AttachmentError):
+    """The storage has no address to give."""
+
+
+class DescriptorDamaged(AttachmentError, ValueError):
+    """A column holds something that does not describe an attachment."""
+
+
+def listing(names: Iterable[str]) -> str:
+    """Names for a message: sorted, quoted, or ``none``.
+
+    >>> listing(["b", "a"])
+    "'a', 'b'"
+    """
+    return ", ".join(repr(name) for name in sorted(names)) or "none"
