@@ -1,0 +1,1 @@
+"""The Alembic side of sa_attachments: nothing is needed here to migrate tables that hold attachments."""
