@@ -1,0 +1,79 @@
+"""One database per worker on a server, emptied before each test.
+
+Emptying costs 2 ms where a new database costs 20 to 80. What an earlier test left behind can't block it: its connections are ended, its prepared
+transactions rolled back.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.engine import URL, make_url
+
+
+class PostgresDatabase:
+    def __init__(self, server: str, name: str) -> None:
+        self.name = name
+        self.url = make_url(server).set(database=name)
+        self._server = _administer(make_url(server))
+        with self._server.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE template0'))
+        self._inside = _administer(self.url)
+
+    def empty(self) -> URL:
+        with self._inside.connect() as connection:
+            self._end_the_others(connection)
+            schemas = connection.scalars(
+                text(
+                    "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
+                )
+            )
+            for schema in schemas.all():
+                connection.execute(text(f'DROP SCHEMA "{schema}" CASCADE'))
+            connection.execute(text("CREATE SCHEMA public"))
+        return self.url
+
+    def drop(self) -> None:
+        self.empty()
+        self._inside.dispose()
+        with self._server.connect() as connection:
+            connection.execute(text(f'DROP DATABASE "{self.name}" WITH (FORCE)'))
+        self._server.dispose()
+
+    def _end_the_others(self, connection: Connection) -> None:
+        others = text(
+            "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        connection.execute(others)
+        for prepared in connection.scalars(
+            text("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+        ).all():
+            connection.execute(text(f"ROLLBACK PREPARED '{prepared}'"))
+
+
+class MariaDatabase:
+    def __init__(self, server: str, name: str) -> None:
+        self.name = name
+        self.url = make_url(server).set(database=name, query={"charset": "utf8mb4"})
+        self._server = _administer(make_url(server).set(database=None))
+
+    def empty(self) -> URL:
+        with self._server.connect() as connection:
+            self._drop(connection)
+            connection.execute(text(f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4"))
+        return self.url
+
+    def drop(self) -> None:
+        with self._server.connect() as connection:
+            self._drop(connection)
+        self._server.dispose()
+
+    def _drop(self, connection: Connection) -> None:
+        mine = text("SELECT id FROM information_schema.processlist WHERE db = :name")
+        for process in connection.scalars(mine, {"name": self.name}).all():
+            connection.execute(text(f"KILL IF EXISTS {process}"))
+        connection.execute(text(f"DROP DATABASE IF EXISTS `{self.name}`"))
+
+
+def _administer(url: URL) -> Engine:
+    return create_engine(url, isolation_level="AUTOCOMMIT")
