@@ -1,7 +1,7 @@
 """Databases for the tests: see ``tests/engines.py`` for their names.
 
-Servers are started by the first test that needs one and shared by all workers; the process that runs the whole suite ends them.
-A server that SA_ATTACHMENTS_TEST_POSTGRES names instead needs ``max_prepared_transactions`` > 0.
+Servers are started by the first test that needs one and shared by all workers; the process that runs the whole suite
+ends them. A server that SA_ATTACHMENTS_TEST_POSTGRES names instead needs ``max_prepared_transactions`` > 0.
 """
 
 from __future__ import annotations

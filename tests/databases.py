@@ -1,7 +1,7 @@
 """One database per worker on a server, emptied before each test.
 
-Emptying costs 2 ms where a new database costs 20 to 80. What an earlier test left behind can't block it: its connections are ended, its prepared
-transactions rolled back.
+Emptying costs 2 ms where a new database costs 20 to 80. What an earlier test left behind can't block it: its
+connections are ended, its prepared transactions rolled back.
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ class PostgresDatabase:
         with self._inside.connect() as connection:
             self._end_the_others(connection)
             schemas = connection.scalars(
-                text(
-                    "SELECT nspname FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'"
-                )
+                text("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'")
             )
             for schema in schemas.all():
                 connection.execute(text(f'DROP SCHEMA "{schema}" CASCADE'))

@@ -1,10 +1,16 @@
 """The engines that database tests run on, by name.
 
-``sqlite``         a file, with SQLAlchemy's recipe for real transactions: the driver's own are off, BEGIN is sent by an event; foreign keys are enforced
-``sqlite-legacy``  a file, with the driver's defaults: BEGIN comes late, and a first SAVEPOINT is not inside of a transaction
-``sqlite-memory``  ``sqlite://``, with the recipe; every connection of a thread is the same one
-``postgres``       psycopg 3, a database that is empty at the start of each test
-``mariadb``        PyMySQL, likewise; only where SA_ATTACHMENTS_TEST_MARIADB names a server
+``sqlite``
+    a file, with SQLAlchemy's recipe for real transactions: the driver's own are off and an event sends BEGIN; foreign
+    keys are enforced
+``sqlite-legacy``
+    a file, with the driver's defaults: BEGIN comes late, and a first SAVEPOINT is not inside of a transaction
+``sqlite-memory``
+    ``sqlite://``, with the recipe; all connections of a thread are one
+``postgres``
+    psycopg 3, a database that is empty at the start of each test
+``mariadb``
+    PyMySQL, likewise; only where SA_ATTACHMENTS_TEST_MARIADB names a server
 
 and for asyncio ``aiosqlite`` (a file, with the recipe) and ``asyncpg``.
 """

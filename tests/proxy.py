@@ -4,8 +4,8 @@
 ...     engine = create_engine(f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/postgres")
 ...     proxy.lose_answer_to_commit()
 
-Each fault holds until ``heal()``, except the ones that cut at a COMMIT, which strike once. Faults that tell of bytes count, for connections already
-open and for new ones, from the moment they are set.
+Each fault holds until ``heal()``, except the ones that cut at a COMMIT, which strike once. Bytes are counted from the
+moment that a fault is set, over all connections, those already open among them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Proxy:
         self._deafen()
 
     def blackhole(self) -> None:
-        """New connections are accepted; nothing is forwarded any more, in no direction, on no connection, and nothing fails."""
+        """New connections are accepted; nothing is forwarded any more, on no connection, and nothing fails."""
         self.holes = True
 
     def delay(self, seconds: float) -> None:
@@ -81,7 +81,7 @@ class Proxy:
             pipe.reset()
 
     def heal(self) -> None:
-        """Ends all faults; connections that a fault cut stay cut, and those that hung are dropped, as bytes of theirs are lost."""
+        """Ends all faults. Connections that hung in a black hole are dropped: bytes of theirs are lost."""
         self.latency, self.left_up, self.left_down, self.commit_to_lose = 0.0, None, None, None
         if self.holes:
             self.holes = False
@@ -179,7 +179,7 @@ class _Pipe:
         proxy = self._proxy
         while data := self._server.recv(65536):
             if self._answer_lost:
-                # An answer means that the server is done with the COMMIT: only now is "committed, but nobody knows" true.
+                # Only now is the server done with the COMMIT: "committed, but nobody knows" is true.
                 self.reset()
                 return
             data, proxy.left_down, cut = self._pass(data, proxy.left_down)

