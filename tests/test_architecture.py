@@ -1,0 +1,245 @@
+"""Imports go downward only, heavy dependencies stay in the one module that needs them, modules stay small.
+
+The imports are read from the sources, those inside of functions and under TYPE_CHECKING among them.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# From the bottom up; a name stands for the module and for everything below it. A module may import from its own row and
+# from the rows under it.
+LAYERS: list[tuple[str, ...]] = [
+    ("errors",),
+    ("filename", "key", "storage", "source", "descriptor", "attachment"),
+    ("processing", "storages"),
+    ("serving",),
+    ("frames", "ledger", "offload"),
+    ("column",),
+    ("references", "staging"),
+    ("recovery",),
+    ("tracker",),
+    ("files",),
+]
+# Nobody imports an edge, except its own family.
+EDGES: list[tuple[str, ...]] = [
+    ("cli", "demo"),
+    ("testing", "pytest_plugin"),
+    ("integrations",),
+    ("alembic_ext",),
+]
+# SQLAlchemy begins where the rows are; only the storage inside of a database needs it below.
+PURE: tuple[str, ...] = ("errors", *LAYERS[1], *LAYERS[2], *LAYERS[3], "frames")
+THIRD_PARTY: dict[str, tuple[str, ...]] = {
+    "click": ("cli", "demo"),
+    "rich": ("cli", "demo"),
+    "puremagic": ("processing.sniffing",),
+    "PIL": ("processing.images",),
+    "boto3": ("storages.s3",),
+    "botocore": ("storages.s3",),
+    "gridfs": ("storages.gridfs",),
+    "pymongo": ("storages.gridfs",),
+    "bson": ("storages.gridfs",),
+    "obstore": ("storages.objectstore",),
+    "starlette": ("integrations",),
+    "litestar": ("integrations",),
+    "werkzeug": ("integrations",),
+    "zope": ("integrations",),
+    "transaction": ("integrations",),
+    "pytest": ("testing", "pytest_plugin"),
+    "alembic": ("alembic_ext",),
+}
+NO_NOUNS = {"utils", "util", "helpers", "helper", "common", "base", "misc", "compat", "types", "core"}
+MOST_LINES = 350
+LONGER: dict[str, str] = {}  # module: why it is one noun all the same
+
+
+def sources(package: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+MODULES = dict([*sources("sa_attachments"), *sources("alembic_ext")])
+
+
+def imports_of(source: str, module: str, is_package: bool, modules: set[str]) -> set[str]:
+    """The full names of all that is imported: modules where they are ours, else what stands in the source."""
+    found: set[str] = set()
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names):
+                found.update(name.name for name in names)
+            case ast.ImportFrom(module=name, names=names, level=level):
+                if level:
+                    above = package.split(".")[: len(package.split(".")) - (level - 1)]
+                    name = ".".join([*above, name] if name else above)
+                assert name is not None
+                for each in names:
+                    submodule = f"{name}.{each.name}"
+                    found.add(submodule if submodule in modules else name)
+            case ast.Call(
+                func=ast.Name(id="__import__") | ast.Attribute(attr="import_module"), args=[ast.Constant(name)]
+            ):
+                found.add(str(name))
+            case ast.Call(func=ast.Name(id="import_module"), args=[ast.Constant(name)]):
+                found.add(str(name))
+            case _:
+                pass
+    return found
+
+
+IMPORTS = {
+    module: imports_of(path.read_text(), module, path.name == "__init__.py", set(MODULES))
+    for module, path in MODULES.items()
+}
+
+
+def within(module: str, names: tuple[str, ...]) -> bool:
+    short = module.removeprefix("sa_attachments.")
+    return any(short == name or short.startswith(f"{name}.") for name in names)
+
+
+def row_of(module: str) -> int | None:
+    """Its row in LAYERS; edges stand above all rows; None if nobody said where it belongs."""
+    if module == "sa_attachments" or any(within(module, family) for family in EDGES):
+        return len(LAYERS)
+    return next((number for number, names in enumerate(LAYERS) if within(module, names)), None)
+
+
+def objections(module: str, imported: str) -> str | None:
+    """Why ``module`` may not import ``imported``, both ours."""
+    for family in EDGES:
+        if within(imported, family) and not within(module, family):
+            return f"{imported} is an edge, which nobody imports"
+    if imported == "sa_attachments" and not any(within(module, family) for family in EDGES):
+        return "the package's own door is for users: import the module that defines the name"
+    here, there = row_of(module), row_of(imported)
+    if here is not None and there is not None and there > here:
+        return f"{imported} lies above {module}"
+    return None
+
+
+def is_ours(name: str) -> bool:
+    return name.split(".")[0] in ("sa_attachments", "alembic_ext")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_has_a_place_in_the_layers(module: str) -> None:
+    assert row_of(module) is not None, f"say in LAYERS or EDGES where {module} belongs"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_only_downward(module: str) -> None:
+    ours = sorted(name for name in IMPORTS[module] if is_ours(name))
+    assert [objection for name in ours if (objection := objections(module, name))] == []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {
+        module: {name for name in names if is_ours(name) and name != module}
+        for module, names in IMPORTS.items()
+        if module != "sa_attachments"
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_third_parties_are_imported_only_where_they_belong(module: str) -> None:
+    strangers = {name.split(".")[0] for name in IMPORTS[module] if not is_ours(name)} - sys.stdlib_module_names
+    for stranger in sorted(strangers):
+        if stranger == "sqlalchemy":
+            assert not within(module, PURE) or within(module, ("storages.database",)), f"{module} is below SQLAlchemy"
+        else:
+            allowed = THIRD_PARTY.get(stranger)
+            assert allowed is not None, f"{stranger} is no dependency of ours: say in THIRD_PARTY who may import it"
+            assert within(module, allowed), f"only {allowed} may import {stranger}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_is_named_after_a_noun_and_is_small(module: str) -> None:
+    assert module.rpartition(".")[2] not in NO_NOUNS
+    lines = len(MODULES[module].read_text().splitlines())
+    assert lines <= MOST_LINES or module in LONGER, f"{lines} lines; split it, or say in LONGER why it is one noun"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_begins_with_its_manual(module: str) -> None:
+    assert ast.get_docstring(ast.parse(MODULES[module].read_text())), f"{module} has no docstring"
+
+
+def test_importing_the_package_loads_nothing_but_sqlalchemy() -> None:
+    program = "import sys; before = set(sys.modules); import sa_attachments; print(*sorted(set(sys.modules) - before))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    roots = {name.split(".")[0] for name in loaded} - sys.stdlib_module_names
+    # What SQLAlchemy brings along by itself.
+    assert roots - {"sa_attachments", "sqlalchemy", "typing_extensions", "greenlet"} == set()
+
+
+# The reading of imports and the rules themselves, on sources that break them.
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import click", "click"),
+        ("def f():\n    from ..files import verify", "sa_attachments.files"),
+        ("if TYPE_CHECKING:\n    from .. import tracker", "sa_attachments.tracker"),
+        ("from . import url", "sa_attachments.storages.url"),
+        ("from . import checked", "sa_attachments.storages"),
+        ("from .url import StorageURL", "sa_attachments.storages.url"),
+        ("from sa_attachments import Attachment", "sa_attachments"),
+        ("importlib.import_module('boto3')", "boto3"),
+        ("import_module('boto3')", "boto3"),
+        ("__import__('boto3')", "boto3"),
+    ],
+)
+def test_finds_imports_wherever_they_stand(source: str, expected: str) -> None:
+    ours = {"sa_attachments.tracker", "sa_attachments.files", "sa_attachments.storages.url"}
+    assert imports_of(source, "sa_attachments.storages.memory", False, ours) == {expected}
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("sa_attachments.errors", "sa_attachments.key"),
+        ("sa_attachments.attachment", "sa_attachments.storages.local"),
+        ("sa_attachments.processing.steps", "sa_attachments.column"),
+        ("sa_attachments.ledger", "sa_attachments.tracker"),
+        ("sa_attachments.files", "sa_attachments.cli"),
+        ("sa_attachments.cli", "sa_attachments.testing"),
+        ("sa_attachments.files", "sa_attachments"),
+        ("sa_attachments", "sa_attachments.testing"),
+        ("sa_attachments", "alembic_ext"),
+    ],
+)
+def test_objects_to_an_upward_import(module: str, imported: str) -> None:
+    assert objections(module, imported)
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("sa_attachments", "sa_attachments.files"),
+        ("sa_attachments.files", "sa_attachments.errors"),
+        ("sa_attachments.cli", "sa_attachments.demo.files"),
+        ("sa_attachments.cli", "sa_attachments"),
+        ("alembic_ext.operations", "sa_attachments.column"),
+        ("sa_attachments.attachment", "sa_attachments.descriptor"),
+    ],
+)
+def test_accepts_a_downward_import(module: str, imported: str) -> None:
+    assert objections(module, imported) is None
