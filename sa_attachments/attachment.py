@@ -19,16 +19,14 @@ True
 
 Traps
 -----
-Two stored attachments are equal if they name the same file; two new ones only if they are the same object. A new one asked for
-``size``, ``sha256`` or ``stored_at`` raises ``NotStored``. ``to_json`` is for your own caches and queues: storage and key are
-capabilities, so never accept them from a client.
+Two stored attachments are equal if they name the same file; two new ones only if they are the same object. A new one
+asked for ``size``, ``sha256`` or ``stored_at`` raises ``NotStored``. ``to_json`` is for your own caches and queues:
+storage and key are capabilities, so never accept them from a client.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import dataclasses
 import io
 import shutil
@@ -38,17 +36,28 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, NoReturn, Protocol, Self, TypeVar
-from urllib.parse import unquote_to_bytes
+from typing import Any, BinaryIO, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
 
 from . import filename as filenames
 from .descriptor import Facts, decode, encode, frozen, thawed
-from .errors import AttachmentError, BadSource, DescriptorDamaged, FileDamaged, NotStored, NoUrl, StorageFailed, UnknownStorage
-from .source import CHUNK, Source, described
-from .source import source as wrap
+from .errors import (
+    AttachmentError,
+    BadSource,
+    DescriptorDamaged,
+    FileDamaged,
+    NotStored,
+    NoUrl,
+    StorageFailed,
+    UnknownStorage,
+)
+from .intake import data_uri, described
+from .intake import source as wrap
+from .source import CHUNK, Guards, Source, Window, event_loop
 from .storage import HasPath, Readable, SignsDownloads, Storage
 
 A = TypeVar("A", bound="Attachment")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Binding(Protocol):
@@ -76,8 +85,16 @@ class Upload:
     move: bool = False
     content_type: str | None = None
     """What the bytes say; found out before the steps run."""
-    guards: tuple[Callable[[int], None], ...] = ()
-    """Called with the number of bytes so far while they are stored; may raise ``Refused``."""
+    guards: Guards = ()
+    """They watch while the bytes are stored, or spooled to be read before that."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return _upload, ({**fields, "metadata": thawed(self.metadata)},)
+
+
+def _upload(fields: dict[str, Any]) -> Upload:
+    return Upload(**{**fields, "metadata": frozen(fields["metadata"])})
 
 
 class Attachment:
@@ -89,7 +106,7 @@ class Attachment:
     _binding: Binding | None
     _origin: object  # what the tracker remembers of a stored one that is not committed yet
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise TypeError(f"make a new one by {type(self).__name__}.upload(source)")
 
     # Making
@@ -105,11 +122,12 @@ class Attachment:
         *,
         move: bool = False,
     ) -> Self:
-        """A new attachment of bytes, a ``Path``, a binary file, an (async) iterator of bytes, or a web framework's upload object.
+        """A new attachment of bytes, a ``Path``, a binary file, an (async) iterator of bytes, or a framework's upload.
 
-        ``filename`` and ``content_type`` are display data and default to what the source says. ``metadata`` holds JSON values.
-        ``storage`` overrides the column's. ``move`` gives a ``Path`` away: where the storage can, its bytes are not copied, and the path is
-        removed once the row is committed. Raises BadSource, or FileMissing for a path without a file.
+        ``filename`` and ``content_type`` are display data and default to what the source says. ``metadata`` holds JSON
+        values. ``storage`` overrides the column's. ``move`` gives a ``Path`` away: where the storage can, its bytes are
+        not copied, and the path is removed once the row is committed. Raises BadSource, or FileMissing for a path
+        without a file.
         """
         if isinstance(source, Attachment):
             raise BadSource("an attachment is assigned as it is; Attachment.copy() makes a new upload of a stored one")
@@ -127,30 +145,31 @@ class Attachment:
         return make(cls, upload, None)
 
     @classmethod
-    def from_data_uri(cls, uri: str, filename: str | None = None, *, metadata: Mapping[str, Any] | None = None, storage: str | None = None) -> Self:
+    def from_data_uri(
+        cls,
+        uri: str,
+        filename: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        storage: str | None = None,
+    ) -> Self:
         """A new attachment of the bytes in a ``data:`` URI (RFC 2397). Raises BadSource.
 
         >>> Attachment.from_data_uri("data:text/plain;base64,aGk=", "hi.txt").read()
         b'hi'
         """
-        scheme, _, rest = uri.partition(":")
-        head, comma, data = rest.partition(",")
-        if scheme.strip().lower() != "data" or not comma:
-            raise BadSource(f"{uri[:40]!r} is not of the form data:[<type>][;base64],<data>")
-        content_type, *flags = head.split(";")
-        content = unquote_to_bytes(data)
-        if "base64" in (flag.strip().lower() for flag in flags):
-            try:
-                content = base64.b64decode(content, validate=True)
-            except binascii.Error as error:
-                raise BadSource(f"{uri[:40]!r}: {error}") from None
-        return cls.upload(content, filename, content_type.strip().lower() or "text/plain", metadata, storage)
+        content, content_type = data_uri(uri)
+        return cls.upload(content, filename, content_type, metadata, storage)
 
     def copy(self) -> Self:
-        """A new attachment of a stored one's bytes, with its description. The storage copies them itself where it can."""
+        """A new attachment of a stored one's bytes, with its description. The storage copies them where it can."""
         facts = self._facts()
         upload = Upload(
-            StoredSource(self), facts["filename"], facts.get("claimed_content_type"), frozen(facts.get("metadata")), content_type=facts["content_type"]
+            StoredSource(self),
+            facts["filename"],
+            facts.get("claimed_content_type"),
+            frozen(facts.get("metadata")),
+            content_type=facts["content_type"],
         )
         return make(type(self), upload, None)
 
@@ -233,25 +252,31 @@ class Attachment:
         return frozen(self._facts().get("metadata"))
 
     def to_json(self) -> str:
-        """The descriptor as text, for your own caches, queues and documents; ``Storages.bind`` takes it back. NotStored for a new one."""
+        """The descriptor as text, for your own caches, queues and documents; ``Storages.bind`` takes it back.
+
+        NotStored for a new one.
+        """
         return encode(self._facts())
 
     # Reading
 
     def open(self, start: int = 0, end: int | None = None) -> BinaryIO:
-        """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``. FileMissing if they are gone."""
+        """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``.
+
+        FileMissing if they are gone; for a new one SourceConsumed.
+        """
+        if start < 0 or (end is not None and end < 0):
+            raise ValueError(f"a range counts from the beginning, not {start} to {end}")
         if isinstance(self._body, Upload):
-            whole = self._body.source.open()
+            whole = self._body.source.open(self._body.guards)
             if not start and end is None:
                 return whole
-            with whole:
-                whole.seek(start)
-                return io.BytesIO(whole.read(-1 if end is None else max(end - start, 0)))
+            return cast(BinaryIO, io.BufferedReader(Window(whole, start, end, whole.close)))
         with storage_errors(self.storage, "open", self.key):
             return self._place().open(self.key, start, end)
 
     def read(self, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes from ``start`` up to and without ``end``. FileDamaged if a stored file has not the size that was stored."""
+        """The bytes from ``start`` up to and without ``end``. FileDamaged if they are not as many as were stored."""
         with self.open(start, end) as file:
             data = file.read()
         if self.is_stored and not start and end is None and len(data) != self.size:
@@ -292,25 +317,30 @@ class Attachment:
 
     async def aread(self, start: int = 0, end: int | None = None) -> bytes:
         """``read`` without blocking the event loop."""
-        return await asyncio.to_thread(self.read, start, end)
+        return await _in_thread(self.read, start, end)
 
     async def achunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
         """``chunks`` without blocking the event loop."""
-        file = await asyncio.to_thread(self.open)
+        file = await _in_thread(self.open)
         try:
-            while chunk := await asyncio.to_thread(file.read, size):
+            while chunk := await _in_thread(file.read, size):
                 yield chunk
         finally:
-            await asyncio.to_thread(file.close)
+            await _in_thread(file.close)
 
     def url(self, expires: float | timedelta = 3600) -> str:
         """An address that serves the file for ``expires`` seconds. NoUrl if the storage can't give one."""
         facts, place = self._facts(), self._place()
         if not isinstance(place, SignsDownloads):
-            raise NoUrl(f"storage {self.storage!r} ({type(place).__name__}) has no URLs to give: serve the file through the application")
+            raise NoUrl(
+                f"storage {self.storage!r} ({type(place).__name__}) has no URLs to give:"
+                " serve the file through the application"
+            )
         lifetime = expires if isinstance(expires, timedelta) else timedelta(seconds=expires)
         with storage_errors(self.storage, "sign", self.key):
-            return place.sign_download(self.key, expires=lifetime, filename=facts["filename"], content_type=facts["content_type"])
+            return place.sign_download(
+                self.key, expires=lifetime, filename=facts["filename"], content_type=facts["content_type"]
+            )
 
     def check(self, attribute: Any) -> None:
         """Run the steps of a mapped attribute (``User.avatar``) without storing anything, for forms. Raises Refused."""
@@ -365,7 +395,9 @@ class Attachment:
 
     def _place(self) -> Storage:
         if self._binding is None:
-            raise UnknownStorage(f"{self!r} came out of a pickle or a text and knows no storages: pass it through Storages.bind")
+            raise UnknownStorage(
+                f"{self!r} came out of a pickle or a text and knows no storages: pass it through Storages.bind"
+            )
         return self._binding.resolve(self.storage)
 
 
@@ -380,7 +412,11 @@ class StoredSource:
     def size(self) -> int:
         return self.attachment.size
 
-    def open(self) -> BinaryIO:
+    def head(self, size: int) -> bytes:
+        with self.attachment.open(0, size) as file:
+            return file.read(size)
+
+    def open(self, guards: Guards = ()) -> BinaryIO:
         return self.attachment.open()
 
     def stream(self) -> Readable:
@@ -392,9 +428,9 @@ class StoredSource:
 
 # The rest is for the layers above, not for users.
 
-_set_body = Attachment._body.__set__  # type: ignore[attr-defined]
-_set_binding = Attachment._binding.__set__  # type: ignore[attr-defined]
-set_origin = Attachment._origin.__set__  # type: ignore[attr-defined]
+_set_body = vars(Attachment)["_body"].__set__
+_set_binding = vars(Attachment)["_binding"].__set__
+set_origin = vars(Attachment)["_origin"].__set__
 """Remember on a stored attachment what the tracker needs until it is committed."""
 
 
@@ -439,5 +475,17 @@ def storage_errors(storage: str, operation: str, key: str | None = None) -> Iter
     except Exception as error:
         about = f" {key!r}" if key else ""
         raise StorageFailed(
-            f"storage {storage!r} failed to {operation}{about}: {type(error).__name__}: {error}", storage=storage, operation=operation, key=key
+            f"storage {storage!r} failed to {operation}{about}: {type(error).__name__}: {error}",
+            storage=storage,
+            operation=operation,
+            key=key,
         ) from error
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a worker thread, which may pull async sources from this loop."""
+    token = event_loop.set(asyncio.get_running_loop())
+    try:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    finally:
+        event_loop.reset(token)

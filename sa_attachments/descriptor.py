@@ -1,7 +1,7 @@
 """Descriptors: the JSON form of an attachment in its column.
 
-``{"v": 1, "storage", "key", "filename", "content_type", "claimed_content_type", "size", "sha256", "stored_at", "metadata", "variants"}``.
-Newer versions are read, and what they hold beyond this one is kept.
+``{"v": 1, "storage", "key", "filename", "content_type", "claimed_content_type", "size", "sha256", "stored_at",
+"metadata", "variants"}``. Newer versions are read, and what they hold beyond this one is kept.
 
 >>> facts = decode('{"v": 2, "storage": "s", "key": "k", "filename": "f", "content_type": "text/plain", "size": 1,'
 ...                '"sha256": "00", "stored_at": "2026-01-01T00:00:00+00:00", "novel": true}', "docs.file")
@@ -56,18 +56,16 @@ def decode(text: str, label: str) -> Facts:
     return facts  # type: ignore[no-any-return]
 
 
-def decode_list(text: str, label: str) -> list[Facts]:
-    """Parse the value of a list column."""
+def split(text: str) -> list[Facts | str]:
+    """The items of a list column: descriptors, and as text what is none, to be complained of when it is touched."""
     try:
         items = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DescriptorDamaged(_damaged(text, label)) from error
-    if not isinstance(items, list) or not all(_describes(item) for item in items):
-        raise DescriptorDamaged(_damaged(text, label))
-    return items
+    except (ValueError, RecursionError):
+        return [text]
+    return [item if _describes(item) else encode(item) for item in items] if isinstance(items, list) else [text]
 
 
-def encode(facts: Mapping[str, Any]) -> str:
+def encode(facts: Any) -> str:
     """The descriptor as compact JSON text."""
     return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
 

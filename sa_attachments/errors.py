@@ -1,6 +1,7 @@
 """Everything that sa_attachments raises on its own account.
 
-Each error is an ``AttachmentError``, carries its evidence as attributes, and is also the builtin that a caller would already catch:
+Each error is an ``AttachmentError``, carries its evidence as attributes, and is also the builtin that a caller would
+already catch:
 
 >>> issubclass(FileMissing, FileNotFoundError), issubclass(Refused, ValueError), issubclass(UnknownStorage, LookupError)
 (True, True, True)
@@ -26,7 +27,8 @@ class BadSource(AttachmentError, TypeError, ValueError):
 class Refused(AttachmentError, ValueError):
     """A step did not accept a file; nothing was stored.
 
-    ``rule`` names the step, ``limit`` what it allows, ``measured`` what it met, ``target`` the attribute, as ``"User.avatar"``.
+    ``rule`` names the step, ``limit`` what it allows, ``measured`` what it met, ``target`` the attribute, as
+    ``"User.avatar"``.
     """
 
     def __init__(self, message: str, *, rule: str, limit: object = None, measured: object = None) -> None:
@@ -83,7 +85,7 @@ class StorageFailed(AttachmentError, OSError):
 
 
 class OwnershipLost(AttachmentError):
-    """A row may not name this file: it was condemned, purged, or belongs to another row. Upload it again, or copy it."""
+    """A row may not name this file: it was condemned, purged, or belongs to another row. Upload or copy it again."""
 
 
 class NoTransaction(AttachmentError):

@@ -18,9 +18,10 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?"
 
 
 def clean(name: str) -> str:
-    """The last part of ``name`` without control characters, direction marks and lone surrogates, at most 255 bytes long, its extension kept.
+    """The last part of ``name`` without control characters, direction marks and lone surrogates.
 
-    Names that Windows reserves for devices get a leading underscore; nothing left is ``"unnamed"``.
+    It has at most 255 bytes, its extension kept. Names that Windows reserves for devices get a leading underscore;
+    nothing left is ``"unnamed"``.
     """
     name = name.replace("\\", "/").rsplit("/", 1)[-1]
     name = unicodedata.normalize("NFC", name)

@@ -1,25 +1,22 @@
-"""Sources: where the bytes of a new attachment come from, whatever the user has at hand.
+"""Sources: where the bytes of a new attachment come from. ``intake`` makes them of what users have at hand.
 
-``source(anything)`` wraps it without reading it:
+>>> once = OnceSource(iter([b"ab", b"c"]), "a pipe")
+>>> once.head(1), once.size(), once.open().read(), once.size()
+(b'a', None, b'abc', 3)
 
->>> source(b"abc").size(), source(b"abc").open().read()
-(3, b'abc')
->>> source("abc")
-Traceback (most recent call last):
-sa_attachments.errors.BadSource: text is no source of bytes: encode it, or pass a pathlib.Path if 'abc' names a file
-
-A source is *replayable* if it can be read again from where it stood when it was wrapped: bytes, paths, seekable files. The others
-(pipes, sockets, iterators) are read once; whoever asks for ``open`` first gets them spooled to a temporary file, whoever asks for
-``stream`` reads them straight through.
+A source is *replayable* if it can be read again from where it stood when it was wrapped: bytes, paths, seekable files.
+The others (pipes, sockets, iterators) are read once; whoever asks for ``open`` first gets them spooled to a temporary
+file, whoever asks for ``stream`` reads them straight through.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
-import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -36,6 +33,9 @@ SPOOL_MEMORY = 1024 * 1024
 event_loop: ContextVar[asyncio.AbstractEventLoop] = ContextVar("event_loop")
 """In a worker thread of an asyncio application: the loop that async sources belong to."""
 
+Guards = tuple[Callable[[int], None], ...]
+"""Called with the number of bytes so far while bytes stream; may raise ``Refused``."""
+
 
 class Source(Protocol):
     """Bytes to be stored."""
@@ -49,12 +49,22 @@ class Source(Protocol):
         """Number of bytes, if it is known without reading."""
         ...
 
-    def open(self) -> BinaryIO:
-        """A seekable binary file at the beginning; SourceConsumed if that is gone."""
+    def head(self, size: int) -> bytes:
+        """The first ``size`` bytes, without using them up."""
+        ...
+
+    def open(self, guards: Guards = ()) -> BinaryIO:
+        """A seekable binary file at the beginning; SourceConsumed if that is gone.
+
+        ``guards`` watch over bytes that have to be spooled first.
+        """
         ...
 
     def stream(self) -> Readable:
-        """The bytes from the beginning, to be read once; SourceConsumed if they are gone."""
+        """The bytes from the beginning, to be read once; SourceConsumed if they are gone.
+
+        Where nothing is ``shared``, the reader closes it.
+        """
         ...
 
     def path(self) -> Path | None:
@@ -72,7 +82,10 @@ class BytesSource:
     def size(self) -> int:
         return len(self._data)
 
-    def open(self) -> BinaryIO:
+    def head(self, size: int) -> bytes:
+        return self._data[:size]
+
+    def open(self, guards: Guards = ()) -> BinaryIO:
         return io.BytesIO(self._data)
 
     def stream(self) -> Readable:
@@ -86,21 +99,24 @@ class PathSource:
     """A file of this machine, opened when it is read."""
 
     def __init__(self, path: Path) -> None:
-        if path.is_dir():
-            raise BadSource(f"{str(path)!r} is a directory, expected a file")
-        if not path.exists():
-            raise FileMissing(f"there is no file {str(path)!r} (working directory: {str(Path.cwd())!r})")
         self._path = path.absolute()
         self.shared = None
 
     def size(self) -> int | None:
-        return self._path.stat().st_size if self._path.is_file() else None
+        with still_there(self._path):
+            return self._path.stat().st_size or None  # files of /proc say 0 and have bytes
 
-    def open(self) -> BinaryIO:
-        return self._path.open("rb")
+    def head(self, size: int) -> bytes:
+        with still_there(self._path), self._path.open("rb", buffering=0) as file:
+            return file.read(size)
+
+    def open(self, guards: Guards = ()) -> BinaryIO:
+        with still_there(self._path):
+            return self._path.open("rb")
 
     def stream(self) -> Readable:
-        return self._path.open("rb", buffering=0)
+        with still_there(self._path):
+            return self._path.open("rb", buffering=0)
 
     def path(self) -> Path:
         return self._path
@@ -117,25 +133,41 @@ class FileSource:
     def size(self) -> int:
         self._check()
         here = self._file.tell()
-        end = self._file.seek(0, io.SEEK_END)
+        size = self.seek(0, io.SEEK_END)
         self._file.seek(here)
-        return end - self._start
+        return size
 
-    def open(self) -> BinaryIO:
+    def head(self, size: int) -> bytes:
+        self.seek(0)
+        return self.read(size)
+
+    def open(self, guards: Guards = ()) -> BinaryIO:
         self._check()
-        return cast(BinaryIO, io.BufferedReader(_Window(self._file, self._start)))
+        return cast(BinaryIO, io.BufferedReader(Window(self)))
 
     def stream(self) -> Readable:
-        self._check()
-        self._file.seek(self._start)
-        return self._file
+        self.seek(0)
+        return self
 
     def path(self) -> None:
         return None
 
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the file, counting from where it stood when it was wrapped."""
+        self._check()
+        self._file.seek(self._start + offset if whence == io.SEEK_SET else offset, whence)
+        return self._file.tell() - self._start  # some files' seek returns nothing
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The file's next bytes; BadSource if it gives anything else."""
+        self._check()
+        return _bytes(self._file.read(size), self._file)
+
     def _check(self) -> None:
-        if self._file.closed:
-            raise SourceConsumed(f"{self._file!r} was closed before it was stored: keep it open until commit, or assign its bytes")
+        if getattr(self._file, "closed", False):
+            raise SourceConsumed(
+                f"{self._file!r} was closed before it was stored: keep it open until commit, or assign its bytes"
+            )
 
 
 class OnceSource:
@@ -145,43 +177,43 @@ class OnceSource:
         self._chunks: Iterator[bytes] | None = chunks
         self._spool: FileSource | None = None
         self._seen = b""
+        self._begun = False
         self.shared = origin
 
     def size(self) -> int | None:
         return self._spool.size() if self._spool else None
 
-    def open(self) -> BinaryIO:
-        if self._spool is None:
-            file = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY)
-            shutil.copyfileobj(self.stream(), file, CHUNK)
-            file.seek(0)
-            self._spool = FileSource(cast(BinaryIO, file))
-        return self._spool.open()
-
     def head(self, size: int) -> bytes:
-        """The first bytes, which stay to be read."""
-        if self._chunks is None or self._spool is not None:
-            with self.open() as file:
-                return file.read(size)
-        while len(self._seen) < size and (chunk := self._next()):
+        if self._spool is not None:
+            return self._spool.head(size)
+        chunks = self._begin()
+        while len(self._seen) < size and (chunk := next(chunks, b"")):
             self._seen += chunk
         return self._seen[:size]
+
+    def open(self, guards: Guards = ()) -> BinaryIO:
+        if self._spool is None:
+            self._spool = _spooled(self.stream(), guards)
+        return self._spool.open()
 
     def stream(self) -> Readable:
         if self._spool is not None:
             return self._spool.stream()
-        if self._chunks is None:
-            raise SourceConsumed(f"{self.shared!r} could be read only once, and was: assign a fresh source")
-        chunks, seen = self._chunks, self._seen
+        chunks, seen = self._begin(), self._seen
         self._chunks, self._seen = None, b""
-        return ChunkReader(_checked(chunks), seen)
+        return ChunkReader(chunks, seen)
 
     def path(self) -> None:
         return None
 
-    def _next(self) -> bytes:
-        assert self._chunks is not None
-        return next(_checked(self._chunks), b"")
+    def _begin(self) -> Iterator[bytes]:
+        chunks, origin = self._chunks, self.shared
+        # A generator that somebody else ran to its end would be taken for an empty file.
+        spent = getattr(origin, "gi_frame", origin) is None or getattr(origin, "ag_frame", origin) is None
+        if chunks is None or (spent and not self._begun):
+            raise SourceConsumed(f"{origin!r} could be read only once, and was: assign a fresh source")
+        self._begun = True
+        return (data for chunk in chunks if (data := _bytes(chunk, origin)))
 
 
 class ChunkReader:
@@ -193,113 +225,69 @@ class ChunkReader:
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
-            return bytes(self._rest) + b"".join(self._chunks)
+            taken, self._rest = bytes(self._rest) + b"".join(self._chunks), memoryview(b"")
+            return taken
         if not self._rest:
-            self._rest = memoryview(next(self._chunks, b""))
-        taken, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(taken)
+            chunk = next(self._chunks, b"")
+            if len(chunk) <= size:
+                return chunk
+            self._rest = memoryview(chunk)
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(piece)
 
 
-def head(source: Source, size: int) -> bytes:
-    """The first ``size`` bytes of a source, without using it up."""
-    if isinstance(source, OnceSource):
-        return source.head(size)
-    with source.open() as file:
-        return file.read(size)
+@contextmanager
+def still_there(path: Path) -> Iterator[None]:
+    """A path that was wrapped and is gone becomes FileMissing."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileMissing(f"the file {str(path)!r} was there when it was assigned, and is gone") from error
 
 
-def source(value: Any) -> Source:
-    """Wrap what a user assigned; nothing is read. Raises BadSource, or FileMissing for a path without a file."""
-    match value:
-        case bytes() | bytearray() | memoryview():
-            return BytesSource(value)
-        case Path():
-            return PathSource(value)
-        case str():
-            raise BadSource(f"text is no source of bytes: encode it, or pass a pathlib.Path if {value[:60]!r} names a file")
-        case dict():
-            raise BadSource("a dict is no source of bytes: attachments are not rebuilt from JSON (see Storages.bind)")
-    if (inner := _inner(value)) is not value:
-        return source(inner)
-    if hasattr(value, "read"):
-        return _file(value)
-    if hasattr(value, "__aiter__"):
-        return OnceSource(_from_loop(value.__aiter__()), value)
-    if isinstance(value, Iterator | Iterable):
-        return OnceSource(iter(value), value)
-    raise BadSource(
-        f"{type(value).__name__} is no source of bytes: expected bytes, a pathlib.Path, a binary file, an iterator of bytes or an upload"
-    )
+def _spooled(stream: Readable, guards: Guards) -> FileSource:
+    file = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY)  # noqa: SIM115 - open for as long as the source is used
+    try:
+        size = 0
+        while chunk := stream.read(CHUNK):
+            size += len(chunk)
+            for guard in guards:
+                guard(size)
+            file.write(chunk)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    spool = FileSource(cast(BinaryIO, file))
+    weakref.finalize(spool, file.close)
+    return spool
 
 
-def described(value: Any) -> tuple[str | None, str | None]:
-    """``(filename, content_type)`` as the source itself tells them: what the client of an upload said, or the name of a file."""
-    if isinstance(value, Path):
-        return value.name, None
-    if isinstance(value, bytes | bytearray | memoryview):
-        return None, None
-    name = getattr(value, "filename", None) or getattr(value, "name", None)
-    content_type = getattr(value, "content_type", None)
-    return (name if isinstance(name, str) and name else None), (content_type if isinstance(content_type, str) else None)
+def _bytes(data: Any, origin: object) -> bytes:
+    if isinstance(data, bytes):
+        return data
+    if isinstance(data, bytearray | memoryview):
+        return bytes(data)
+    raise BadSource(f"{origin!r} gave {type(data).__name__} where bytes are due")
 
 
-def _inner(value: Any) -> Any:
-    """The file inside an upload object: Starlette's and Litestar's ``file``, Werkzeug's ``stream``, Django's ``file``."""
-    if hasattr(value, "filename") or hasattr(value, "content_type"):
-        for attribute in ("file", "stream"):
-            inner = getattr(value, attribute, None)
-            if hasattr(inner, "read"):
-                return inner
-    return value
+class Window(io.RawIOBase):
+    """The bytes of a file from ``start`` up to ``end``, seen as a file of its own, with its own position.
 
+    Closing it leaves the file open, unless ``on_close`` says otherwise.
+    """
 
-def _file(file: Any) -> Source:
-    if getattr(file, "closed", False):
-        raise BadSource(f"{file!r} is closed: expected an open binary file")
-    if isinstance(file, io.TextIOBase) or isinstance(getattr(file, "mode", None), str) and "b" not in file.mode and hasattr(file, "encoding"):
-        raise BadSource(f"{file!r} is open for text: open it with mode 'rb'")
-    if isinstance(file, io.IOBase) and not file.readable():
-        raise BadSource(f"{file!r} is not open for reading")
-    seekable = file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek") and hasattr(file, "tell")
-    if seekable:
-        return FileSource(cast(BinaryIO, file))
-    read: Callable[[int], bytes] = file.read
-    return OnceSource(iter(lambda: read(CHUNK), b""), file)
-
-
-def _checked(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        if not isinstance(chunk, bytes | bytearray | memoryview):
-            raise BadSource(f"the source gave {type(chunk).__name__} where bytes are due")
-        if len(chunk):
-            yield bytes(chunk)
-
-
-def _from_loop(chunks: AsyncIterator[bytes]) -> Iterator[bytes]:
-    """Pull an async iterator from a worker thread, chunk by chunk, while its loop is free."""
-
-    async def pull() -> bytes | None:
-        return await anext(chunks, None)
-
-    while True:
-        try:
-            loop = event_loop.get()
-        except LookupError:
-            raise BadSource(
-                "an async iterator can be stored only under asyncio: use AsyncSession, or await Storages.astage(attachment)"
-            ) from None
-        chunk = asyncio.run_coroutine_threadsafe(pull(), loop).result()
-        if chunk is None:
-            return
-        yield chunk
-
-
-class _Window(io.RawIOBase):
-    """A file from ``start`` on, seen as a file of its own; closing it leaves the file open."""
-
-    def __init__(self, file: BinaryIO, start: int) -> None:
+    def __init__(
+        self,
+        file: BinaryIO | FileSource,
+        start: int = 0,
+        end: int | None = None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
         self._file = file
         self._start = start
+        self._end = end
+        self._on_close = on_close
         self._at = 0
 
     def readable(self) -> bool:
@@ -312,15 +300,23 @@ class _Window(io.RawIOBase):
         if whence == io.SEEK_CUR:
             offset += self._at
         elif whence == io.SEEK_END:
-            offset += self._file.seek(0, io.SEEK_END) - self._start
-        self._at = max(offset, 0)
-        return self._at
+            end = self._file.seek(0, io.SEEK_END)
+            offset += max((end if self._end is None else min(end, self._end)) - self._start, 0)
+        if offset < 0:
+            raise ValueError(f"negative seek position {offset}")
+        self._at = offset
+        return offset
 
     def readinto(self, buffer: Any) -> int:
-        self._file.seek(self._start + self._at)
-        data = self._file.read(len(buffer))
-        if not isinstance(data, bytes | bytearray):
-            raise BadSource(f"{self._file!r} gave {type(data).__name__} where bytes are due")
+        at = self._start + self._at
+        wanted = len(buffer) if self._end is None else max(min(len(buffer), self._end - at), 0)
+        self._file.seek(at)
+        data = self._file.read(wanted)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._on_close()
+        super().close()

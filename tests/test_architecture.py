@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 # from the rows under it.
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
-    ("filename", "key", "storage", "source", "descriptor", "attachment"),
+    ("filename", "key", "storage", "source", "intake", "descriptor", "attachment"),
     ("processing", "storages"),
     ("serving",),
     ("frames", "ledger", "offload"),

@@ -1,0 +1,148 @@
+"""Intake: whatever a user has at hand becomes a source, without being read.
+
+>>> source(b"abc").size(), source(b"abc").open().read()
+(3, b'abc')
+>>> source("abc")
+Traceback (most recent call last):
+sa_attachments.errors.BadSource: text is no source of bytes: encode it, or pass a pathlib.Path if 'abc' names a file
+
+Taken are bytes, ``pathlib.Path``, binary files, iterators of bytes, and the upload objects of web frameworks, which are
+told by what they have rather than by who made them. Asynchronous files and iterators too: they are read on their own
+event loop, from the worker thread that stores them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import inspect
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import unquote_to_bytes
+
+from .errors import BadSource, FileMissing
+from .source import CHUNK, BytesSource, FileSource, OnceSource, PathSource, Source, event_loop, still_there
+
+
+def source(value: Any) -> Source:
+    """Wrap what a user assigned; nothing is read. Raises BadSource, or FileMissing for a path without a file."""
+    match value:
+        case bytes() | bytearray() | memoryview():
+            return BytesSource(value)
+        case Path():
+            return _path(value)
+        case str():
+            raise BadSource(
+                f"text is no source of bytes: encode it, or pass a pathlib.Path if {value[:60]!r} names a file"
+            )
+        case dict():
+            raise BadSource("a dict is no source of bytes: attachments are not rebuilt from JSON (see Storages.bind)")
+    if (inner := _inner(value)) is not value:
+        return source(inner)
+    if hasattr(value, "read"):
+        return _file(value)
+    if hasattr(value, "__aiter__"):
+        return OnceSource(_from_loop(value.__aiter__()), value)
+    if isinstance(value, Iterator | Iterable):
+        return OnceSource(iter(value), value)
+    raise BadSource(
+        f"{type(value).__name__} is no source of bytes: expected bytes, a pathlib.Path, a binary file,"
+        " an iterator of bytes or an upload"
+    )
+
+
+def described(value: Any) -> tuple[str | None, str | None]:
+    """``(filename, content_type)`` as the source itself tells them: what a client said, or the name of a file."""
+    if isinstance(value, Path):
+        return value.name, None
+    if isinstance(value, bytes | bytearray | memoryview):
+        return None, None
+    name = getattr(value, "filename", getattr(value, "name", None))  # the name of an upload is its form field's
+    content_type = getattr(value, "content_type", None)
+    return (name if isinstance(name, str) and name else None), (content_type if isinstance(content_type, str) else None)
+
+
+def data_uri(uri: str) -> tuple[bytes, str]:
+    """Bytes and type of a ``data:`` URI (RFC 2397); BadSource if it is none."""
+    scheme, _, rest = uri.partition(":")
+    head, comma, data = rest.partition(",")
+    if scheme.strip().lower() != "data" or not comma:
+        raise BadSource(f"{uri[:40]!r} is not of the form data:[<type>][;base64],<data>")
+    content_type, *flags = (part.strip().lower() for part in head.split(";"))
+    try:
+        content = unquote_to_bytes(data)
+        if "base64" in flags:
+            content = base64.b64decode(content, validate=True)
+    except ValueError as error:
+        raise BadSource(f"{uri[:40]!r}: {error}") from None
+    return content, content_type or "text/plain"
+
+
+def _inner(value: Any) -> Any:
+    """The file inside an upload object: Starlette's, Litestar's and Django's ``file``, Werkzeug's ``stream``."""
+    if hasattr(value, "filename") or hasattr(value, "content_type"):
+        for attribute in ("file", "stream"):
+            inner = getattr(value, attribute, None)
+            if hasattr(inner, "read"):
+                return inner
+    return value
+
+
+def _path(path: Path) -> Source:
+    if path.is_dir():
+        raise BadSource(f"{str(path)!r} is a directory, expected a file")
+    if path.is_file():
+        return PathSource(path)
+    if path.exists():  # a named pipe, a terminal: opened once
+        return OnceSource(_pieces(path), path)
+    raise FileMissing(f"there is no file {str(path)!r} (working directory: {str(Path.cwd())!r})")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with still_there(path), path.open("rb", buffering=0) as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def _file(file: Any) -> Source:
+    if getattr(file, "closed", False):
+        raise BadSource(f"{file!r} is closed: expected an open binary file")
+    if isinstance(file, io.TextIOBase) or (
+        isinstance(getattr(file, "mode", None), str) and "b" not in file.mode and hasattr(file, "encoding")
+    ):
+        raise BadSource(f"{file!r} is open for text: open it with mode 'rb'")
+    if inspect.iscoroutinefunction(file.read):
+        return OnceSource(_from_loop(_awaited(file.read)), file)
+    if hasattr(file, "readable") and not file.readable():
+        raise BadSource(f"{file!r} is not open for reading")
+    seekable = file.seekable() if hasattr(file, "seekable") else hasattr(file, "seek") and hasattr(file, "tell")
+    if seekable:
+        return FileSource(cast(BinaryIO, file))
+    read: Callable[[int], bytes] = file.read
+    return OnceSource(iter(lambda: read(CHUNK), b""), file)
+
+
+def _from_loop(chunks: AsyncIterator[bytes]) -> Iterator[bytes]:
+    """Pull an async iterator from a worker thread, chunk by chunk, while its loop is free."""
+
+    async def pull() -> bytes | None:
+        return await anext(chunks, None)
+
+    while True:
+        loop = event_loop.get(None)
+        if loop is None or asyncio._get_running_loop() is loop:
+            raise BadSource(
+                "an async source can be read only from a worker thread of its loop:"
+                " use AsyncSession, Attachment.aread() or Storages.astage()"
+            )
+        chunk = asyncio.run_coroutine_threadsafe(pull(), loop).result()
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def _awaited(read: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
+    while chunk := await read(CHUNK):
+        yield chunk

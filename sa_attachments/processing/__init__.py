@@ -1,0 +1,1 @@
+"""Processing: what is done with a new attachment before it is stored."""
