@@ -8,7 +8,8 @@
 >>> storage.delete(["a/b", "never/was"])
 {}
 
-URL: ``memory:``, with the options ``readonly`` (false) and ``parallel`` (1). Each ``memory:`` is a place of its own, gone with the process.
+URL: ``memory:``, with the options ``readonly`` (false) and ``parallel`` (1). Each one is a place of its own, and goes
+with the process.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import BinaryIO, NamedTuple, Self
 from sa_attachments.errors import FileMissing
 from sa_attachments.source import CHUNK
 from sa_attachments.storage import Readable, Stat
+
 from . import checked, hidden
 from .url import StorageURL
 
@@ -70,13 +72,8 @@ class MemoryStorage:
         return failed
 
     def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:
-        for key in sorted(list(self._files)):
-            if (
-                (after is None or after < key)
-                and (before is None or key < before)
-                and not hidden(key)
-                and (file := self._files.get(key))
-            ):
+        for key, file in sorted(self._files.copy().items()):
+            if (after is None or after < key) and (before is None or key < before) and not hidden(key):
                 yield key, file.stat.modified
 
     def copy(self, source: str, key: str) -> None:

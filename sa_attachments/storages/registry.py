@@ -18,13 +18,14 @@ It may begin empty and be configured later, from a flat mapping too:
 >>> storages
 Registry({'default': 'memory:'})
 
-Exact names win over patterns, longer patterns over shorter ones; a ``*`` stands for at least one character. Storages are made when they
-are first asked for; the URL's scheme names their backend in the entry-point group ``sa_attachments.backends``.
+Exact names win over patterns, longer patterns over shorter ones; a ``*`` stands for at least one character. Storages
+are made when they are first asked for; the URL's scheme names their backend in the entry-point group
+``sa_attachments.backends``.
 
 Traps
 -----
-Rows record the real name: ``avatars`` above writes ``default`` into them, and may stand for another storage later. A name that rows
-record has to stay. Two names for one place are two owners of its files: use an alias.
+Rows record the real name: ``avatars`` above writes ``default`` into them, and may stand for another storage later. A
+name that rows record has to stay. Two names for one place would be two owners of its files: use an alias.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from urllib.parse import quote
 
 from sa_attachments.errors import BadConfiguration, MissingExtra, UnknownStorage, listing
 from sa_attachments.storage import Storage
+
 from .url import StorageURL
 
 GROUP = "sa_attachments.backends"
@@ -64,10 +66,11 @@ class Registry:
         self._backends: dict[str, Callable[[StorageURL], Storage]] = {}
 
     def configure(self, mapping: Value | Mapping[str, Value], prefix: str = "") -> None:
-        """Replace all names at once. With a ``prefix``, only what begins with it counts, and the prefix goes; one in capitals, as
-        environment variables have, gives lower-case names.
+        """Replace all names at once.
 
-        Raises BadConfiguration, and UnknownStorage if a mapped column uses a name that is not there; nothing has changed then.
+        With a ``prefix``, only what begins with it counts, and the prefix goes; one in capitals, as environment
+        variables have, gives lower-case names. Raises BadConfiguration, and UnknownStorage if a mapped column uses a
+        name that is not there; nothing has changed then.
         """
         entries = _Entries(_mapping(mapping, prefix))
         with self._lock:
@@ -87,7 +90,7 @@ class Registry:
         return self._present().real(name or DEFAULT)
 
     def resolve(self, name: str | None = None) -> Storage:
-        """The storage of that name, made when it is first asked for. Raises UnknownStorage, BadConfiguration, MissingExtra."""
+        """The storage of that name, made on first use. Raises UnknownStorage, BadConfiguration, MissingExtra."""
         entries = self._present()
         real = entries.real(name or DEFAULT)
         if (storage := entries.live.get(real)) is not None:
@@ -119,8 +122,8 @@ class Registry:
     def override(self, target: Value | Mapping[str, Value] = "memory:") -> Iterator[None]:
         """For tests: inside the ``with``, every name has a fresh storage, whatever is or gets configured.
 
-        A URL with ``{name}``, or one that names no place, gives each name a storage of its own; any other URL or a storage serves all
-        names together, as ``default``; a mapping is taken as it is. Aliases stay aliases.
+        A URL with ``{name}``, or one that names no place, gives each name a storage of its own; any other URL or a
+        storage serves all names together, as ``default``; a mapping is taken as it is. Aliases stay aliases.
         """
         with self._lock:
             entries = _Entries(self._stand_ins(target))
@@ -217,7 +220,7 @@ class _Entries:
             passed.append(target)
         if entry is None and len(passed) > 1:
             raise BadConfiguration(
-                f"{passed[-2]!r} stands for {passed[-1]!r}, which is neither a URL (scheme:rest) nor one of {listing(self.values)}"
+                f"{passed[-2]!r} stands for {passed[-1]!r}, which is neither a URL nor one of {listing(self.values)}"
             )
         if entry is None:
             others = (
@@ -229,10 +232,9 @@ class _Entries:
         return passed[-1]
 
     def _check(self, name: str, value: Value) -> None:
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or name.count("*") > 1:
-            raise BadConfiguration(
-                f"{name!r} can't name a storage: expected up to 100 printable ASCII characters without ':', '/', '\\\\', and at most one '*'"
-            )
+        if not _NAME.fullmatch(name) or name.count("*") > 1:
+            expected = "expected up to 100 printable ASCII characters, no colon or slash, at most one '*'"
+            raise BadConfiguration(f"{name!r} can't name a storage: {expected}")
         if isinstance(value, str):
             if ":" in value:
                 url = StorageURL(value)

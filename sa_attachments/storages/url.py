@@ -11,11 +11,11 @@ A backend takes from it what it knows, and ends with ``done()``, so that a missp
 Traceback (most recent call last):
 sa_attachments.errors.BadConfiguration: local:./files?durible=false: no option 'durible'; there are 'durable'
 
-Where the rest begins with ``//``, a host comes first: ``s3://bucket/prefix`` has the host ``bucket`` and the path ``/prefix``.
+Where the rest begins with ``//``, a host comes first: in ``s3://bucket/prefix`` it is ``bucket``, the path is ``/prefix``.
 
 Traps
 -----
-Path and option values are percent-decoded: write ``%3F`` for a question mark and ``%25`` for a percent sign in a folder's name.
+Path and options are percent-decoded: write ``%3F`` for a question mark, ``%25`` for a percent sign in a folder's name.
 Passwords and options that sound secret are left out of ``repr`` and messages:
 
 >>> StorageURL("db:postgresql://me:pa/ss@host/x?token=abc&region=x")
