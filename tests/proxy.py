@@ -1,8 +1,10 @@
 """A TCP proxy that does to a connection what networks do.
 
->>> with Proxy("127.0.0.1", 5432) as proxy:  # doctest: +SKIP
-...     engine = create_engine(f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/postgres")
-...     proxy.lose_answer_to_commit()
+::
+
+    with Proxy("127.0.0.1", 5432) as proxy:
+        engine = create_engine(f"postgresql+psycopg://postgres@127.0.0.1:{proxy.port}/postgres")
+        proxy.lose_answer_to_commit()
 
 Each fault holds until ``heal()``, except the ones that cut at a COMMIT, which strike once. Bytes are counted from the
 moment that a fault is set, over all connections, those already open among them.

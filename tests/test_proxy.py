@@ -140,11 +140,11 @@ def test_drops_open_connections_and_takes_new_ones(proxy: Proxy) -> None:
         assert ask(client, b"back") == b"back"
 
 
-def test_a_server_that_is_gone_resets(echo: int) -> None:
+def test_a_server_that_is_gone_resets() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = probe.getsockname()[1]
-    with Proxy("127.0.0.1", nobody) as proxy, dial(proxy) as client, pytest.raises(ConnectionResetError):
+    with Proxy("127.0.0.1", nobody) as proxy, pytest.raises(ConnectionResetError), dial(proxy) as client:
         client.recv(10)
 
 
