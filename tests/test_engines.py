@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, String, inspect, select, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from tests import engines
-from tests.servers import Server
 
 
 class Base(DeclarativeBase):
@@ -75,27 +72,3 @@ def test_what_a_test_leaves_open_does_not_block_the_next(postgres_url: URL, turn
         connection.execute(text(f"PREPARE TRANSACTION '{uuid4()}'"))
     LEFT_OPEN.append(connection := engine.connect())
     connection.execute(text("INSERT INTO docs (title) VALUES ('open')"))
-
-
-def test_a_crash_loses_what_was_not_flushed_and_keeps_what_was(
-    private_postgres: Callable[..., Server], open_engine: Callable[..., Engine]
-) -> None:
-    server = private_postgres(fsync="on", synchronous_commit="off", wal_writer_delay="10s")
-    engine = open_engine(server.url)
-    with engine.begin() as connection:
-        connection.execute(text("SET LOCAL synchronous_commit = on"))
-        connection.execute(text("CREATE TABLE t (i integer)"))
-        connection.execute(text("INSERT INTO t VALUES (1)"))
-    with engine.begin() as connection:
-        connection.execute(text("INSERT INTO t VALUES (2)"))
-    server.stop("immediate")
-    with pytest.raises(OperationalError), engine.connect() as connection:
-        connection.execute(text("SELECT 1"))
-    server.start()
-    with engine.connect() as connection:
-        assert connection.scalars(text("SELECT i FROM t")).all() == [1]
-    server.kill()
-    server.start()
-    engine.dispose()
-    with engine.connect() as connection:
-        assert connection.scalars(text("SELECT i FROM t")).all() == [1]
