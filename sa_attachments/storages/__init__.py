@@ -19,6 +19,10 @@ from __future__ import annotations
 
 import re
 
+from .url import StorageURL
+
+__all__ = ["StorageURL", "checked", "hidden", "well_formed"]
+
 _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[ -.0-\[\]-~]{1,255}"  # printable ASCII but / and \, which is a slash to some systems
 _KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*", re.ASCII)
 

@@ -110,7 +110,7 @@ class LocalStorage:
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
         path = self._at(key)
         with self._misses(key):
-            file = open(path, "rb", opener=_open_plain)  # noqa: SIM115 - the caller closes it
+            file = open(path, "rb", opener=_without_following)  # noqa: SIM115 - the caller closes it
         if start or end is not None:
             return part(file, start, end)
         return file
@@ -170,7 +170,8 @@ class LocalStorage:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait for the writer of a pipe
         try:
             found = os.fstat(descriptor)
-            if not self._linkable or not modes.S_ISREG(found.st_mode) or found.st_dev != self._device():
+            self._folders.make(self._root)
+            if not self._linkable or not modes.S_ISREG(found.st_mode) or found.st_dev != os.stat(self._root).st_dev:
                 return False
             os.utime(descriptor)  # it is stored now, whenever it was written
             self._complete(descriptor)
@@ -214,13 +215,6 @@ class LocalStorage:
         if self.readonly:
             raise PermissionError(errno.EROFS, f"{self!r} is readonly: nothing is written or deleted", key)
         return path
-
-    def _device(self) -> int:
-        while True:
-            try:
-                return os.stat(self._root).st_dev
-            except FileNotFoundError:
-                self._folders.make(self._root)
 
     @contextmanager
     def _misses(self, key: str) -> Iterator[None]:
@@ -340,11 +334,11 @@ def _link(source: str | int, path: str) -> None:
     if isinstance(source, str):
         os.link(source, path, follow_symlinks=False)
     else:
-        # Beside an absolute path src_dir_fd means nothing, but it makes Python call linkat, which can follow to the file.
+        # Beside an absolute path src_dir_fd means nothing, but it makes Python call linkat, which follows to the file.
         os.link(f"/proc/self/fd/{source}", path, src_dir_fd=source, follow_symlinks=True)
 
 
-def _open_plain(path: str, flags: int) -> int:
+def _without_following(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW)
 
 

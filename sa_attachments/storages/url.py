@@ -11,7 +11,7 @@ A backend takes from it what it knows, and ends with ``done()``, so that a missp
 Traceback (most recent call last):
 sa_attachments.errors.BadConfiguration: local:./files?durible=false: no option 'durible'; there are 'durable'
 
-Where the rest begins with ``//``, a host comes first: in ``s3://bucket/prefix`` it is ``bucket``, the path is ``/prefix``.
+Where the rest begins with ``//``, a host comes first: in ``s3://bucket/prefix`` it is ``bucket``, the path ``/prefix``.
 
 Traps
 -----
