@@ -1,1 +1,15 @@
-"""Processing: what is done with a new attachment before it is stored."""
+"""Processing: what a new attachment goes through before it is stored.
+
+>>> from sa_attachments import Attachment
+>>> from sa_attachments.processing import Accept, MaxSize
+>>> Accept("image/*", "application/pdf"), MaxSize(5_000_000)
+(Accept('image/*', 'application/pdf'), MaxSize(limit_bytes=5000000))
+
+They are given to a column, ``AttachmentType(files, steps=[MaxSize(5_000_000), Accept("image/*")])``, and any callable
+that takes an attachment can stand beside them: see ``Step``.
+"""
+
+from .steps import Step
+from .validators import Accept, MatchingExtension, MaxSize, MinSize
+
+__all__ = ["Accept", "MatchingExtension", "MaxSize", "MinSize", "Step"]

@@ -1,0 +1,126 @@
+"""Steps: what a new attachment goes through before it is stored.
+
+A step is any callable that takes a new attachment. A validator returns None, or raises ``Refused``; a transform returns
+another new attachment, which is stored instead:
+
+>>> def no_drafts(attachment):
+...     if "draft" in attachment.filename:
+...         raise ValueError("drafts stay at home")
+>>> def shout(attachment):
+...     return Attachment.upload(attachment.read().upper(), filename="LOUD.txt")
+>>> done = run([no_drafts, shout], Attachment.upload(b"hello", "a.txt", metadata={"lang": "en"}), "Note.file")
+>>> done.read(), done.filename, done.content_type, dict(done.metadata)
+(b'HELLO', 'LOUD.txt', 'text/plain', {'lang': 'en'})
+>>> run([no_drafts], Attachment.upload(b"hello", "draft.txt"), "Note.file")
+Traceback (most recent call last):
+sa_attachments.errors.Refused: Note.file: drafts stay at home
+
+A step may read the attachment: that reads its source, which can be read again by the steps after it. Steps run in
+worker threads, those of several attachments at the same time. What a transform does not say of its result (filename,
+the client's claim, metadata, storage) stays as it was.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol, TypeVar
+
+from ..attachment import Attachment, Upload, binding_of, body_of, make
+from ..errors import AttachmentError, Refused
+from .sniffing import HEAD, content_type
+
+A = TypeVar("A", bound=Attachment)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Step(Protocol):
+    """A validator or a transform."""
+
+    def __call__(self, attachment: Attachment, /) -> Attachment | None:
+        """Return None to let ``attachment`` pass, another new one to be stored instead, or raise ``Refused``.
+
+        Its ``content_type`` is what the bytes say; ``filename`` and ``claimed_content_type`` are what the client said.
+        Any ValueError is turned into ``Refused``, with the step's name as its rule. After an error nothing is stored.
+        """
+        ...
+
+
+def run(steps: Iterable[Step], attachment: A, label: str) -> A:
+    """Find out the type of a new attachment and take it through the steps; the result is to be stored.
+
+    Raises Refused, which names ``label``, and whatever else reading the source or a step raises.
+    """
+    attachment = _typed(attachment)
+    for step in steps:
+        attachment = _through(step, attachment, label)
+    body = _body(attachment)
+    if body.guards:
+        guards = tuple(partial(_refusing, guard, label, _name(guard)) for guard in body.guards)
+        attachment = _with(attachment, dataclasses.replace(body, guards=guards))
+    return attachment
+
+
+def check(steps: Iterable[Step], attachment: Attachment, label: str) -> None:
+    """Run the steps without storing anything; the attachment can be stored afterwards. Raises Refused."""
+    checked = run(steps, attachment.copy() if attachment.is_stored else attachment, label)
+    if _body(checked).guards:
+        checked.open().close()  # spools, under the eyes of the guards, what has not been read so far
+
+
+def _through(step: Step, attachment: A, label: str) -> A:
+    result: object = _refusing(step, label, _name(step), attachment)
+    if result is None or result is attachment:
+        return attachment
+    if not isinstance(result, Attachment) or result.is_stored:
+        raise TypeError(f"step {_name(step)} returned {result!r}, expected None or a new attachment")
+    before, after = _body(attachment), _body(result)
+    kept = dataclasses.replace(
+        after,
+        filename=after.filename or before.filename,
+        claimed_content_type=after.claimed_content_type or before.claimed_content_type,
+        metadata=after.metadata or before.metadata,
+        storage=after.storage or before.storage,
+    )
+    return _typed(_with(attachment, kept))
+
+
+def _typed(attachment: A) -> A:
+    body = _body(attachment)
+    if body.content_type is not None:
+        return attachment
+    found = content_type(body.source.head(HEAD), body.filename, body.claimed_content_type)
+    return _with(attachment, dataclasses.replace(body, content_type=found))
+
+
+def _body(attachment: Attachment) -> Upload:
+    body = body_of(attachment)
+    if not isinstance(body, Upload):
+        raise TypeError(f"{attachment!r} is stored already: steps are for new attachments")
+    return body
+
+
+def _with(attachment: A, body: Upload) -> A:
+    return make(type(attachment), body, binding_of(attachment))
+
+
+def _refusing(check: Callable[[T], R], label: str, rule: str, value: T) -> R:
+    try:
+        return check(value)
+    except Refused as refused:
+        refused.target = refused.target or label
+        raise
+    except AttachmentError:
+        raise
+    except ValueError as error:
+        refusal = Refused(str(error) or type(error).__name__, rule=rule)
+        refusal.target = label
+        raise refusal from error
+
+
+def _name(step: Callable[..., object]) -> str:
+    while isinstance(step, partial):
+        step = step.func
+    return getattr(step, "__name__", None) or type(step).__name__
