@@ -1,0 +1,328 @@
+"""Bulk statements: ORM-enabled INSERT, UPDATE and DELETE, which never pass through a flush.
+
+The same order as there: store, own, read under lock, write, drop. What rows name afterwards is read once more, so that it does not matter
+which of the rows that were read the statement really changed.
+
+Traps
+-----
+``bulk_save_objects`` and its kin, Core statements and raw SQL pass here unseen; values of theirs that name files are refused by the column
+type, and what they delete is found by ``Storages.verify``, or by triggers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import UniqueConstraint, and_, case, false, literal, or_, select, tuple_
+from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.sql.elements import BindParameter, Null
+
+from .attachment import Attachment, facts_of, origin_of
+from .descriptor import named
+from .drops import Drops
+from .errors import OwnershipLost
+from .frames import Frame
+from .references import Reference, names, read_locked, read_rows
+from .staging import Stage, Token, Want, copy_wanted
+
+RESTRICTED = 1000
+"""Up to so many rows, a statement is held to exactly those that were read under lock."""
+
+
+def execute(state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> Any:
+    """Run the statement with its files; None if it does not concern any."""
+    statement: Any = state.statement
+    table = statement.entity_description["table"]
+    here = [reference for reference in references if reference.table is table or state.is_insert]
+    if state.is_insert:
+        return _Insert(state, here, frame).run()
+    if state.is_delete:
+        return _Rows(state, here, frame).run({}) if here else None
+    if state.is_executemany and statement.whereclause is None and not _assigned(statement, here):
+        return _UpdateByKey(state, here, frame).run()
+    values = {**_assigned(statement, here), **_given(state, here)}
+    return _Rows(state, list(values), frame).run(values) if values else None
+
+
+class _Statement:
+    """What the kinds have in common."""
+
+    def __init__(self, state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> None:
+        self.state = state
+        self.statement: Any = state.statement
+        self.references = list(references)
+        self._frame = frame()
+        self.stage = Stage(state.session, self._frame, state.execution_options)
+        self.drops = Drops(self.stage, self._frame)
+
+    def items(self, reference: Reference, value: Any) -> list[Attachment]:
+        """The attachments in a value of the statement; OwnershipLost if it is SQL, of which nobody can prove what it names."""
+        if isinstance(value, BindParameter):
+            value = value.effective_value
+        elif isinstance(value, Null):
+            value = None
+        elif hasattr(value, "__clause_element__") or hasattr(value, "compile"):
+            raise OwnershipLost(
+                f"{reference.target} is set by an SQL expression, of which nobody can prove that no other row names its file: "
+                "assign attachments instead, which are copied in the storage"
+            )
+        return list(reference.type.items(reference.type.coerce(value)))
+
+    def store(self, wanted: Sequence[tuple[Reference, Attachment]]) -> list[Attachment]:
+        """Store new attachments and copy stored ones, each for a row of its own; a staged one is claimed."""
+        found: list[Attachment | Want] = []
+        for reference, item in wanted:
+            token = origin_of(item)
+            if not item.is_stored:
+                found.append(Want(item, reference))
+            elif isinstance(token, Token) and self.stage.claim(reference, list(named(facts_of(item))), token):
+                found.append(item)
+            else:
+                found.append(copy_wanted(item, reference))
+        self.stage.put([want for want in found if isinstance(want, Want)])
+        stored = [entry.stored if isinstance(entry, Want) else entry for entry in found]
+        kept = [item for item in stored if item is not None]
+        self.stage.allow(names(kept))
+        return kept
+
+    def named_now(self, identities: Iterable[tuple[Any, ...]]) -> None:
+        """Keep what the rows name after the statement."""
+        for row in self.read(identities).values():
+            for items in row.values():
+                self.drops.keep(items)
+
+    def read(self, identities: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]:
+        return read_locked(self.begin(), self.references, identities)
+
+    def begin(self) -> Any:
+        scope, connection = self.stage.of(self.references[0])
+        scope.ledger.begin_write(connection)
+        return connection
+
+    def drop_from(self, rows: dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]) -> None:
+        """What these rows named may have lost its name."""
+        for identity, row in rows.items():
+            for reference in self.references:
+                self.drops.named(reference, row.get(reference.column.name, ()), identity)
+
+
+class _Rows(_Statement):
+    """UPDATE and DELETE of the rows that a condition selects."""
+
+    def run(self, values: dict[Reference, Any]) -> Any:
+        self.stage.check(self.references)
+        wanted = [(reference, item) for reference, value in values.items() for item in self.items(reference, value)]
+        first = iter(self.store(wanted))
+        # One set of files is stored before any row is locked; further rows get copies of it.
+        templates = {
+            reference: [next(first) for _ in self.items(reference, value)] for reference, value in values.items()
+        }
+        rows = self._matching()
+        self.drop_from(rows)
+        for reference, items in templates.items():
+            self.drops.named(reference, items, None)
+        result = self.state.invoke_statement(self._rewritten(rows, templates))
+        self.named_now(rows)
+        self.drops.carry_out()
+        return result
+
+    def _matching(self) -> dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]:
+        connection = self.begin()
+        key = self.references[0].primary_key
+        columns = [reference.column for reference in self.references]
+        statement = (
+            select(*key, *columns).where(*self.statement._where_criteria).order_by(*key).with_for_update(key_share=True)
+        )
+        parameters = self.state.parameters
+        rows = {}
+        for each in parameters if isinstance(parameters, list) else [parameters or {}]:
+            rows.update(read_rows(connection, statement.params(**each), self.references))
+        return rows
+
+    def _rewritten(self, rows: dict[tuple[Any, ...], Any], templates: dict[Reference, list[Attachment]]) -> Any:
+        statement = self.statement
+        with_files = {reference: items for reference, items in templates.items() if items}
+        if len(rows) <= RESTRICTED or with_files:
+            statement = statement.where(_among(self.references[0], list(rows)))
+        for reference, items in with_files.items():
+            if reference.key in (self.state.parameters or {}):
+                raise OwnershipLost(
+                    f"{reference.target}: pass its file to update().values(), not as a parameter of the execution"
+                )
+            statement = statement.values({reference.key: self._one_set_each(reference, items, list(rows))})
+        return statement
+
+    def _one_set_each(self, reference: Reference, items: list[Attachment], identities: list[tuple[Any, ...]]) -> Any:
+        more = self.store([(reference, item.copy()) for _ in identities[1:] for item in items])
+        self.drops.named(reference, more, None)
+        sets = [items, *(more[at : at + len(items)] for at in range(0, len(more), len(items)))]
+        if len(identities) < 2:
+            return reference.type.value(items)
+        branches = [
+            (_among(reference, [identity]), literal(reference.type.value(each), reference.type))
+            for identity, each in zip(identities, sets, strict=True)
+        ]
+        return case(*branches)
+
+
+class _UpdateByKey(_Statement):
+    """UPDATE with a list of parameters, each holding a primary key."""
+
+    def run(self) -> Any:
+        parameters: Any = self.state.parameters
+        self.references = [r for r in self.references if any(r.key in each for each in parameters)]
+        if not self.references:
+            return None
+        self.stage.check(self.references)
+        places = [(index, r) for index, each in enumerate(parameters) for r in self.references if r.key in each]
+        overrides = _distribute(self, places, lambda index, r: parameters[index][r.key], len(parameters))
+        identities = [tuple(each[key] for key in self.references[0].identity_keys) for each in parameters]
+        self.drop_from(self.read(dict.fromkeys(identities)))
+        result = self.state.invoke_statement(params=overrides)
+        self.named_now(dict.fromkeys(identities))
+        self.drops.carry_out()
+        return result
+
+
+class _Insert(_Statement):
+    """INSERT, upserts included."""
+
+    def run(self) -> Any:
+        if self.statement.select is not None:
+            self._refuse_select()
+            return None
+        parameters: Any = self.state.parameters
+        single = _assigned(self.statement, self.references)
+        many = [row for rows in self.statement._multi_values for row in rows]
+        rows: list[Any] = many or (parameters if isinstance(parameters, list) else [{**(parameters or {}), **single}])
+        places = [(i, r) for i, row in enumerate(rows) for r in self.references if _value(row, r) is not _ABSENT]
+        upsert = self.statement._post_values_clause is not None or self.statement._prefixes
+        if not places and not upsert:
+            return None
+        self.stage.check(self.references)
+        stored = _distribute(self, places, lambda index, r: _value(rows[index], r), len(rows))
+        if not upsert:
+            return self._invoke(rows, stored, many, parameters)
+        conditions = [_conflicts(self.references[0], row) for row in rows]
+        conflict = or_(false(), *(condition for each in conditions for condition in each))
+        self.drop_from(self._conflicting(conflict))
+        result = self._invoke(rows, stored, many, parameters)
+        for row in self._conflicting(conflict).values():
+            for items in row.values():
+                self.drops.keep(items)
+        for new, each in zip(stored, conditions, strict=True):
+            for reference in self.references:
+                if not each and reference.key in new:
+                    self.drops.keep(reference.type.items(new[reference.key]))
+        self.drops.carry_out()
+        return result
+
+    def _invoke(self, rows: list[Any], stored: list[dict[str, Any]], many: list[Any], parameters: Any) -> Any:
+        if many:
+            statement = self.statement._generate()
+            statement._multi_values = (
+                [_merged(row, new, self.references) for row, new in zip(rows, stored, strict=True)],
+            )
+            return self.state.invoke_statement(statement)
+        if isinstance(parameters, list):
+            return self.state.invoke_statement(params=stored)
+        by_statement = {key: value for key, value in stored[0].items() if key not in (parameters or {})}
+        statement = self.statement.values(by_statement) if by_statement else self.statement
+        by_parameters = {key: value for key, value in stored[0].items() if key in (parameters or {})}
+        return self.state.invoke_statement(statement, params=by_parameters)
+
+    def _conflicting(self, condition: Any) -> dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]:
+        key = self.references[0].primary_key
+        columns = [reference.column for reference in self.references]
+        statement = select(*key, *columns).where(condition).order_by(*key).with_for_update(key_share=True)
+        return read_rows(self.begin(), statement, self.references)
+
+    def _refuse_select(self) -> None:
+        targets = {getattr(name, "key", name) for name in self.statement._select_names or ()}
+        for reference in self.references:
+            if reference.column.key in targets:
+                raise OwnershipLost(
+                    f"{reference.target} can't be filled by INSERT ... SELECT: two rows would name one file. "
+                    "Read the attachments and insert them, which copies them in the storage"
+                )
+
+
+_ABSENT = object()
+
+
+def _value(row: Any, reference: Reference) -> Any:
+    for key, value in row.items():
+        if getattr(key, "key", key) in (reference.key, reference.column.key):
+            return value
+    return _ABSENT
+
+
+def _merged(row: Any, new: dict[str, Any], references: Sequence[Reference]) -> Any:
+    merged = dict(row)
+    for reference in references:
+        if reference.key in new:
+            for key in row:
+                if getattr(key, "key", key) in (reference.key, reference.column.key):
+                    merged[key] = new[reference.key]
+    return merged
+
+
+def _distribute(
+    statement: _Statement, places: Sequence[tuple[int, Reference]], value: Any, rows: int
+) -> list[dict[str, Any]]:
+    """Store the attachments of all rows at once; returns for each row what takes their place, by attribute."""
+    items = [statement.items(reference, value(index, reference)) for index, reference in places]
+    flat = [(reference, item) for (_, reference), group in zip(places, items, strict=True) for item in group]
+    stored = iter(statement.store(flat))
+    found: list[dict[str, Any]] = [{} for _ in range(rows)]
+    for (index, reference), group in zip(places, items, strict=True):
+        mine = [next(stored) for _ in group]
+        statement.drops.named(reference, mine, None)
+        found[index][reference.key] = reference.type.value(mine)
+    return found
+
+
+def _assigned(statement: Any, references: Sequence[Reference]) -> dict[Any, Any]:
+    """What ``values()`` says of attachment columns."""
+    pairs = list((statement._values or {}).items()) + list(getattr(statement, "_ordered_values", None) or [])
+    return {
+        reference: value
+        for key, value in pairs
+        for reference in references
+        if getattr(key, "key", key) in (reference.key, reference.column.key)
+    }
+
+
+def _given(state: ORMExecuteState, references: Sequence[Reference]) -> dict[Reference, Any]:
+    """What the parameters of an UPDATE with a condition say of attachment columns."""
+    parameters = state.parameters
+    if not isinstance(parameters, dict):
+        return {}
+    return {reference: parameters[reference.key] for reference in references if reference.key in parameters}
+
+
+def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:
+    key = reference.primary_key
+    if not identities:
+        return false()
+    if len(key) == 1:
+        return key[0].in_([identity[0] for identity in identities])
+    return tuple_(*key).in_(identities)
+
+
+def _conflicts(reference: Reference, row: Any) -> list[Any]:
+    """The conditions for rows that an upsert of ``row`` may meet: those that agree in a primary key or a unique constraint."""
+    table = reference.table
+    uniques = [list(table.primary_key)]
+    uniques += [list(c.columns) for c in table.constraints if isinstance(c, UniqueConstraint)]
+    uniques += [list(index.columns) for index in table.indexes if index.unique]
+    given = {
+        getattr(key, "key", key): value.effective_value if isinstance(value, BindParameter) else value
+        for key, value in row.items()
+    }
+    return [
+        and_(*(column == given[column.key] for column in columns))
+        for columns in uniques
+        if columns and all(given.get(column.key) is not None for column in columns)
+    ]

@@ -1,0 +1,385 @@
+"""Column types that hold attachments: ``AttachmentType`` for one, ``AttachmentListType`` for an ordered tuple of them.
+
+>>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+>>> from sa_attachments import Attachment, AttachmentType, Storages
+>>> files = Storages("memory:")
+>>> class Base(DeclarativeBase): pass
+>>> class User(Base):
+...     __tablename__ = "users"
+...     id: Mapped[int] = mapped_column(primary_key=True)
+...     avatar: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+>>> print(User.avatar.content_type == "image/png")   # doctest: +ELLIPSIS
+users.avatar[...] = ...
+
+The column is JSON (JSONB on PostgreSQL). A loaded value keeps its text until it is touched, so that loading costs what loading a text
+column costs. In queries, ``.content_type``, ``.filename``, ``.size``, ``.sha256``, ``.storage`` and ``.metadata["caption"]`` compare with plain
+Python values, and JSON paths (``User.avatar["metadata"]["caption"]``) work as on any JSON column.
+
+Traps
+-----
+A type instance belongs to one column: mapping it copies it. A value reaches the database only through the ORM (unit of work, or
+``session.execute`` of an ORM-enabled statement), because only there its ownership is proved; elsewhere it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, ClassVar, Protocol, Self, cast
+
+from sqlalchemy import JSON, Column, ColumnDefault, Connection, Dialect, Engine, Table, and_, event, or_
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.base import SchemaEventTarget
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from .attachment import Attachment, bind, body_of, facts_of, make
+from .descriptor import Facts, encode, split
+from .errors import BadSource, DescriptorDamaged, NotStored, OwnershipLost
+from .frames import Frame
+from .ledger import Ledger
+from .processing.steps import Step, check
+from .storage import Storage
+
+nameable: ContextVar[set[str] | None] = ContextVar("nameable", default=None)
+"""Keys that the statements now running may write: those whose ownership was proved."""
+
+
+class Home(Protocol):
+    """What columns and sessions need of ``Storages``."""
+
+    retain: timedelta
+    own_within: timedelta
+
+    def expect(self, name: str, label: str) -> None:
+        """Note that a mapped column uses this storage."""
+        ...
+
+    def real(self, name: str | None) -> str:
+        """The name that rows record."""
+        ...
+
+    def resolve(self, name: str) -> Storage:
+        """The storage of that name."""
+        ...
+
+    def ledger_of(self, table: Table) -> Ledger:
+        """The ledger for files that this table names."""
+        ...
+
+    def attached(self, column_type: AttachmentType | AttachmentListType) -> None:
+        """Note a column."""
+        ...
+
+    def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
+        """The schemas in which this database is known to have the ledger; to be added to."""
+        ...
+
+    def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:
+        """Mark the place of a storage as this database's, unless it is somebody else's."""
+        ...
+
+    def settle(self, frame: Frame) -> None:
+        """Look after what an ended transaction left to clean. Raises nothing, and waits for no longer than the budget."""
+        ...
+
+
+class _Value(JSON):
+    """Part of a descriptor: JSON that compares with the Python value it stands beside."""
+
+    class Comparator(JSON.Comparator[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            return _part(self, index)
+
+        def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+            expression: Any = self
+            match other[0] if other else None:
+                case bool():
+                    expression = expression.as_boolean()
+                case int():
+                    expression = expression.as_integer()
+                case float():
+                    expression = expression.as_float()
+                case str() | [str(), *_]:
+                    expression = expression.as_string()
+                case _:
+                    return super().operate(op, *other, **kwargs)
+            return cast("ColumnElement[Any]", op(expression, *other, **kwargs))
+
+    comparator_factory = Comparator
+
+
+def _part(comparator: Any, index: Any) -> Any:
+    """``comparator[index]``, as something to compare with plain values."""
+    op, right, _ = comparator._setup_getitem(index)
+    return JSON.Comparator.operate(comparator, op, right, result_type=_Value())
+
+
+class _AsText(ColumnElement[Any]):
+    """The column's JSON as text, so that drivers don't parse what may never be touched."""
+
+    inherit_cache = True
+    _traverse_internals: ClassVar[Any] = [
+        ("column", InternalTraversal.dp_clauseelement),
+        ("type", InternalTraversal.dp_type),
+    ]
+
+    def __init__(self, column: Any, type_: TypeEngine[Any]) -> None:
+        self.column = column
+        self.type = type_
+
+
+@compiles(_AsText)
+def _as_it_is(element: _AsText, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.column, **kw))
+
+
+@compiles(_AsText, "postgresql")
+def _as_text(element: _AsText, compiler: Any, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.column, **kw)} AS TEXT)"
+
+
+class _ColumnType(TypeDecorator[Any]):
+    """What both column types share."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+    column: Column[Any] | None = None
+
+    def __init__(
+        self,
+        files: Home,
+        storage: str | None = None,
+        steps: Iterable[Step] = (),
+        *,
+        retain: timedelta | None = None,
+        attachment_class: type[Attachment] = Attachment,
+    ) -> None:
+        """
+        :param files: the ``Storages`` that hold this column's files.
+        :param storage: name of the storage for new files; None is ``"default"``.
+        :param steps: run in order on each new file before it is stored.
+        :param retain: how long dropped files are kept for ``Storages.restore``; None is what ``files`` says.
+        :param attachment_class: a subclass of ``Attachment`` for the values.
+        """
+        super().__init__()
+        self.files = files
+        self.storage = storage
+        self.steps = tuple(steps)
+        self.retain = retain
+        self.attachment_class = attachment_class
+        self._identity = object()
+
+    @property
+    def _static_cache_key(self) -> Any:  # type: ignore[override]
+        # SQLAlchemy's own key leaves out keyword-only arguments; two columns must never share a compiled result processor.
+        return (type(self), self._identity)
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.JSONB(none_as_null=True))
+        return dialect.type_descriptor(JSON(none_as_null=True))
+
+    def _set_parent(self, parent: SchemaEventTarget, outer: bool = False, **kw: Any) -> None:
+        super()._set_parent(parent, outer=outer, **kw)
+        if isinstance(parent, Column) and parent.type is self:
+            own = self.copy()
+            own.column = parent
+            own._identity = object()
+            parent.type = own
+            event.listen(parent, "after_parent_attach", own._table_known)
+
+    def _table_known(self, column: Column[Any], table: Any) -> None:
+        if not isinstance(table, Table):
+            return
+        self.files.ledger_of(table)
+        self.files.expect(self.storage or "default", self.label)
+        self.files.attached(self)  # type: ignore[arg-type]
+
+    @property
+    def label(self) -> str:
+        """For messages: ``"users.avatar"``."""
+        if self.column is None:
+            return "an attachment column"
+        table = getattr(self.column, "table", None)
+        return f"{table.name}.{self.column.name}" if table is not None else str(self.column.name)
+
+    def resolve(self, name: str) -> Storage:
+        """The storage of that name."""
+        return self.files.resolve(name)
+
+    def check(self, attachment: Attachment) -> None:
+        """Run the steps without storing anything. Raises Refused."""
+        check(self.steps, attachment, self.label)
+
+    def column_expression(self, column: Any) -> Any:
+        return _AsText(column, self)
+
+    def coerce_compared_value(self, op: operators.OperatorType | None, value: Any) -> Any:
+        return self.impl_instance.coerce_compared_value(op, value)
+
+    def wrap(self, value: Any) -> Attachment:
+        """An attachment of what a user assigned. Raises BadSource, or FileMissing for a path without a file."""
+        attachment = value if isinstance(value, Attachment) else self.attachment_class.upload(value)
+        bind(attachment, self)
+        return attachment
+
+    def _written(self, attachment: Any) -> Facts:
+        """The descriptor of an attachment that a statement is about to write."""
+        if not isinstance(attachment, Attachment):
+            raise BadSource(
+                f"{self.label} holds attachments, not {type(attachment).__name__}: assign it through the ORM"
+            )
+        if not attachment.is_stored:
+            raise NotStored(
+                f"{attachment!r} reached {self.label} before it was stored: column defaults, bulk_save_objects and Core statements come too "
+                "late for that. Assign it to a mapped attribute, use session.execute(insert(Model), ...), or store it by Storages.stage"
+            )
+        keys = nameable.get()
+        if keys is None or attachment.key not in keys:
+            raise OwnershipLost(
+                f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. Assign it to a mapped attribute, "
+                "or use session.execute(insert(Model), ...)"
+            )
+        return facts_of(attachment)
+
+
+class _Comparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
+    def __getitem__(self, index: Any) -> Any:
+        return _part(self, index)
+
+    def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+        if other and isinstance(other[0], Attachment):
+            if op is operators.eq:
+                return self._names(other[0])
+            if op is operators.ne:
+                return ~self._names(other[0])
+        if op is operators.in_op and all(isinstance(item, Attachment) for item in other[0]):
+            return or_(*(self._names(item) for item in other[0]))
+        return super().operate(op, *other, **kwargs)
+
+    def _names(self, attachment: Attachment) -> ColumnElement[bool]:
+        return and_(self.expr["key"] == attachment.key, self.expr["storage"] == attachment.storage)
+
+    @property
+    def filename(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["filename"].as_string())
+
+    @property
+    def content_type(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["content_type"].as_string())
+
+    @property
+    def sha256(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["sha256"].as_string())
+
+    @property
+    def storage(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["storage"].as_string())
+
+    @property
+    def size(self) -> ColumnElement[int]:
+        return cast(ColumnElement[int], self.expr["size"].as_integer())
+
+    @property
+    def metadata(self) -> ColumnElement[Any]:
+        return cast(ColumnElement[Any], self.expr["metadata"])
+
+
+class AttachmentType(_ColumnType):
+    """A column that names one file. ``Mapped[Attachment]``, or ``Mapped[Attachment | None]``."""
+
+    comparator_factory = _Comparator
+
+    def items(self, value: Any) -> tuple[Attachment, ...]:
+        """The attachments of a value."""
+        return () if value is None else (value,)
+
+    def value(self, items: Sequence[Attachment]) -> Any:
+        """The value that holds these attachments."""
+        return items[0] if items else None
+
+    def coerce(self, value: Any) -> Attachment | None:
+        """What a user assigned, as a value of this column."""
+        return None if value is None else self.wrap(value)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Facts | None:
+        return None if value is None else self._written(value)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        cls = self.attachment_class
+
+        def process(value: Any) -> Any:
+            if value is None or value == "null":
+                return None
+            return make(cls, value if type(value) is str else encode(value), self)
+
+        return process
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        return _same(x, y)
+
+
+class AttachmentListType(_ColumnType):
+    """A column that names files in order. The value is a tuple, never None: ``Mapped[Sequence[Attachment]]``.
+
+    Assign a whole new sequence: ``doc.pages = [*doc.pages, Attachment.upload(file)]``.
+    """
+
+    comparator_factory = JSON.Comparator
+
+    def _table_known(self, column: Column[Any], table: Any) -> None:
+        super()._table_known(column, table)
+        if column.default is None and column.server_default is None:
+            ColumnDefault(lambda: ())._set_parent(column)
+
+    def items(self, value: Any) -> tuple[Attachment, ...]:
+        """The attachments of a value."""
+        return () if value is None else tuple(value)
+
+    def value(self, items: Sequence[Attachment]) -> Any:
+        """The value that holds these attachments."""
+        return tuple(items)
+
+    def coerce(self, value: Any) -> tuple[Attachment, ...]:
+        """What a user assigned, as a value of this column."""
+        if value is None:
+            return ()
+        if isinstance(value, Attachment | str | bytes | bytearray | memoryview) or not isinstance(value, Iterable):
+            raise BadSource(f"{self.label} holds a sequence of attachments, not {type(value).__name__}")
+        return tuple(self.wrap(item) for item in value)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> list[Facts]:
+        return [self._written(item) for item in value or ()]
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        cls = self.attachment_class
+
+        def process(value: Any) -> Any:
+            if value is None or value == "null" or value == "[]":
+                return ()
+            return tuple(make(cls, item, self) for item in split(value if type(value) is str else encode(value)))
+
+        return process
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        x, y = self.items(x), self.items(y)
+        return len(x) == len(y) and all(map(_same, x, y))
+
+
+def _same(x: Any, y: Any) -> bool:
+    """Whether two attachments have the same descriptor, not only the same file."""
+    if x is y:
+        return True
+    if not (isinstance(x, Attachment) and isinstance(y, Attachment) and x.is_stored and y.is_stored):
+        return False
+    if body_of(x) == body_of(y):
+        return True
+    try:
+        return facts_of(x) == facts_of(y)
+    except DescriptorDamaged:
+        return False

@@ -1,0 +1,69 @@
+"""Drops: the files that a flush or a statement leaves without a name.
+
+What rows named before, less what they name afterwards, is condemned in the ledger, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from .attachment import Attachment, facts_of
+from .descriptor import encode, named
+from .errors import DescriptorDamaged
+from .frames import Frame
+from .ledger import Drop, milliseconds
+from .references import Reference, names
+from .staging import Stage
+
+Identity = tuple[Any, ...]
+
+
+class Drops:
+    """Collects what was named and what still is."""
+
+    def __init__(self, stage: Stage, frame: Frame) -> None:
+        self._stage = stage
+        self._frame = frame
+        self._named: dict[tuple[str, str], tuple[Reference, Drop]] = {}
+        self._kept: set[tuple[str, str]] = set()
+
+    def named(self, reference: Reference, items: Iterable[Attachment], identity: Identity | None) -> None:
+        """Files that an attribute named, in the row with this primary key (None: in no row). A damaged descriptor names nothing."""
+        column_type = reference.type
+        retain = milliseconds(column_type.retain if column_type.retain is not None else column_type.files.retain)
+        for item in items:
+            try:
+                facts = facts_of(item)
+            except DescriptorDamaged:
+                continue
+            for index, file in enumerate(named(facts)):
+                if identity is None or not retain:
+                    drop = Drop(file)
+                else:
+                    drop = Drop(file, retain, None if index else facts, encode_identity(identity))
+                self._named.setdefault((file.storage, file.key), (reference, drop))
+
+    def keep(self, items: Iterable[Attachment]) -> None:
+        """Files that rows name afterwards."""
+        self._kept |= names(items)
+
+    def carry_out(self) -> None:
+        """Condemn the rest."""
+        by_scope: dict[Any, list[tuple[Reference, Drop]]] = {}
+        for name, (reference, drop) in self._named.items():
+            if name not in self._kept:
+                by_scope.setdefault(self._stage.of(reference)[0], []).append((reference, drop))
+        for scope, group in by_scope.items():
+            drops = [drop for _, drop in group]
+            scope.ledger.drop(self._stage.of(group[0][0])[1], drops)
+            self._frame.work(scope).dropped += [drop.named for drop in drops if not drop.retain]
+
+
+def encode_identity(identity: Identity) -> str:
+    """A primary key as text, for the ledger.
+
+    >>> encode_identity((1, "a"))
+    '["1","a"]'
+    """
+    return encode([str(part) for part in identity])

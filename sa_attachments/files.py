@@ -1,0 +1,292 @@
+"""Storages: the object that an application makes, usually called ``files``: its storages by name, and the care for what is in them.
+
+>>> from datetime import timedelta
+>>> files = Storages({"default": "memory:", "avatars": "default"}, grace=timedelta(hours=1))
+>>> staged = files.stage(Attachment.upload(b"hello"))      # before a transaction, for slow uploads
+>>> files.bind(staged.to_json()) == staged                  # back from a queue or a cache of your own
+True
+
+It can be made empty beside the models, and be configured when the application starts, by ``configure``.
+
+Traps
+-----
+Run ``sweep`` regularly, from a scheduler: it purges what crashed processes left behind, and what is due for other reasons. Rows record
+the name of the storage their file is in, so keep a name configured as long as rows record it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import Connection, Engine, MetaData, Table, func, select
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
+
+from .attachment import Attachment, Upload, bind, body_of, make, set_origin
+from .column import AttachmentListType, AttachmentType
+from .descriptor import decode, encode
+from .errors import AttachmentWarning, BadConfiguration
+from .frames import Frame, Work
+from .ledger import Ledger
+from .offload import Worker, background, gather, within
+from .places import Places
+from .processing.storing import store
+from .recovery import Busy, Purger
+from .staging import Scope, Token
+from .storages.registry import Registry, Value
+from .sweep import Progress, Sweep, SweepReport, Times
+
+log = logging.getLogger("sa_attachments")
+
+A = TypeVar("A", bound=Attachment)
+
+
+class Storages(Registry):
+    """Names → storages, and what keeps their files and the rows together."""
+
+    def __init__(
+        self,
+        mapping: Value | Mapping[str, Value] | None = None,
+        *,
+        ledger: MetaData | None = None,
+        retain: timedelta = timedelta(0),
+        grace: timedelta = timedelta(hours=24),
+        own_within: timedelta = timedelta(days=3),
+        tombstone_ttl: timedelta = timedelta(days=7),
+        stranger_retain: timedelta = timedelta(days=7),
+        budget: timedelta = timedelta(milliseconds=50),
+    ) -> None:
+        """
+        :param mapping: URLs, storages or aliases by name; one alone is ``"default"``.
+        :param ledger: the ``MetaData`` that the ledger joins; None is that of each table with attachment columns.
+        :param retain: how long dropped files are kept, unless a column says otherwise.
+        :param grace: a file that no transaction owns is left alone so long.
+        :param own_within: a stored file can be owned no later than this after it was stored.
+        :param tombstone_ttl: how long a purged stranger is remembered, so that a late owner fails. Longer than ``own_within``.
+        :param stranger_retain: how long a sweep waits between condemning a stranger and purging it.
+        :param budget: how long a commit waits at most for cleaning.
+        """
+        super().__init__(mapping)
+        if own_within >= tombstone_ttl:
+            raise BadConfiguration(f"own_within ({own_within}) must be shorter than tombstone_ttl ({tombstone_ttl})")
+        self.retain = retain
+        self.own_within = own_within
+        self.budget = budget
+        self._times = Times(grace, own_within, tombstone_ttl, stranger_retain)
+        self._ledger = None if ledger is None else Ledger.of(ledger)
+        self._columns: WeakSet[AttachmentType | AttachmentListType] = WeakSet()
+        self._ready: WeakKeyDictionary[Engine, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
+        self._places = Places()
+        self._worker = Worker()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # Attachments
+
+    def stage(self, attachment: A, storage: str | None = None) -> A:
+        """Store a new attachment before a transaction begins, so that a slow upload holds no connection. Assign the result.
+
+        Its steps are not run here (see ``Attachment.check``). What no row ever names is swept.
+        """
+        body = body_of(attachment)
+        if not isinstance(body, Upload):
+            return attachment
+        name = self.real(storage or body.storage)
+        outcome = gather(
+            [lambda: store(attachment, name, self.resolve(name), started=lambda named: None, binding=_Bound(self))], 1
+        )[0]
+        if outcome.error is not None:
+            raise outcome.error
+        staged: Any = outcome.value
+        set_origin(staged, Token())
+        return staged  # type: ignore[no-any-return]
+
+    async def astage(self, attachment: A, storage: str | None = None) -> A:
+        """``stage`` without blocking the event loop."""
+        return await greenlet_spawn(self.stage, attachment, storage)  # type: ignore[no-any-return]
+
+    def bind(self, attachment: A | str, attachment_class: type[A] = Attachment) -> A:  # type: ignore[assignment]
+        """Let an attachment that comes out of your own cache or queue, pickled or by ``to_json``, know its storages.
+
+        Never pass what a client sent: storage and key are capabilities.
+        """
+        if isinstance(attachment, str):
+            attachment = make(attachment_class, decode(attachment, "a text"), None)
+        bind(attachment, _Bound(self))
+        return attachment
+
+    # Care
+
+    def sweep(
+        self,
+        engine: Engine,
+        *,
+        full: bool = False,
+        grace: timedelta | None = None,
+        stranger_retain: timedelta | None = None,
+        progress: Progress = lambda storage, files: None,
+    ) -> SweepReport:
+        """Condemn files that nobody will ever own, and purge what is due. ``full`` looks at all files instead of the new ones."""
+        times = Times(
+            self._times.grace if grace is None else grace,
+            self.own_within,
+            self._times.tombstone_ttl,
+            self._times.stranger_retain if stranger_retain is None else stranger_retain,
+        )
+        report = SweepReport()
+        for purger in self._purgers(engine):
+            report.storages += Sweep(purger, times, progress, full).run(self._names(purger))
+        return report
+
+    async def asweep(self, engine: Any, **options: Any) -> SweepReport:
+        """``sweep`` with an ``AsyncEngine``."""
+        return await greenlet_spawn(lambda: self.sweep(engine.sync_engine, **options))
+
+    def settled(self, timeout: float | None = None) -> bool:
+        """Wait until the cleaning that ended transactions left to this process was tried; False after ``timeout`` seconds."""
+        return self._worker.idle(timeout)
+
+    async def asettled(self) -> None:
+        """``settled`` for asyncio."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        await asyncio.to_thread(self._worker.idle)
+
+    # What columns and sessions ask for
+
+    def ledger_of(self, table: Table) -> Ledger:
+        """The ledger for files that a table names."""
+        return self._ledger or Ledger.of(table.metadata)
+
+    def attached(self, column_type: AttachmentType | AttachmentListType) -> None:
+        """Note a column."""
+        self._columns.add(column_type)
+
+    def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
+        """The schemas in which this database is known to have the ledger; to be added to."""
+        return self._ready.setdefault(engine, {}).setdefault(ledger, set())
+
+    def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:
+        """Mark the place of a storage as this database's, unless it is somebody else's."""
+        storage = self.resolve(name)
+        if storage.readonly:
+            return
+        problem = self._places.problem(connection, ledger, name, storage, _run, register=False)
+        if problem is not None:
+            warnings.warn(f"nothing will be deleted: {problem}", AttachmentWarning, stacklevel=2)
+
+    def settle(self, frame: Frame) -> None:
+        """Look after what an ended transaction left to clean. Raises nothing, and waits for no longer than the budget."""
+        seconds = self.budget.total_seconds()
+        try:
+            loose = [(name, key) for files, (name, key, _) in frame.loose if files is self]
+            if loose:
+                within(self._worker.submit(lambda: self._delete_loose(loose)), seconds)
+            for scope, work in frame.works.items():
+                if scope.files is self and work:
+                    self._settle(scope, work, frame.marked, seconds)
+        except Exception:
+            log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
+
+    def _settle(self, scope: Scope, work: Work, marked: bool, seconds: float) -> None:
+        engine = scope.engine
+        if engine.dialect.name == "sqlite":
+            # One writer: a thread that writes beside the application's would make its statements fail.
+            if not (engine.dialect.is_async and not in_greenlet()) and not _shared_and_busy(engine):
+                _quietly(Purger(scope, self._places, self._within_budget), work, marked)
+        elif engine.dialect.is_async:
+            if in_greenlet():
+                purger = Purger(scope, self._places, _in_thread)
+                background(greenlet_spawn(_quietly, purger, work, marked), self._tasks, seconds)
+        else:
+            purger = Purger(scope, self._places, lambda job: job())
+            within(self._worker.submit(lambda: _quietly(purger, work, marked)), seconds)
+
+    def _within_budget(self, job: Callable[[], Any]) -> Any:
+        future = self._worker.submit(job)
+        if not within(future, self.budget.total_seconds()):
+            raise Busy("the storage takes its time")
+        assert future is not None
+        return future.result()
+
+    def _delete_loose(self, files: Sequence[tuple[str, str]]) -> None:
+        for name in {name for name, _ in files}:
+            keys = [key for other, key in files if other == name]
+            try:
+                failed = self.resolve(name).delete(keys)
+            except Exception as error:
+                failed = dict.fromkeys(keys, error)
+            if failed:
+                log.warning(
+                    "could not delete %d files in %r, a sweep finds them: %s",
+                    len(failed),
+                    name,
+                    next(iter(failed.values())),
+                )
+
+    def _purgers(self, engine: Engine) -> Iterator[Purger]:
+        schemas = engine.get_execution_options().get("schema_translate_map") or {}
+        ledgers = {self.ledger_of(column.column.table) for column in self._columns if column.column is not None}
+        for ledger in ledgers or ({self._ledger} if self._ledger else set()):
+            yield Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, _run)
+
+    def _names(self, purger: Purger) -> list[str]:
+        """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""
+        lines = purger.ledger.lines
+        with purger.connection() as connection, purger.transaction(connection):
+            used = connection.scalars(select(lines.c.storage).distinct()).all() if self.patterns() else []
+        return sorted({*self.names(), *(name for name in used if self.matches(name) and self.real(name) == name)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """An attachment that no column holds."""
+
+    files: Storages
+    label: str = "an attachment"
+
+    def resolve(self, name: str) -> Any:
+        return self.files.resolve(name)
+
+
+def _run(job: Callable[[], Any]) -> Any:
+    """Run what a storage does: in a thread under asyncio."""
+    return _in_thread(job) if in_greenlet() else job()
+
+
+def _in_thread(job: Callable[[], Any]) -> Any:
+    outcome = gather([job], 1)[0]
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+def _quietly(purger: Purger, work: Work, marked: bool) -> None:
+    """Cleaning never hurts."""
+    try:
+        purger.settle(work, marked)
+    except Busy:
+        log.debug("cleaning would have to wait, the next sweep does it")
+    except Exception:
+        log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
+
+
+def _shared_and_busy(engine: Engine) -> bool:
+    """Whether all sessions share one connection, and one of them is in a transaction."""
+    pool: Any = engine.pool
+    if isinstance(pool, StaticPool):
+        connection = pool.connection.dbapi_connection
+    elif isinstance(pool, SingletonThreadPool):
+        connection = getattr(getattr(pool._conn, "current", lambda: None)(), "dbapi_connection", None)
+    else:
+        return False
+    driver = getattr(connection, "driver_connection", connection)
+    return bool(getattr(driver, "in_transaction", False))

@@ -1,0 +1,284 @@
+"""One flush: what becomes of the files of the objects in it.
+
+Order matters here, and is the point of the module:
+
+1. new files are stored, in parallel, before any SQL of the flush;
+2. their ledger lines are inserted, which on SQLite also begins the transaction;
+3. what the rows name now is read under lock, because histories are empty or stale;
+4. stored attachments that change hands are proved: moved if their old owner gives them up, else copied;
+5. the stored attachments take the place of the new ones, and the ORM writes the rows;
+6. what no row names any more is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from weakref import ref
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState, Session
+
+from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
+from .descriptor import named
+from .drops import Drops
+from .frames import Frame
+from .references import Reference, names, of_state, read_locked
+from .staging import Stage, Token, Want, copy_wanted, line
+
+Name = tuple[str, str]
+"""``(storage, key)``"""
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One attribute of one object in the flush: what its row named, and what it is to name."""
+
+    state: InstanceState[Any]
+    reference: Reference
+    items: list[Attachment]
+    persistent: bool
+    deleted: bool = False
+    old: tuple[Attachment, ...] = ()
+    value: Any = None
+    """What was put on the object: if something else is there later, a mapper hook changed it."""
+
+
+class Flush:
+    """The files of one flush."""
+
+    def __init__(self, session: Session, frame: Frame) -> None:
+        self._session = session
+        self._frame = frame
+        self._stage = Stage(session, frame)
+        self._slots: dict[tuple[InstanceState[Any], str], Slot] = {}
+        self._taken: set[Name] = set()
+        self._saved: set[InstanceState[Any]] = set()
+        self._deleted: set[InstanceState[Any]] = set()
+
+    # Called by the tracker, in this order
+
+    def prepare(self, slots: list[Slot]) -> None:
+        """Before the flush: all that is known of it already."""
+        self._process(slots)
+
+    def saving(self, state: InstanceState[Any]) -> None:
+        """Before an object's INSERT or UPDATE: what a mapper hook may have changed since ``prepare``."""
+        self._saved.add(state)
+        late = []
+        for reference in of_state(state):
+            slot = self._slots.get((state, reference.key))
+            if slot is not None and state.dict.get(reference.key) is slot.value:
+                continue
+            if slot is not None or state.key is None or reference.key in state.committed_state:
+                late += _slot(state, reference, persistent=state.key is not None)
+        self._process(late)
+
+    def deleting(self, state: InstanceState[Any]) -> None:
+        """Before an object's DELETE; orphans are not known earlier."""
+        self._deleted.add(state)
+        self._process([slot for slot in _doomed(state) if (state, slot.reference.key) not in self._slots])
+
+    def finish(self) -> None:
+        """After the flush: drop what no row names any more."""
+        drops = Drops(self._stage, self._frame)
+        for slot in self._slots.values():
+            gone = slot.state in self._deleted
+            drops.named(slot.reference, slot.old, slot.state.key and slot.reference.identity(slot.state))
+            if slot.deleted and not gone:
+                drops.keep(self._named_now(slot))
+            elif gone or slot.state not in self._saved:
+                drops.named(slot.reference, slot.items, None)
+            else:
+                drops.keep(slot.items)
+        drops.carry_out()
+
+    # Processing
+
+    def _process(self, slots: list[Slot]) -> None:
+        if not slots:
+            return
+        for slot in slots:
+            self._slots[slot.state, slot.reference.key] = slot
+        self._stage.check({slot.reference for slot in slots})
+        new = {
+            (slot, i): Want(item, slot.reference)
+            for slot in slots
+            for i, item in enumerate(slot.items)
+            if not item.is_stored
+        }
+        self._put(new)
+        self._read_old(slots)
+        self._put(self._unproved(slots, set(new)))
+        for slot in slots:
+            if not slot.deleted:
+                self._place(slot)
+
+    def _put(self, wants: dict[tuple[Slot, int], Want]) -> None:
+        self._stage.put(list(wants.values()))
+        for (slot, index), want in wants.items():
+            assert want.stored is not None
+            slot.items[index] = want.stored
+            self._taken |= names([want.stored])
+
+    def _read_old(self, slots: list[Slot]) -> None:
+        by_table: dict[tuple[Any, Any], list[Slot]] = {}
+        for slot in slots:
+            if slot.persistent:
+                by_table.setdefault((slot.reference.mapper, slot.reference.table), []).append(slot)
+        for group in by_table.values():
+            scope, connection = self._stage.of(group[0].reference)
+            scope.ledger.begin_write(connection)
+            references = list({slot.reference.key: slot.reference for slot in group}.values())
+            rows = read_locked(
+                connection, references, dict.fromkeys(slot.reference.identity(slot.state) for slot in group)
+            )
+            for slot in group:
+                slot.old = rows.get(slot.reference.identity(slot.state), {}).get(slot.reference.column.name, ())
+
+    def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
+        """Decide for each stored attachment whether it stays, moves here, or must be copied; returns the copies that are wanted."""
+        given = self._given()
+        copies: dict[tuple[Slot, int], Want] = {}
+        for slot in slots:
+            own = {item: item for item in slot.old if names([item])}
+            for index, item in enumerate(slot.items):
+                if (slot, index) not in fresh and not self._stays_or_moves(slot, index, item, own, given):
+                    copies[slot, index] = copy_wanted(item, slot.reference)
+        return copies
+
+    def _stays_or_moves(
+        self, slot: Slot, index: int, item: Attachment, own: dict[Attachment, Attachment], given: set[Name]
+    ) -> bool:
+        if (item.storage, item.key) in self._taken or getattr(
+            binding_of(item), "files", None
+        ) is not slot.reference.type.files:
+            return False
+        present = own.get(item) or self._moved_meanwhile(slot, item)
+        if present is not None:
+            slot.items[index] = self._described(slot, present, item)
+        elif not self._claim(slot, item, given):
+            return False
+        self._taken |= names([slot.items[index]])
+        return True
+
+    def _given(self) -> set[Name]:
+        """What the rows of this flush named and name no longer."""
+        returning = self._returning()
+        old: set[Name] = set()
+        new: set[Name] = set()
+        for slot in self._slots.values():
+            if slot.state not in returning:
+                old |= names(slot.old)
+            if slot.state not in self._deleted:
+                new |= names(item for item in slot.items if item in slot.old)
+        return old - new
+
+    def _returning(self) -> set[InstanceState[Any]]:
+        """Deleted objects whose row a new object takes over: their DELETE becomes an UPDATE, which may leave columns as they are."""
+        deleted = {slot.state.key: slot.state for slot in self._slots.values() if slot.deleted}
+        new = [obj for obj in self._session.new if of_state(inspect(obj))] if deleted else []
+        keys = {inspect(obj).mapper.identity_key_from_instance(obj) for obj in new}
+        return {state for key, state in deleted.items() if key in keys}
+
+    def _moved_meanwhile(self, slot: Slot, item: Attachment) -> Attachment | None:
+        """The row's present attachment, if only the description of ``item`` was changed here while its bytes moved to another place."""
+        before = slot.state.committed_state.get(slot.reference.key)
+        if isinstance(before, Attachment) and before == item and len(slot.old) == 1 and names(slot.old):
+            present = slot.old[0]
+            if (present.sha256, present.size) == (item.sha256, item.size):
+                return present
+        return None
+
+    def _described(self, slot: Slot, present: Attachment, item: Attachment) -> Attachment:
+        """The row's present descriptor with the name and metadata of ``item``, so that nothing else of it is undone."""
+        facts = {**facts_of(present), "filename": item.filename, "metadata": facts_of(item).get("metadata", {})}
+        described = make(slot.reference.type.attachment_class, facts, slot.reference.type)
+        set_origin(described, origin_of(item))
+        return described
+
+    def _claim(self, slot: Slot, item: Attachment, given: set[Name]) -> bool:
+        """Prove that the slot may name a file that it did not name: it was given up, staged before, or dropped and not purged yet."""
+        files = list(named(facts_of(item)))
+        token = origin_of(item)
+        if isinstance(token, Token):
+            return self._stage.claim(slot.reference, files, token)
+        scope, connection = self._stage.of(slot.reference)
+        prove = scope.ledger.transfer if names([item]) <= given else scope.ledger.reclaim
+        return all([prove(connection, line(file, slot.reference)) for file in files])
+
+    def _place(self, slot: Slot) -> None:
+        """Put the stored attachments on the object."""
+        self._stage.allow(names(slot.items))
+        self._taken |= names(slot.items)
+        if slot.reference.key not in slot.state.dict:
+            return
+        slot.value = slot.reference.type.value(slot.items)
+        slot.state.dict[slot.reference.key] = slot.value
+        if any(isinstance(origin_of(item), Attachment) for item in slot.items):
+            self._frame.undo.append(Undo(slot))
+
+    def _named_now(self, slot: Slot) -> tuple[Attachment, ...]:
+        """What a row names that was to be deleted and was not, because a new object took it over."""
+        identity = slot.reference.identity(slot.state)
+        rows = read_locked(self._stage.of(slot.reference)[1], [slot.reference], [identity])
+        return rows.get(identity, {}).get(slot.reference.column.name, ())
+
+
+class Undo:
+    """Puts the new attachments of one attribute back on its object, should its transaction be void."""
+
+    __slots__ = ("_key", "_object", "_type")
+
+    def __init__(self, slot: Slot) -> None:
+        self._object = ref(slot.state.obj())
+        self._key = slot.reference.key
+        self._type = slot.reference.type
+
+    def revert(self) -> None:
+        """The transaction is void: a retry stores the sources again."""
+        obj = self._object()
+        if obj is not None and (value := obj.__dict__.get(self._key)) is not None:
+            obj.__dict__[self._key] = self._type.value([_before(item) for item in self._type.items(value)])
+
+    def done(self) -> None:
+        """The transaction is committed: the sources may go."""
+        obj = self._object()
+        if obj is not None:
+            for item in self._type.items(obj.__dict__.get(self._key)):
+                if isinstance(origin_of(item), Attachment):
+                    set_origin(item, None)
+
+
+def _before(item: Attachment) -> Attachment:
+    origin = origin_of(item)
+    return origin if isinstance(origin, Attachment) else item
+
+
+def collect(session: Session) -> list[Slot]:
+    """The attributes that a flush will write or delete, as far as it is known before."""
+    slots: list[Slot] = []
+    for obj in session.new:
+        state = inspect(obj)
+        for reference in of_state(state):
+            if reference.key in state.dict:
+                slots += _slot(state, reference, persistent=False)
+    for obj in session.dirty:
+        state = inspect(obj)
+        for reference in of_state(state):
+            if reference.key in state.committed_state:
+                slots += _slot(state, reference, persistent=True)
+    for obj in session.deleted:
+        slots += _doomed(inspect(obj))
+    return slots
+
+
+def _slot(state: InstanceState[Any], reference: Reference, persistent: bool) -> list[Slot]:
+    value = reference.type.coerce(state.dict.get(reference.key))
+    if value is None and not persistent:
+        return []
+    return [Slot(state, reference, list(reference.type.items(value)), persistent, value=value)]
+
+
+def _doomed(state: InstanceState[Any]) -> list[Slot]:
+    return [Slot(state, reference, [], persistent=True, deleted=True) for reference in of_state(state)]

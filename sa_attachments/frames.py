@@ -1,0 +1,110 @@
+"""Frames: what one transaction or savepoint of a session has staged and dropped. Pure decisions, no I/O.
+
+>>> frame = Frame()
+>>> frame.work("ledger").staged.append(Named("default", "k", 1))
+>>> savepoint = Frame()
+>>> savepoint.work("ledger").staged.append(Named("default", "l", 1))
+>>> frame.absorb(savepoint)                       # it ended without being marked as released: rolled back
+>>> frame.work("ledger").staged, frame.work("ledger").void
+([Named(storage='default', key='k', size=1)], [Named(storage='default', key='l', size=1)])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from .descriptor import Named
+
+
+@dataclass(slots=True)
+class Work:
+    """What happened in one ledger."""
+
+    staged: list[Named] = field(default_factory=list)
+    """Put, and owned in this transaction."""
+    void: list[Named] = field(default_factory=list)
+    """Put, and never to be named: the flush failed, or the savepoint was rolled back."""
+    dropped: list[Named] = field(default_factory=list)
+    """Condemned in this transaction and due at once."""
+    given: list[tuple[Path, Named]] = field(default_factory=list)
+    """Local files that the user gave away, to be removed once the copy is committed."""
+    identity: int | str | None = None
+    """Which of the ledgers of that name the lines are in."""
+
+    def absorb(self, other: Work, kept: bool) -> None:
+        """Take over what a savepoint did."""
+        self.void += other.void
+        self.identity = other.identity if self.identity is None else self.identity
+        if kept:
+            self.staged += other.staged
+            self.dropped += other.dropped
+            self.given += other.given
+        else:
+            self.void += other.staged
+
+    def __bool__(self) -> bool:
+        return bool(self.staged or self.void or self.dropped)
+
+
+class Undoable(Protocol):
+    """Something done to an object of the user's, to be taken back if the transaction is void."""
+
+    def revert(self) -> None:
+        """The transaction is void."""
+        ...
+
+    def done(self) -> None:
+        """The transaction is committed."""
+        ...
+
+
+class Frame:
+    """One transaction or savepoint."""
+
+    def __init__(self) -> None:
+        self.works: dict[Any, Work] = {}
+        self.loose: list[tuple[Any, Named]] = []
+        """``(files, name)`` of files that were put and never came into a ledger: the flush failed before."""
+        self.undo: list[Undoable] = []
+        self.connections: list[Any] = []
+        self.marked = False
+        """Whether a commit, or a release, was announced. A hint: the database decides."""
+        self.ended = False
+
+    def work(self, scope: Any) -> Work:
+        """What happened in the ledger of ``scope``."""
+        return self.works.setdefault(scope, Work())
+
+    def absorb(self, child: Frame) -> None:
+        """A savepoint ended: it joins this frame if it was released, else its staged files are suspects and its drops are void."""
+        for scope, work in child.works.items():
+            self.work(scope).absorb(work, child.marked)
+        self.loose += child.loose
+        for connection in child.connections:
+            self.seen(connection)
+        if child.marked:
+            self.undo += child.undo
+        else:
+            child.revert()
+
+    def revert(self) -> None:
+        """The frame is void: undo what it did to objects, latest first."""
+        for undo in reversed(self.undo):
+            undo.revert()
+        self.undo.clear()
+
+    def done(self) -> None:
+        """The frame is committed, as far as one can tell: objects need not remember what they were."""
+        for undo in self.undo:
+            undo.done()
+        self.undo.clear()
+
+    def seen(self, connection: Any) -> None:
+        """Note a connection that this transaction works on."""
+        if not any(connection is known for known in self.connections):
+            self.connections.append(connection)
+
+    def __bool__(self) -> bool:
+        return bool(self.loose) or any(self.works.values())

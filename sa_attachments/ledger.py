@@ -1,0 +1,344 @@
+"""The ledger: a table with one line per stored file, in the database of the rows. It is the truth about who owns what.
+
+A line is ``owned`` from the transaction that stored the file; ``condemned`` when a transaction dropped it, or when a staged file turned out
+to have no owner; ``purging`` while its bytes are deleted; ``gone`` when a late owner must still be kept from naming it. Only ``condemned``
+may become ``owned`` again. All times are milliseconds since the epoch by the database's clock.
+
+The table joins the ``MetaData`` of the tables with attachment columns by itself:
+
+>>> from sqlalchemy import MetaData
+>>> metadata = MetaData()
+>>> Ledger.of(metadata) is Ledger.of(metadata), sorted(metadata.tables)
+(True, ['attachment_ledger', 'attachment_storage'])
+
+Traps
+-----
+The primary key leads with ``key``, not with ``storage``: a sweep must recognise a file under whatever name the ledger knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    bindparam,
+    case,
+    false,
+    inspect,
+    literal_column,
+    null,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+from .descriptor import Named
+from .errors import BadConfiguration, LedgerMissing, OwnershipLost
+from .key import is_key, moment
+
+OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
+
+CHUNK = 500
+"""Keys per statement."""
+
+T = TypeVar("T")
+
+
+class now(FunctionElement[int]):  # noqa: N801 - reads as the SQL function that it is
+    """The database's clock at this moment (not at the transaction's start), in milliseconds since the epoch."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now)
+def _now_unknown(element: now, compiler: Any, **kw: Any) -> str:
+    raise BadConfiguration(f"no ledger on {compiler.dialect.name!r}: expected sqlite, postgresql, mysql or mariadb")
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: Any, **kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: Any, **kw: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+@compiles(now, "mysql")
+@compiles(now, "mariadb")
+def _now_mysql(element: now, compiler: Any, **kw: Any) -> str:
+    return "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
+
+
+def milliseconds(delta: timedelta) -> int:
+    """
+    >>> milliseconds(timedelta(seconds=1.5))
+    1500
+    """
+    return round(delta / timedelta(milliseconds=1))
+
+
+def chunked(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """
+    >>> list(chunked("abc", 2))
+    [['a', 'b'], ['c']]
+    """
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What the ledger is told about a staged file: its name, and the column that will own it."""
+
+    named: Named
+    owner_table: str
+    owner_column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A file that a row no longer names: kept for ``retain`` milliseconds, with what a restore needs if that is more than none."""
+
+    named: Named
+    retain: int = 0
+    descriptor: dict[str, Any] | None = None
+    owner_pk: str | None = None
+
+
+class Ledger:
+    """The two tables of one ``MetaData``, and the statements that a user's own transaction runs on them."""
+
+    def __init__(self, metadata: MetaData) -> None:
+        self.lines = Table(
+            "attachment_ledger",
+            metadata,
+            Column("key", _binary(255), primary_key=True),
+            Column("storage", _binary(100), primary_key=True),
+            Column("state", String(10), nullable=False),
+            Column("held", Boolean, nullable=False, server_default=false()),
+            Column("owner_table", String(255)),
+            Column("owner_column", String(255)),
+            Column("size", BigInteger),
+            Column("since", BigInteger, nullable=False),
+            Column("purge_after", BigInteger),
+            Column("attempts", Integer, nullable=False, server_default="0"),
+            Column("last_error", Text),
+            Column("names", Integer),
+            Column("descriptor", JSON(none_as_null=True)),
+            Column("owner_pk", Text),
+            sqlite_with_rowid=False,
+        )
+        due = self.lines.c.purge_after
+        Index("ix_attachment_ledger_due", due, postgresql_where=due.is_not(None), sqlite_where=due.is_not(None))
+        self.places = Table(
+            "attachment_storage",
+            metadata,
+            Column("name", _binary(100), primary_key=True),
+            Column("place", String(36), nullable=False),
+            Column("fingerprint", String(255), nullable=False),
+            Column("watermark", BigInteger),
+            sqlite_with_rowid=False,
+        )
+        metadata.info[_INFO] = self
+
+    @classmethod
+    def of(cls, metadata: MetaData) -> Ledger:
+        """The ledger of a ``MetaData``, added to it the first time."""
+        found = metadata.info.get(_INFO)
+        return found if isinstance(found, Ledger) else cls(metadata)
+
+    # In the transaction of the rows
+
+    def own(self, connection: Connection, lines: Sequence[Line], own_within: timedelta) -> int | str | None:
+        """Insert ``owned`` lines for files that were just put. Returns which ledger that was (see ``identity``).
+
+        OwnershipLost if one of them was condemned meanwhile, or was put longer ago than ``own_within`` by the database's clock;
+        LedgerMissing if there is no table.
+        """
+        c = self.lines.c
+        within = milliseconds(own_within)
+        # A line that comes too late must not be written at all, whenever the statement runs: NULL violates NOT NULL.
+        since = case((now() < bindparam("deadline", type_=BigInteger), now()), else_=null())
+        statement = self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since)
+        parameters = [
+            {
+                "key": line.named.key,
+                "storage": line.named.storage,
+                "owner_table": line.owner_table,
+                "owner_column": line.owner_column,
+                "size": line.named.size,
+                "deadline": moment(line.named.key) + within if is_key(line.named.key) else 1 << 62,
+            }
+            for line in lines
+        ]
+        columns = [c.key, c.storage, c.owner_table, c.owner_column, c.size]
+        statement = statement.values({column: bindparam(column.name, type_=column.type) for column in columns})
+        try:
+            if connection.dialect.name == "postgresql":
+                return (
+                    connection.execute(statement.returning(literal_column("tableoid", BigInteger)), parameters)
+                    .scalars()
+                    .all()[0]
+                )
+            connection.execute(statement, parameters)
+        except IntegrityError as error:
+            raise OwnershipLost(
+                f"{lines[0].named.key!r} (or one of {len(lines) - 1} more) came too late: a sweep condemned it, or it was stored longer than "
+                f"{own_within} ago; assign a fresh upload"
+            ) from error
+        except DBAPIError as error:
+            raise self._explained(error) from error
+        return self.identity(connection)
+
+    def identity(self, connection: Connection) -> int | str | None:
+        """Which of the ledgers that may go by the same name this connection sees: a search path or USE may differ between connections."""
+        if connection.dialect.name == "postgresql":
+            name = connection.dialect.identifier_preparer.format_table(self.lines)
+            schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(
+                self.lines.schema, self.lines.schema
+            )
+            if schema:
+                quote = connection.dialect.identifier_preparer.quote
+                name = f"{quote(schema)}.{quote(self.lines.name)}"
+            return cast(
+                int, connection.scalar(select(text("CAST(CAST(:name AS regclass) AS oid)").bindparams(name=name)))
+            )
+        if connection.dialect.name in ("mysql", "mariadb"):
+            return cast(str, connection.scalar(text("SELECT DATABASE()")))
+        return None
+
+    def reclaim(self, connection: Connection, line: Line) -> bool:
+        """Make a condemned file owned again; False if it is not condemned (any more)."""
+        return self._claim(connection, line, CONDEMNED)
+
+    def transfer(self, connection: Connection, line: Line) -> bool:
+        """Note the new owner of a file that moves; False if it is not owned."""
+        return self._claim(connection, line, OWNED)
+
+    def _claim(self, connection: Connection, line: Line, state: str) -> bool:
+        c = self.lines.c
+        changed = connection.execute(
+            update(self.lines)
+            .where(c.key == line.named.key, c.storage == line.named.storage, c.state == state)
+            .values(
+                state=OWNED,
+                since=now(),
+                purge_after=None,
+                attempts=0,
+                descriptor=null(),
+                owner_pk=None,
+                owner_table=line.owner_table,
+                owner_column=line.owner_column,
+            )
+        )
+        return changed.rowcount == 1
+
+    def drop(self, connection: Connection, drops: Sequence[Drop]) -> None:
+        """Condemn files that rows no longer name, in the transaction that makes it so."""
+        c = self.lines.c
+        plain = [drop for drop in drops if drop.descriptor is None]
+        for retain in {drop.retain for drop in plain}:
+            for chunk in chunked(drop.named for drop in plain if drop.retain == retain):
+                connection.execute(
+                    update(self.lines)
+                    .where(self.among(chunk), c.state == OWNED)
+                    .values(state=CONDEMNED, since=now(), purge_after=now() + retain)
+                )
+        if retained := [drop for drop in drops if drop.descriptor is not None]:
+            statement = (
+                update(self.lines)
+                .where(c.key == bindparam("k"), c.storage == bindparam("s"), c.state == OWNED)
+                .values(
+                    state=CONDEMNED,
+                    since=now(),
+                    purge_after=now() + bindparam("keep", type_=BigInteger),
+                    descriptor=bindparam("what", type_=c.descriptor.type),
+                    owner_pk=bindparam("who", type_=c.owner_pk.type),
+                )
+            )
+            connection.execute(
+                statement,
+                [
+                    {"k": d.named.key, "s": d.named.storage, "keep": d.retain, "what": d.descriptor, "who": d.owner_pk}
+                    for d in retained
+                ],
+            )
+
+    def begin_write(self, connection: Connection) -> None:
+        """On SQLite: take the write lock, so that what is read from now on can't change before the transaction ends."""
+        if connection.dialect.name == "sqlite":
+            connection.execute(update(self.lines).where(false()).values(attempts=0))
+
+    def require(self, connection: Connection) -> None:
+        """LedgerMissing if the tables are not there."""
+        schema_map = connection.get_execution_options().get("schema_translate_map") or {}
+        schema = schema_map.get(self.lines.schema, self.lines.schema)
+        if not inspect(connection).has_table(self.lines.name, schema):
+            where = connection.engine.url.render_as_string()
+            raise self._missing(f"looked in {where}{f', schema {schema!r}' if schema else ''}")
+
+    def among(self, files: Sequence[Named | tuple[str, str]]) -> Any:
+        """The condition that a line is one of ``files``, each ``(storage, key, ...)``."""
+        c = self.lines.c
+        storages = {file[0] for file in files}
+        if len(storages) == 1:
+            return c.key.in_([file[1] for file in files]) & (c.storage == next(iter(storages)))
+        return tuple_(c.key, c.storage).in_([(file[1], file[0]) for file in files])
+
+    def _explained(self, error: DBAPIError) -> Exception:
+        said = str(error.orig)
+        if self.lines.name in said and ("no such table" in said or "not exist" in said or "doesn't exist" in said):
+            return self._missing(said)
+        return error
+
+    def _missing(self, why: str) -> LedgerMissing:
+        return LedgerMissing(
+            f"there is no table {self.lines.name!r}: create it with metadata.create_all() or an Alembic migration ({why})"
+        )
+
+
+_INFO = "sa_attachments.ledger"
+
+
+def _binary(length: int) -> String:
+    """Text that compares by its bytes, whatever the database's collation: keys differ by case, and are listed in code point order."""
+    return (
+        String(length)
+        .with_variant(postgresql.VARCHAR(length, collation="C"), "postgresql")
+        .with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+    )
+
+
+def insert_ignoring(dialect: Dialect, table: Table) -> Any:
+    """An INSERT that leaves a line with the same primary key alone."""
+    if dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    if dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    key = next(iter(table.primary_key))
+    return mysql.insert(table).on_duplicate_key_update({key.name: key})

@@ -1,0 +1,148 @@
+"""Offloading: storage I/O in worker threads, several jobs at a time, without blocking the event loop of an asyncio application.
+
+Inside SQLAlchemy's greenlet the calling coroutine awaits; elsewhere the calling thread waits:
+
+>>> [outcome.value for outcome in gather([lambda: 1, lambda: 2], parallel=2)]
+[1, 2]
+
+A cancelled coroutine still waits for the jobs that run, so that whoever called knows what became of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
+
+from .source import event_loop
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What a job came to: its value, or its error."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
+    """Run all jobs, at most ``parallel`` at a time, and wait for all of them; nothing is raised but the caller's own cancellation."""
+    if in_greenlet():
+        return await_only(_gathered(jobs, parallel))
+    if len(jobs) < 2 or parallel < 2:
+        return [_outcome(job) for job in jobs]
+    with ThreadPoolExecutor(min(parallel, len(jobs)), "sa_attachments") as pool:
+        return list(pool.map(_outcome, jobs))
+
+
+async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
+    loop = asyncio.get_running_loop()
+    context = contextvars.copy_context()
+    context.run(event_loop.set, loop)
+    pool = ThreadPoolExecutor(max(1, min(parallel, len(jobs))), "sa_attachments")
+    try:
+        futures = [loop.run_in_executor(pool, context.copy().run, _outcome, job) for job in jobs]
+        running = asyncio.gather(*futures)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait(futures)
+            raise
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _outcome(job: Callable[[], T]) -> Outcome[T]:
+    try:
+        return Outcome(job())
+    except BaseException as error:
+        return Outcome(error=error)
+
+
+class Worker:
+    """One background thread that runs jobs in order, started when there is something to do and ending when there is nothing left.
+
+    A forked child starts with an empty queue of its own.
+    """
+
+    CAPACITY = 10_000
+    """Jobs that may wait; what comes on top is left to the sweep."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Condition()
+        self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._busy = False
+        self._pid = os.getpid()
+
+    def submit(self, job: Callable[[], T]) -> Future[T] | None:
+        """Run ``job`` later; None if too many wait already."""
+        future: Future[T] = Future()
+        self._after_fork()
+        with self._lock:
+            if len(self._queue) >= self.CAPACITY:
+                return None
+            self._queue.append((future, job))
+            if not self._busy:
+                self._busy = True
+                threading.Thread(target=self._run, name="sa_attachments", daemon=True).start()
+        return future
+
+    def idle(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is left to do; False if it took longer than ``timeout`` seconds."""
+        self._after_fork()
+        with self._lock:
+            return self._lock.wait_for(lambda: not self._busy, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._busy = False
+                    self._lock.notify_all()
+                    return
+                future, job = self._queue.popleft()
+            try:
+                future.set_result(job())
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _after_fork(self) -> None:
+        if self._pid != os.getpid():
+            self.__init__()  # type: ignore[misc]
+
+
+def within(future: Future[Any] | None, seconds: float) -> bool:
+    """Wait at most ``seconds`` for a background job; whether it ended."""
+    if future is None:
+        return False
+    if in_greenlet():
+        return await_only(_awaited(asyncio.wrap_future(future), seconds))
+    try:
+        future.exception(seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
+def background(coroutine: Coroutine[Any, Any, Any], keep: set[asyncio.Task[Any]], seconds: float) -> None:
+    """Run a coroutine as a task of the running loop, held in ``keep`` until it ends, and wait at most ``seconds`` for it."""
+    task = asyncio.get_running_loop().create_task(coroutine)
+    keep.add(task)
+    task.add_done_callback(keep.discard)
+    await_only(_awaited(task, seconds))
+
+
+async def _awaited(future: asyncio.Future[Any], seconds: float) -> bool:
+    done, _ = await asyncio.wait([future], timeout=seconds)
+    return bool(done)

@@ -1,0 +1,134 @@
+"""Places: which database may delete in a storage's place.
+
+A place carries a small file, the marker, with a UUID that follows from the identity of one database and one storage name;
+``attachment_storage`` holds the same UUID. Whoever finds another marker than its own deletes nothing: a restored copy of the database, a
+second application, another folder, a volume that is not mounted, a second name for the same place.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Hashable
+from typing import Any
+from uuid import NAMESPACE_URL, uuid4, uuid5
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, select, text
+
+from .attachment import storage_errors
+from .errors import FileMissing
+from .ledger import Ledger, insert_ignoring
+from .storage import Storage
+
+MARKER = ".sa-attachments-place"
+"""Key of the marker; not of the form of our keys, so that no sweep takes it for a file."""
+
+
+Runner = Callable[[Callable[[], Any]], Any]
+"""Runs what a storage does: at once, in a thread, or within a time limit."""
+
+
+class Places:
+    """What one ``Storages`` knows of its places. Each is checked once per process and database, and again by each sweep."""
+
+    def __init__(self) -> None:
+        self._in_memory: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
+        self.verdicts: dict[tuple[Hashable, str], tuple[Storage, str | None]] = {}
+        """By ledger and name: the storage that was checked, and what was wrong with it."""
+
+    def problem(
+        self, connection: Connection, ledger: Ledger, name: str, storage: Storage, io: Runner, *, register: bool = True
+    ) -> str | None:
+        """Why this database may not delete in the place of ``name``; None if it may.
+
+        A place that is nobody's is marked; with ``register``, the database notes that the place is its own. ``io`` runs what the
+        storage does.
+        """
+        if storage.readonly:
+            return f"storage {name!r} is read-only"
+        fingerprint = self.fingerprint(connection)
+        ours = self.identity(connection, ledger, name)
+        places = ledger.places
+        row = connection.execute(select(places.c.place, places.c.fingerprint).where(places.c.name == name)).first()
+        found = io(lambda: read_marker(name, storage))
+        if row is None and found is None:
+            found = io(lambda: write_marker(name, storage, ours))
+        if row is None and found == ours:
+            if register:
+                values = {"name": name, "place": ours, "fingerprint": fingerprint}
+                connection.execute(insert_ignoring(connection.dialect, places).values(values))
+            return None
+        if found is None:
+            return f"the place of storage {name!r} is not the one that it was (an unmounted volume, another folder or bucket?)"
+        if found != ours or row is None or row.fingerprint != fingerprint:
+            return (
+                f"the place of storage {name!r} belongs to another database or storage name (a restored copy, a second application?): "
+                "give this one a place of its own, open it with '?readonly=true', or run 'sa-attachments takeover'"
+            )
+        return None
+
+    def take_over(self, connection: Connection, ledger: Ledger, name: str, storage: Storage, io: Runner) -> None:
+        """Make the place belong to this database; from then on the one that it belonged to deletes nothing."""
+        ours = self.identity(connection, ledger, name)
+        io(lambda: replace_marker(name, storage, ours))
+        places = ledger.places
+        values = {"place": ours, "fingerprint": self.fingerprint(connection)}
+        connection.execute(insert_ignoring(connection.dialect, places).values(name=name, **values))
+        connection.execute(places.update().where(places.c.name == name).values(values))
+
+    def identity(self, connection: Connection, ledger: Ledger, name: str) -> str:
+        """What the marker of this database's place says."""
+        schemas = connection.get_execution_options().get("schema_translate_map") or {}
+        schema = schemas.get(ledger.places.schema, ledger.places.schema)
+        return str(
+            uuid5(NAMESPACE_URL, "\n".join(("sa-attachments", self.fingerprint(connection), schema or "", name)))
+        )
+
+    def fingerprint(self, connection: Connection) -> str:
+        """The identity of a database, as the server tells it; of an SQLite file, so that a copy differs and a moved file does not."""
+        match connection.dialect.name:
+            case "postgresql":
+                row: Any = connection.execute(
+                    text("SELECT system_identifier, current_database() FROM pg_control_system()")
+                ).one()
+                return f"postgresql/{row[0]}/{row[1]}"
+            case "sqlite":
+                path = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
+                if not path:
+                    return self._in_memory.setdefault(connection.engine, f"memory/{uuid4()}")
+                # Device numbers change when a machine starts; the id of the file system does not.
+                return f"sqlite/{os.statvfs(path).f_fsid}/{os.stat(path).st_ino}"
+            case _:
+                names = "'server_uuid', 'server_uid', 'hostname', 'port', 'datadir'"
+                rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
+                said = "/".join(str(value) for _, value in sorted(tuple(row) for row in rows))
+                return f"mysql/{uuid5(NAMESPACE_URL, said)}/{connection.scalar(text('SELECT DATABASE()'))}"
+
+
+def replace_marker(name: str, storage: Storage, identity: str) -> None:
+    """Mark a place, whoever it belonged to."""
+    with storage_errors(name, "replace the marker of"):
+        for error in storage.delete([MARKER]).values():
+            raise error
+    write_marker(name, storage, identity)
+
+
+def read_marker(name: str, storage: Storage) -> str | None:
+    """Whose the place is; None if nobody's."""
+    with storage_errors(name, "read the marker of"):
+        try:
+            with storage.open(MARKER) as file:
+                return file.read(100).decode("ascii", "replace").strip()
+        except FileMissing:
+            return None
+
+
+def write_marker(name: str, storage: Storage, identity: str) -> str | None:
+    """Mark a place that is nobody's; returns whose it is afterwards."""
+    with storage_errors(name, "mark the place of"):
+        try:
+            storage.put(MARKER, io.BytesIO(identity.encode()), size=len(identity), content_type="text/plain")
+        except FileExistsError:
+            return read_marker(name, storage)
+    return identity

@@ -1,0 +1,294 @@
+"""Recovery: what is left to clean when a transaction has ended, read from the ledger on a connection of its own.
+
+Three short steps, with no transaction open while a storage works:
+
+1. claim: what is due becomes ``purging``, committed durably, so that nobody can own it again, not even after a power cut;
+2. the bytes are deleted;
+3. the lines are removed, or note the error and wait for the next sweep.
+
+A staged file of unknown fate is claimed by *inserting* its line, unless there is one: the unique index decides. An owner that committed is
+in the way, and keeps its file; one in flight, or prepared, makes the insert wait, which gives up after a moment and is left to the sweep.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column, or_, select, update
+from sqlalchemy.pool import QueuePool
+
+from .attachment import storage_errors
+from .descriptor import Named
+from .errors import AttachmentError, AttachmentWarning, UnknownStorage
+from .frames import Work
+from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring, now
+from .places import Places, Runner
+from .staging import Scope
+from .storage import Storage
+
+log = logging.getLogger("sa_attachments")
+
+PATIENCE = 50
+"""Milliseconds that cleaning waits for a lock that somebody else holds."""
+
+
+class Busy(Exception):
+    """Cleaning would have to wait: it is left for later."""
+
+
+class Purger:
+    """Cleans in one ledger. ``io`` runs what a storage does; it may raise ``Busy`` if that takes too long."""
+
+    def __init__(self, scope: Scope, places: Places, io: Runner) -> None:
+        self.scope = scope
+        self.ledger = scope.ledger
+        self._places = places
+        self._io = io
+
+    # One transaction's files
+
+    def settle(self, work: Work, committed: bool) -> None:
+        """Clean up after one transaction, which may or may not have been committed; ``committed`` is a hint."""
+        with self.connection() as connection:
+            trusted = self._trusted(connection, {file.storage for file in (*work.void, *work.staged, *work.dropped)})
+            with self.transaction(connection):
+                there = committed and (not work.staged or self._knows(connection, work.staged[0]))
+                suspects = work.void if there else [*work.void, *work.staged]
+                if suspects and self.ledger.identity(connection) != work.identity:
+                    suspects = []  # Another search path, another ledger: what is not in it says nothing.
+                claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
+                claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
+        if there:
+            for path, _ in work.given:
+                path.unlink(missing_ok=True)
+        self._purge(claimed)
+
+    def _knows(self, connection: Connection, named: Named) -> bool:
+        """Whether a transaction became durable, told by one of its lines."""
+        return connection.scalar(select(self.ledger.lines.c.state).where(self.ledger.among([named]))) is not None
+
+    def _condemn(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
+        """Claim files of an ended transaction of our own, unless a line says that it was committed after all."""
+        lines = self.ledger.lines
+        statement = insert_ignoring(connection.dialect, lines).values(
+            state=literal_column(f"'{PURGING}'"), since=now(), purge_after=now()
+        )
+        mine: list[Named] = []
+        for chunk in chunked(files):
+            connection.execute(
+                statement, [{"storage": file.storage, "key": file.key, "size": file.size} for file in chunk]
+            )
+            condition = and_(self.ledger.among(chunk), lines.c.state == PURGING, lines.c.owner_table.is_(None))
+            found = {tuple(row) for row in connection.execute(select(lines.c.storage, lines.c.key).where(condition))}
+            mine += [file for file in chunk if (file.storage, file.key) in found]
+        return mine
+
+    def _claim(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
+        """Make those of ``files`` that are condemned and due ``purging``."""
+        c = self.ledger.lines.c
+        claimed: list[Named] = []
+        for chunk in chunked(files):
+            found = self._locked(
+                connection, and_(self.ledger.among(chunk), c.state == CONDEMNED, c.purge_after <= now())
+            )
+            claimed += [file for file, _ in found]
+        return claimed
+
+    def _purge(self, claimed: Sequence[Named]) -> None:
+        if claimed:
+            failed = self.delete_bytes(claimed)
+            with self.connection() as connection, self.transaction(connection):
+                self.finish(connection, claimed, failed)
+
+    # Whatever is due
+
+    def purge_due(
+        self, names: Sequence[str], tombstone_ttl: int
+    ) -> Iterator[tuple[list[Named], dict[Named, Exception]]]:
+        """Purge all that is due in these storages, in batches; yields each batch and what failed of it."""
+        c = self.ledger.lines.c
+        due = or_(c.state == PURGING, and_(c.state.in_([CONDEMNED, GONE]), c.purge_after <= now()))
+        after = ("", "")
+        while True:
+            later = or_(c.key > after[0], and_(c.key == after[0], c.storage > after[1]))
+            with self.connection() as connection, self.transaction(connection):
+                found = self._locked(
+                    connection, and_(due, c.purge_after.is_not(None), later, c.storage.in_(names)), CHUNK
+                )
+            if not found:
+                return
+            claimed = [file for file, _ in found]
+            failed = self.delete_bytes(claimed)
+            with self.connection() as connection, self.transaction(connection):
+                self.finish(connection, claimed, failed, {file for file, stranger in found if stranger}, tombstone_ttl)
+            yield claimed, failed
+            after = claimed[-1].key, claimed[-1].storage
+
+    def _locked(self, connection: Connection, condition: Any, limit: int | None = None) -> list[tuple[Named, bool]]:
+        """Claim the lines that fulfil a condition, passing over those that somebody holds. Tells of each whether it never had an owner.
+
+        Lines that are ``gone`` stay so: their bytes are deleted once more, in case that a put arrived late.
+        """
+        lines = self.ledger.lines
+        c, twin = lines.c, lines.alias()
+        # In a place with two names, a stranger may be somebody's file under the other one.
+        elsewhere = and_(c.owner_table.is_(None), exists().where(twin.c.key == c.key, twin.c.storage != c.storage))
+        statement = select(c.storage, c.key, c.size, c.state, c.owner_table).where(
+            condition, c.held.is_(False), ~elsewhere
+        )
+        self.ledger.begin_write(connection)
+        rows = connection.execute(
+            statement.order_by(c.key, c.storage).limit(limit).with_for_update(skip_locked=True, of=lines)
+        ).all()
+        found = [
+            (Named(row.storage, row.key, row.size or 0), row.state != GONE and row.owner_table is None) for row in rows
+        ]
+        for chunk in chunked(file for (file, _), row in zip(found, rows, strict=True) if row.state != GONE):
+            connection.execute(
+                update(lines).where(self.ledger.among(chunk)).values(state=PURGING, since=now(), purge_after=now())
+            )
+        return found
+
+    # Steps
+
+    def delete_bytes(self, files: Iterable[Named]) -> dict[Named, Exception]:
+        """Delete files from their storages; returns what failed."""
+        by_storage: dict[str, list[Named]] = {}
+        for file in files:
+            by_storage.setdefault(file.storage, []).append(file)
+        failed: dict[Named, Exception] = {}
+        for name, group in by_storage.items():
+            try:
+                failed.update(self._io(_deletion(self.scope.files.resolve(name), name, group)))
+            except AttachmentError as error:
+                failed.update(dict.fromkeys(group, error))
+        return failed
+
+    def finish(
+        self,
+        connection: Connection,
+        files: Sequence[Named],
+        failed: dict[Named, Exception],
+        strangers: set[Named] = frozenset(),  # type: ignore[assignment]
+        tombstone_ttl: int = 0,
+    ) -> None:
+        """The bytes are gone: remove the lines. Those of strangers stay as ``gone`` for a while, so that a late owner fails."""
+        lines = self.ledger.lines
+        purged = [file for file in files if file not in failed]
+        for chunk in chunked(file for file in purged if file not in strangers):
+            connection.execute(delete(lines).where(self.ledger.among(chunk), lines.c.state.in_([PURGING, GONE])))
+        for chunk in chunked(file for file in purged if file in strangers):
+            entombed = update(lines).where(self.ledger.among(chunk), lines.c.state == PURGING)
+            connection.execute(entombed.values(state=GONE, since=now(), purge_after=now() + tombstone_ttl))
+        for file, error in failed.items():
+            log.warning("could not delete %s:%s, the next sweep tries again: %s", file.storage, file.key, error)
+            noted = update(lines).where(self.ledger.among([file]))
+            connection.execute(noted.values(attempts=lines.c.attempts + 1, last_error=str(error)[:1000]))
+
+    def problem(self, connection: Connection, name: str, again: bool = False) -> str | None:
+        """Why nothing may be deleted in the place of a storage; None if it may. ``again`` asks anew, instead of once per process."""
+        known = self._places.verdicts
+        try:
+            storage = self.scope.files.resolve(name)
+        except UnknownStorage as error:
+            return str(error)
+        about = (self.scope, name)
+        if again or about not in known or known[about][0] is not storage:
+            with self.transaction(connection):
+                problem = self._places.problem(connection, self.ledger, name, storage, self._io)
+            known[about] = storage, problem
+            if problem is not None:
+                warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
+        return known[about][1]
+
+    def _trusted(self, connection: Connection, names: Iterable[str]) -> set[str]:
+        return {name for name in names if self.problem(connection, name) is None}
+
+    # The connection
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection of our own that sees the ledger as the rows' transaction saw it, and waits for nobody."""
+        engine = self.scope.engine
+        _refuse_to_queue(engine)
+        with engine.connect() as connection:
+            options: dict[str, Any] = {"schema_translate_map": dict(self.scope.schemas)} if self.scope.schemas else {}
+            if engine.dialect.name != "sqlite":
+                options["isolation_level"] = "READ COMMITTED"
+            connection = connection.execution_options(**options)
+            with _impatient(connection):
+                yield connection
+
+    @contextmanager
+    def transaction(self, connection: Connection) -> Iterator[None]:
+        """A short transaction that is durable when it ends."""
+        with connection.begin():
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+            yield
+
+
+def _deletion(storage: Storage, name: str, files: Sequence[Named]) -> Callable[[], dict[Named, Exception]]:
+    def run() -> dict[Named, Exception]:
+        with storage_errors(name, "delete"):
+            errors = storage.delete([file.key for file in files])
+        return {file: errors[file.key] for file in files if file.key in errors}
+
+    return run
+
+
+def _refuse_to_queue(engine: Engine) -> None:
+    """``Busy`` if the thread that may hold the last connection would wait for it."""
+    pool = engine.pool
+    if (
+        isinstance(pool, QueuePool)
+        and engine.dialect.name == "sqlite"
+        and pool.checkedout() >= pool.size() + max(pool._max_overflow, 0)
+    ):
+        raise Busy("all connections are in use")
+
+
+@contextmanager
+def _impatient(connection: Connection) -> Iterator[None]:
+    """Short waits for locks and durable commits, as long as the connection is ours."""
+    ask, change, back = _SETTINGS.get(connection.dialect.name, ((), (), ()))
+    before = [_driver_sql(connection, question) for question in ask]
+    for command in change:
+        _driver_sql(connection, command)
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            for command, value in zip(back, before, strict=True):
+                _driver_sql(connection, command.format(value))
+
+
+_SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "sqlite": (
+        ("PRAGMA busy_timeout", "PRAGMA synchronous"),
+        (f"PRAGMA busy_timeout = {PATIENCE}", "PRAGMA synchronous = FULL"),
+        ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = {}"),
+    ),
+    "mysql": (
+        ("SELECT @@SESSION.innodb_lock_wait_timeout",),
+        ("SET SESSION innodb_lock_wait_timeout = 1",),
+        ("SET SESSION innodb_lock_wait_timeout = {}",),
+    ),
+}
+_SETTINGS["mariadb"] = _SETTINGS["mysql"]
+
+
+def _driver_sql(connection: Connection, statement: str) -> Any:
+    """Below SQLAlchemy's transaction: SQLite changes its settings only outside of one."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(statement)
+        row = cursor.fetchone() if cursor.description else None
+        return row[0] if row else None
+    finally:
+        cursor.close()

@@ -1,0 +1,131 @@
+"""References: which attributes of a mapped class name files, and what the database says they name right now.
+
+>>> from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column
+>>> from sa_attachments import Attachment, AttachmentType, Storages
+>>> class Base(DeclarativeBase): pass
+>>> class Doc(Base):
+...     __tablename__ = "docs"
+...     id: Mapped[int] = mapped_column(primary_key=True)
+...     file: Mapped[Attachment] = mapped_column(AttachmentType(Storages("memory:")))
+>>> configure_mappers()
+>>> [(reference.target, reference.table.name) for reference in of_class(Doc)]
+[('Doc.file', 'docs')]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sqlalchemy import Column, Connection, Table, select, tuple_
+from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm.attributes import manager_of_class
+
+from .attachment import Attachment, facts_of
+from .column import AttachmentListType, AttachmentType
+from .descriptor import named
+from .errors import DescriptorDamaged
+from .ledger import chunked
+
+_INFO = "sa_attachments.references"
+
+Row = dict[str, tuple[Attachment, ...]]
+"""What one row names, by column name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """One attribute of a mapped class that names files."""
+
+    mapper: Mapper[Any]
+    key: str
+    column: Column[Any]
+    type: AttachmentType | AttachmentListType
+    table: Table
+    primary_key: tuple[Column[Any], ...]
+    """Of ``table``; with joined inheritance each class has a table of its own."""
+    identity_keys: tuple[str, ...]
+    """Names of the attributes that hold the primary key."""
+
+    @property
+    def target(self) -> str:
+        """For messages: ``"User.avatar"``."""
+        return f"{self.mapper.class_.__name__}.{self.key}"
+
+    def identity(self, state: InstanceState[Any]) -> tuple[Any, ...]:
+        """The primary key of a persistent object's row in ``table``."""
+        assert state.key is not None
+        values = dict(zip(self._mapper_keys(), state.key[1], strict=True))
+        return tuple(values[key] for key in self.identity_keys)
+
+    def _mapper_keys(self) -> list[str]:
+        return [self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key]
+
+
+def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
+    """The references of a configured mapper, inherited ones included; remembered for ``of_class``."""
+    found = []
+    for prop in mapper.column_attrs:
+        column = prop.columns[0]
+        if (
+            isinstance(column, Column)
+            and isinstance(column.type, AttachmentType | AttachmentListType)
+            and isinstance(column.table, Table)
+        ):
+            table = column.table
+            key = tuple(table.primary_key) or tuple(c for c in mapper.primary_key if c.table is table)
+            names = tuple(mapper.get_property_by_column(c).key for c in key)
+            found.append(Reference(mapper, prop.key, column, column.type, table, key, names))
+    references = tuple(found)
+    mapper.class_manager.info[_INFO] = references
+    return references
+
+
+def of_class(cls: type[Any]) -> tuple[Reference, ...]:
+    """The references of a mapped class whose mapper is configured."""
+    manager = manager_of_class(cls)
+    return () if manager is None else cast("tuple[Reference, ...]", manager.info.get(_INFO, ()))
+
+
+def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:
+    """The references of an object's class."""
+    return cast("tuple[Reference, ...]", state.manager.info.get(_INFO, ()))
+
+
+def names(items: Iterable[Attachment]) -> set[tuple[str, str]]:
+    """``(storage, key)`` of all files that stored attachments name; a damaged descriptor names nothing."""
+    found: set[tuple[str, str]] = set()
+    for item in items:
+        if item.is_stored:
+            try:
+                found.update((file.storage, file.key) for file in named(facts_of(item)))
+            except DescriptorDamaged:
+                continue
+    return found
+
+
+def read_locked(
+    connection: Connection, references: Sequence[Reference], identities: Iterable[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], Row]:
+    """What rows of one table name right now, by primary key; locked until the transaction ends, in the order of the primary key."""
+    table, key = references[0].table, references[0].primary_key
+    columns = [reference.column for reference in references]
+    found: dict[tuple[Any, ...], Row] = {}
+    for chunk in chunked(identities):
+        condition = key[0].in_([i[0] for i in chunk]) if len(key) == 1 else tuple_(*key).in_(chunk)
+        statement = select(*key, *columns).select_from(table).where(condition).order_by(*key)
+        found.update(read_rows(connection, statement.with_for_update(key_share=True), references))
+    return found
+
+
+def read_rows(connection: Connection, statement: Any, references: Sequence[Reference]) -> dict[tuple[Any, ...], Row]:
+    """The rows of a SELECT of primary key and attachment columns."""
+    width = len(references[0].primary_key)
+    return {
+        tuple(row[:width]): {
+            reference.column.name: reference.type.items(value)
+            for reference, value in zip(references, row[width:], strict=True)
+        }
+        for row in connection.execute(statement)
+    }

@@ -1,0 +1,283 @@
+"""Staging: store the new files of a flush or a statement, all in parallel, and own them, before a row names them.
+
+A ``Want`` is one file that one attribute needs. The same new attachment wanted twice is stored once and copied once, since a stored file
+has one owner. A ``Scope`` is one ledger in one database; a ``Stage`` does the work for one flush or one statement of a session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session
+
+from .attachment import Attachment, StoredSource, Upload, binding_of, body_of, set_origin
+from .column import Home, nameable
+from .descriptor import Named
+from .errors import FileMissing, NoTransaction, OwnershipLost
+from .frames import Frame
+from .ledger import Ledger, Line
+from .offload import gather
+from .processing.steps import run
+from .processing.storing import store
+from .references import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where ledger lines are: whose files, which tables, in which database, under which schema names."""
+
+    files: Home
+    ledger: Ledger
+    engine: Engine
+    schemas: tuple[tuple[str | None, str | None], ...] = ()
+
+    @classmethod
+    def of(cls, reference: Reference, bind: Engine | Connection) -> Scope:
+        """The scope of an attribute's files, as a connection or engine sees it."""
+        files = reference.type.files
+        schemas = bind.get_execution_options().get("schema_translate_map") or {}
+        return cls(files, files.ledger_of(reference.table), bind.engine, tuple(schemas.items()))
+
+
+@dataclass(eq=False, slots=True)
+class Want:
+    """A new attachment, the attribute that wants it stored, and what it became."""
+
+    attachment: Attachment
+    reference: Reference
+    stored: Attachment | None = None
+    named: Named | None = None
+
+    def place(self) -> str:
+        """Name of the storage that it goes to."""
+        body, column_type = body_of(self.attachment), self.reference.type
+        return column_type.files.real((isinstance(body, Upload) and body.storage) or column_type.storage)
+
+    def line(self) -> Line:
+        """What the ledger is to know."""
+        assert self.named is not None
+        return line(self.named, self.reference)
+
+
+class Token:
+    """Says of an attachment that ``Storages.stage`` stored whether a row has claimed it."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = False
+
+    def revert(self) -> None:
+        """The claim was rolled back."""
+        self.used = False
+
+    def done(self) -> None:
+        """The claim stands."""
+
+
+class Stage:
+    """Stores and owns files for one flush or statement."""
+
+    def __init__(self, session: Session, frame: Frame, execution_options: Any = None) -> None:
+        self._session = session
+        self._frame = frame
+        self._options = execution_options
+        self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
+        self._nameable: set[str] = set()
+        nameable.set(self._nameable)
+
+    def of(self, reference: Reference) -> tuple[Scope, Connection]:
+        """The scope of an attribute, and the session's connection to it."""
+        where = reference.mapper, reference.table
+        if where not in self._known:
+            connection = self._session.connection(
+                bind_arguments={"mapper": reference.mapper, "clause": reference.table}
+            )
+            if self._options and "schema_translate_map" in self._options:
+                connection = connection.execution_options(schema_translate_map=self._options["schema_translate_map"])
+            self._known[where] = Scope.of(reference, connection), connection
+            self._frame.seen(connection)
+        return self._known[where]
+
+    def check(self, references: Iterable[Reference]) -> None:
+        """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself."""
+        for reference in references:
+            bind = self._session.get_bind(mapper=reference.mapper, clause=reference.table)
+            if _autocommits(bind):
+                raise NoTransaction(
+                    f"{reference.target}: the connection is set to AUTOCOMMIT, so that files can't follow a transaction: "
+                    "use another isolation level for sessions with attachments"
+                )
+            scope = Scope.of(reference, bind)
+            checked = scope.files.ready(scope.ledger, scope.engine)
+            if scope.schemas not in checked:
+                scope, connection = self.of(reference)
+                scope.ledger.require(connection)
+                checked.add(scope.schemas)
+
+    def put(self, wants: Sequence[Want]) -> None:
+        """Store the files and own them; until that has succeeded nobody but the frame knows of them."""
+        if not wants:
+            return
+        self._meet(wants)
+        loose: list[tuple[Any, Named]] = []
+        try:
+            _store_all(wants, lambda files, named: loose.append((files, named)))
+            by_scope: dict[Scope, list[Want]] = {}
+            for want in wants:
+                by_scope.setdefault(self.of(want.reference)[0], []).append(want)
+            for scope, group in by_scope.items():
+                self.own(scope, self.of(group[0].reference)[1], group)
+                owned = {want.named.key for want in group if want.named}
+                loose[:] = [(files, named) for files, named in loose if named.key not in owned]
+        finally:
+            self._frame.loose += loose
+
+    def _meet(self, wants: Sequence[Want]) -> None:
+        """Before anything is stored in a place for the first time: mark it as this database's."""
+        for want in wants:
+            scope = Scope.of(
+                want.reference, self._session.get_bind(mapper=want.reference.mapper, clause=want.reference.table)
+            )
+            checked = scope.files.ready(scope.ledger, scope.engine)
+            name = want.place()
+            met = (scope.schemas, name, id(scope.files.resolve(name)))
+            if met not in checked:
+                scope, connection = self.of(want.reference)
+                scope.files.meet(scope.ledger, connection, name)
+                checked.add(met)
+
+    def own(self, scope: Scope, connection: Connection, wants: Sequence[Want]) -> None:
+        """Insert the lines of files that were just put."""
+        lines = [want.line() for want in wants]
+        work = self._frame.work(scope)
+        work.identity = scope.ledger.own(connection, lines, scope.files.own_within)
+        work.staged += [line.named for line in lines]
+        _check_began(connection, wants[0].reference)
+        for want in wants:
+            body = body_of(want.attachment)
+            if isinstance(body, Upload) and body.move and want.named is not None and (path := body.source.path()):
+                work.given.append((path, want.named))
+
+    def claim(self, reference: Reference, files: Sequence[Named], token: Token) -> bool:
+        """Own files that were staged before the transaction; False if a row has claimed them already."""
+        if token.used:
+            return False
+        scope, connection = self.of(reference)
+        scope.ledger.own(connection, [line(named, reference) for named in files], scope.files.own_within)
+        _check_began(connection, reference)
+        token.used = True
+        self._frame.undo.append(token)
+        return True
+
+    def allow(self, names: Iterable[tuple[str, str]]) -> None:
+        """Let the statements of this flush write these names."""
+        self._nameable.update(key for _, key in names)
+
+
+def line(named: Named, reference: Reference) -> Line:
+    """What the ledger is to know of a file that an attribute names."""
+    return Line(named, reference.table.fullname, reference.column.name)
+
+
+def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
+    """A want for a copy of a stored attachment that belongs to somebody else. OwnershipLost if it knows no storages."""
+    if binding_of(attachment) is None:
+        raise OwnershipLost(
+            f"{attachment!r} came out of a pickle or a text: pass it through Storages.bind before it is assigned to {reference.target}"
+        )
+    return Want(attachment.copy(), reference)
+
+
+def _store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> None:
+    """Run the steps and put the bytes, in parallel. If one fails, the others are waited for and the first error is raised."""
+    by_storage: dict[tuple[Home, str], list[Want]] = {}
+    for want in wants:
+        by_storage.setdefault((want.reference.type.files, want.place()), []).append(want)
+    jobs = []
+    parallel = 1
+    for (files, name), group in by_storage.items():
+        parallel = max(parallel, files.resolve(name).parallel)
+        jobs += [_Job(together, files, name, started) for together in _apart(group)]
+    for outcome in gather(jobs, parallel):
+        if outcome.error is not None:
+            raise outcome.error
+
+
+def _apart(wants: Sequence[Want]) -> Iterable[list[Want]]:
+    """Wants that can be stored at the same time; those that read one object's position are kept together."""
+    groups: dict[Hashable, list[Want]] = {}
+    for want in wants:
+        body: Any = body_of(want.attachment)
+        groups.setdefault(id(want.attachment) if body.source.shared is None else id(body.source.shared), []).append(
+            want
+        )
+    return groups.values()
+
+
+class _Job:
+    """Stores wants one after the other."""
+
+    def __init__(self, wants: list[Want], files: Home, name: str, started: Callable[[Any, Named], None]) -> None:
+        self._wants = wants
+        self._files = files
+        self._name = name
+        self._started = started
+
+    def __call__(self) -> None:
+        done: dict[int, Attachment] = {}
+        for want in self._wants:
+            twin = done.get(id(want.attachment))
+            want.stored = self._store(want, want.attachment if twin is None else twin.copy())
+            set_origin(want.stored, want.attachment)
+            done.setdefault(id(want.attachment), want.stored)
+
+    def _store(self, want: Want, attachment: Attachment) -> Attachment:
+        def started(named: Named) -> None:
+            want.named = named
+            self._started(self._files, named)
+
+        column_type, target = want.reference.type, want.reference.target
+        ready = attachment if _let_in(attachment, want) else run(column_type.steps, attachment, target)
+        storage = self._files.resolve(self._name)
+        try:
+            stored = store(
+                ready, self._name, storage, started=started, binding=column_type, cls=column_type.attachment_class
+            )
+        except FileMissing as error:
+            if isinstance(body_of(attachment), Upload) and isinstance(body_of(attachment).source, StoredSource):  # type: ignore[union-attr]
+                raise OwnershipLost(
+                    f"{target} may not name a file that is gone (dropped and purged, or rolled back): {error}"
+                ) from error
+            raise
+        assert want.named is not None
+        want.named = want.named._replace(size=stored.size)
+        return stored
+
+
+def _let_in(attachment: Attachment, want: Want) -> bool:
+    """Whether this is a copy of a file that the same steps let in."""
+    body = body_of(attachment)
+    if not isinstance(body, Upload) or not isinstance(body.source, StoredSource):
+        return False
+    return getattr(binding_of(body.source.attachment), "steps", None) == want.reference.type.steps
+
+
+def _autocommits(bind: Engine | Connection) -> bool:
+    level = bind.get_execution_options().get("isolation_level") or getattr(
+        bind.dialect, "_on_connect_isolation_level", None
+    )
+    return level == "AUTOCOMMIT"
+
+
+def _check_began(connection: Connection, reference: Reference) -> None:
+    """After the first write: NoTransaction if the driver itself commits each statement."""
+    driver: Any = connection.connection.driver_connection
+    if getattr(driver, "autocommit", None) is True or getattr(driver, "in_transaction", None) is False:
+        raise NoTransaction(
+            f"{reference.target}: the driver commits each statement by itself, so that files can't follow a transaction "
+            "(for sqlite3 with isolation_level=None, emit BEGIN in an engine event, as SQLAlchemy's documentation shows)"
+        )

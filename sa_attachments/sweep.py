@@ -1,0 +1,173 @@
+"""Sweep: find staged files that nobody will ever own, condemn them, and purge all that is due.
+
+A key is a stranger if no line of the ledger knows it although it is older than ``grace``. Strangers are condemned one by one, in the order
+of their keys, and purged by a later sweep, ``stranger_retain`` after. The watermark remembers how far all is known, so that a sweep costs
+what the new files cost; it never passes a key that was skipped.
+
+>>> watermark(horizon=1000, skipped=[700, 300]), watermark(horizon=1000, skipped=[])
+(300, 1000)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import Connection, literal_column, select, update
+from sqlalchemy.exc import DBAPIError
+
+from .attachment import storage_errors
+from .key import floor, is_key, moment
+from .ledger import CHUNK, CONDEMNED, chunked, insert_ignoring, milliseconds, now
+from .recovery import Purger
+from .storage import Storage, Unfinished
+
+Progress = Callable[[str, int], None]
+"""Told ``(storage, files)`` while work goes on."""
+
+
+@dataclass(slots=True)
+class SweptStorage:
+    """What a sweep did in one storage; all numbers are files."""
+
+    name: str
+    listed: int = 0
+    strangers: int = 0
+    """Condemned now; purged by a sweep after ``stranger_retain``."""
+    skipped: int = 0
+    """Too young, or held by a transaction that is still open."""
+    purged: int = 0
+    failed: int = 0
+    unfinished: int = 0
+    """Left-overs of puts that were killed, removed."""
+    problem: str | None = None
+    """Why nothing was deleted here."""
+
+
+@dataclass(slots=True)
+class SweepReport:
+    """What a sweep did."""
+
+    storages: list[SweptStorage] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed."""
+        return not any(storage.failed or storage.problem for storage in self.storages)
+
+    def __getitem__(self, name: str) -> SweptStorage:
+        return next(storage for storage in self.storages if storage.name == name)
+
+    def __str__(self) -> str:
+        return "\n".join(str(storage) for storage in self.storages)
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long what is waited for; see ``Storages``."""
+
+    grace: timedelta
+    own_within: timedelta
+    tombstone_ttl: timedelta
+    stranger_retain: timedelta
+
+
+class Sweep:
+    """One sweep over one ledger."""
+
+    def __init__(self, purger: Purger, times: Times, progress: Progress, full: bool = False) -> None:
+        self._purger = purger
+        self._times = times
+        self._progress = progress
+        self._full = full
+
+    def run(self, names: Iterable[str]) -> Iterator[SweptStorage]:
+        """Sweep these storages, then purge what is due in them."""
+        swept = [self._strangers(name) for name in names]
+        mine = {each.name: each for each in swept if each.problem is None}
+        for claimed, failed in (
+            self._purger.purge_due(list(mine), milliseconds(self._times.tombstone_ttl)) if mine else ()
+        ):
+            for file in claimed:
+                report = mine[file.storage]
+                if file in failed:
+                    report.failed += 1
+                else:
+                    report.purged += 1
+                self._progress(file.storage, 1)
+        yield from swept
+
+    def _strangers(self, name: str) -> SweptStorage:
+        report = SweptStorage(name)
+        storage = self._purger.scope.files.resolve(name)
+        places = self._purger.ledger.places
+        with self._purger.connection() as connection:
+            report.problem = None if storage.readonly else self._purger.problem(connection, name, again=True)
+            if storage.readonly or report.problem:
+                return report
+            with self._purger.transaction(connection):
+                clock = connection.scalar(select(now())) or 0
+                mark = connection.scalar(select(places.c.watermark).where(places.c.name == name))
+        horizon = clock - milliseconds(self._times.grace)
+        if isinstance(storage, Unfinished):
+            with storage_errors(name, "discard what is unfinished in"):
+                report.unfinished = storage.discard_unfinished(datetime.fromtimestamp(horizon / 1000, UTC))
+        start = None if mark is None or self._full else floor(mark - milliseconds(self._times.own_within))
+        skipped = self._condemn_unknown(report, storage, start, horizon)
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            connection.execute(
+                update(places).where(places.c.name == name).values(watermark=watermark(horizon, skipped))
+            )
+        return report
+
+    def _condemn_unknown(self, report: SweptStorage, storage: Storage, start: str | None, horizon: int) -> list[int]:
+        """Condemn strangers; returns when those were minted that had to be skipped."""
+        skipped: list[int] = []
+        with storage_errors(report.name, "list"):
+            for chunk in chunked(storage.keys(start, floor(horizon)), CHUNK):
+                report.listed += len(chunk)
+                self._progress(report.name, len(chunk))
+                candidates = [(key, modified) for key, modified in chunk if is_key(key)]
+                unknown = self._unknown([key for key, _ in candidates])
+                for key, modified in candidates:
+                    if key not in unknown:
+                        continue
+                    if modified.timestamp() * 1000 <= horizon and self._condemn(report.name, key):
+                        report.strangers += 1
+                    else:
+                        report.skipped += 1
+                        skipped.append(moment(key))
+        return skipped
+
+    def _unknown(self, keys: Sequence[str]) -> set[str]:
+        """Keys that no line knows, under whatever storage name."""
+        lines = self._purger.ledger.lines
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            return set(keys) - set(connection.scalars(select(lines.c.key).where(lines.c.key.in_(keys))))
+
+    def _condemn(self, name: str, key: str) -> bool:
+        """Insert a stranger's line; False if somebody's open transaction is in the way. One key per transaction, so that one does not fail many."""
+        try:
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                self._insert(connection, name, key)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return False
+        return True
+
+    def _insert(self, connection: Connection, name: str, key: str) -> None:
+        lines = self._purger.ledger.lines
+        due = now() + milliseconds(self._times.stranger_retain)
+        statement = insert_ignoring(connection.dialect, lines)
+        connection.execute(
+            statement.values(
+                storage=name, key=key, state=literal_column(f"'{CONDEMNED}'"), since=now(), purge_after=due
+            )
+        )
+
+
+def watermark(horizon: int, skipped: Sequence[int]) -> int:
+    """How far everything is known, in milliseconds since the epoch."""
+    return min([horizon, *skipped])

@@ -1,0 +1,249 @@
+"""The tracker: listeners that tell when to look. What is true is read from the ledger.
+
+They are wired once to SQLAlchemy's ``Session`` class, when the first attachment column is mapped, and return at once for sessions that
+never touched an attachment. They keep no state of their own: frames live in ``session.info``, as long as the session.
+
+Traps
+-----
+``after_commit`` fires for savepoints and joined sessions too, ``after_rollback`` not for every rollback, ``close()`` fires neither;
+``after_transaction_end`` is the only event that always fires, except for sessions that are garbage-collected. Those are noticed when
+their connection goes back to its pool.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+from weakref import ref
+
+from sqlalchemy import Connection, Table, event, inspect
+from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
+
+from .attachment import bind
+from .bulk import execute
+from .column import AttachmentListType, nameable
+from .errors import AttachmentWarning
+from .flush import Flush, collect
+from .frames import Frame
+from .references import Reference, find, of_class, of_state
+
+_INFO = "sa_attachments"
+
+
+class Frames:
+    """The frames of one session, and the flush that runs."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = ref(session)
+        self._frames: dict[SessionTransaction, Frame] = {}
+        self.flush: Flush | None = None
+
+    @classmethod
+    def of(cls, session: Session) -> Frames:
+        """The frames of a session that touches attachments."""
+        frames = session.info.get(_INFO)
+        if not isinstance(frames, Frames):
+            frames = session.info[_INFO] = cls(session)
+        return frames
+
+    def current(self, session: Session) -> Frame:
+        """The frame of the innermost transaction."""
+        transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
+        if transaction not in self._frames:
+            self._frames[transaction] = _Watched(self._session)
+        return self._frames[transaction]
+
+    def mark(self, session: Session) -> None:
+        """The innermost transaction says that it is committed, or released."""
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        if transaction is not None and (frame := self._frames.get(transaction)) is not None:
+            frame.marked = True
+
+    def end(self, transaction: SessionTransaction) -> Frame | None:
+        """A transaction ended. Returns the frame if it was the root."""
+        frame = self._frames.pop(transaction, None)
+        if frame is None:
+            return None
+        frame.ended = True
+        if not transaction.nested:
+            return frame
+        parent = transaction.parent
+        while parent is not None and not parent.nested and parent.parent is not None:
+            parent = parent.parent
+        assert parent is not None
+        if parent not in self._frames:
+            self._frames[parent] = _Watched(self._session)
+        self._frames[parent].absorb(frame)
+        return None
+
+
+class _Watched(Frame):
+    """A frame that its connections remember, so that it is settled even if its session never says how it ended."""
+
+    def __init__(self, session: ref[Session]) -> None:
+        super().__init__()
+        self.session = session
+
+    def seen(self, connection: Connection) -> None:
+        known = len(self.connections)
+        super().seen(connection)
+        if len(self.connections) > known:
+            pool = connection.engine.pool
+            if not event.contains(pool, "checkin", _checkin):
+                event.listen(pool, "checkin", _checkin)
+            connection.connection.info.setdefault(_INFO, []).append(self)
+
+
+def wire() -> None:
+    """Listen to the ``Session`` class; once."""
+    if event.contains(Session, "before_flush", _before_flush):
+        return
+    event.listen(Session, "before_flush", _before_flush)
+    event.listen(Session, "after_flush", _after_flush)
+    event.listen(Session, "after_commit", _after_commit)
+    event.listen(Session, "after_transaction_end", _after_transaction_end)
+    event.listen(Session, "do_orm_execute", _do_orm_execute)
+
+
+def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> None:
+    if slots := collect(session):
+        frames = Frames.of(session)
+        frames.flush = Flush(session, frames.current(session))
+        frames.flush.prepare(slots)
+    elif _INFO in session.info:
+        Frames.of(session).flush = None
+
+
+def _after_flush(session: Session, context: UOWTransaction) -> None:
+    if _INFO in session.info:
+        frames = Frames.of(session)
+        if frames.flush is not None:
+            flush, frames.flush = frames.flush, None
+            flush.finish()
+            nameable.set(None)
+
+
+def _after_commit(session: Session) -> None:
+    if _INFO in session.info:
+        Frames.of(session).mark(session)
+
+
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    if _INFO in session.info:
+        frames = Frames.of(session)
+        if transaction.parent is None or transaction.nested:
+            frames.flush = None
+        frame = frames.end(transaction)
+        if frame is not None:
+            _resolve(frame)
+
+
+def _resolve(frame: Frame) -> None:
+    """The root ended: objects get back what they were, or forget it; what is left to clean goes to recovery."""
+    if frame.marked:
+        frame.done()
+    else:
+        frame.revert()
+    if not any(_joined(connection) for connection in frame.connections):
+        _settle(frame)
+
+
+def _joined(connection: Connection) -> bool:
+    """Whether a transaction that the session did not begin is still open on the connection."""
+    return not connection.closed and connection.in_transaction()
+
+
+def _settle(frame: Frame) -> None:
+    for files in {scope.files for scope in frame.works} | {files for files, _ in frame.loose}:
+        files.settle(frame)
+
+
+def _checkin(dbapi_connection: Any, record: Any) -> None:
+    """A connection goes back to its pool: the outer transaction of a joined session is over, or a session was garbage-collected."""
+    for frame in record.info.pop(_INFO, ()):
+        if frame.session() is None or frame.ended:
+            frame.marked = frame.marked and frame.ended
+            _settle(frame)
+
+
+def _do_orm_execute(state: ORMExecuteState) -> Any:
+    if state.is_select or not (state.is_insert or state.is_update or state.is_delete):
+        return None
+    mapper = state.bind_mapper
+    if mapper is None or not (references := of_class(mapper.class_)):
+        return None
+    return execute(state, references, lambda: Frames.of(state.session).current(state.session))
+
+
+# Mapped classes
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
+    references = find(mapper)
+    if not references:
+        return
+    wire()
+    for reference in references:
+        _listen(reference)
+        _warn_of_cascades(reference.table)
+    event.listen(mapper, "before_insert", _saving)
+    event.listen(mapper, "before_update", _saving)
+    event.listen(mapper, "before_delete", _deleting)
+    event.listen(cls, "unpickle", _unpickle)
+
+
+def _listen(reference: Reference) -> None:
+    attribute = getattr(reference.mapper.class_, reference.key)
+    column_type = reference.type
+
+    def set_(target: Any, value: Any, oldvalue: Any, initiator: Any) -> Any:
+        return column_type.coerce(value)
+
+    event.listen(attribute, "set", set_, retval=True)
+    if isinstance(column_type, AttachmentListType):
+
+        def init_scalar(target: Any, value: Any, dict_: Any) -> Any:
+            return ()
+
+        event.listen(attribute, "init_scalar", init_scalar, retval=True)
+
+
+def _unpickle(target: Any, state_dict: Any) -> None:
+    for reference in of_state(inspect(target)):
+        for item in reference.type.items(target.__dict__.get(reference.key)):
+            bind(item, reference.type)
+
+
+def _warn_of_cascades(table: Table) -> None:
+    """A cascade deletes rows behind the back of the ORM."""
+    if table.info.get(_INFO):
+        return
+    table.info[_INFO] = True
+    for key in table.foreign_keys:
+        if (key.ondelete or "").upper() == "CASCADE":
+            warnings.warn(
+                f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes by itself stay in the storage "
+                "until Storages.verify(repair=True) finds them, or database triggers condemn them",
+                AttachmentWarning,
+                stacklevel=2,
+            )
+
+
+def _saving(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
+    session = inspect(target).session
+    if session is not None:
+        _flush_of(session).saving(inspect(target))
+
+
+def _deleting(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
+    session = inspect(target).session
+    if session is not None:
+        _flush_of(session).deleting(inspect(target))
+
+
+def _flush_of(session: Session) -> Flush:
+    frames = Frames.of(session)
+    if frames.flush is None:
+        frames.flush = Flush(session, frames.current(session))
+    return frames.flush
