@@ -82,17 +82,17 @@ class Registry:
         """A column, ``label``, will use this name. UnknownStorage if names are configured and this is none of them."""
         with self._lock:
             if (entries := self._current()) is not None:
-                _check(entries, name or DEFAULT, label)
-            self._expected.setdefault(name or DEFAULT, label)
+                _check(entries, _given(name), label)
+            self._expected.setdefault(_given(name), label)
 
     def real(self, name: str | None = None) -> str:
         """The name that rows record: aliases followed. UnknownStorage if there is none."""
-        return self._present().real(name or DEFAULT)
+        return self._present().real(_given(name))
 
     def resolve(self, name: str | None = None) -> Storage:
         """The storage of that name, made on first use. Raises UnknownStorage, BadConfiguration, MissingExtra."""
         entries = self._present()
-        real = entries.real(name or DEFAULT)
+        real = entries.real(_given(name))
         if (storage := entries.live.get(real)) is not None:
             return storage
         with self._lock:
@@ -248,7 +248,7 @@ class _Entries:
             )
         elif "*" in name:
             raise BadConfiguration(
-                f"all names like {name!r} would share {value!r}: use a URL with {{name}}, or an alias"
+                f"all names like {name!r} would share {_shown(value)}: use a URL with {{name}}, or an alias"
             )
 
     def __repr__(self) -> str:
@@ -264,6 +264,10 @@ def _mapping(mapping: Value | Mapping[str, Value], prefix: str = "") -> Mapping[
     if not picked:
         raise BadConfiguration(f"nothing begins with {prefix!r}: expected {prefix + DEFAULT!r} at least")
     return {name.lower(): value for name, value in picked.items()} if prefix.isupper() else picked
+
+
+def _given(name: str | None) -> str:
+    return DEFAULT if name is None else name
 
 
 def _check(entries: _Entries, name: str, label: str) -> None:

@@ -50,7 +50,7 @@ class StorageURL:
         self.rest, _, query = rest.partition("?")
         self.scheme = scheme.lower()
         if not colon or not _SCHEME.fullmatch(scheme):
-            shown = _masked(text)[:80]
+            shown = _masked(text.partition("?")[0])[:80]
             raise BadConfiguration(f"{shown!r} is no storage URL: expected scheme:rest?options, as 'local:./files'")
         try:
             pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
@@ -139,7 +139,7 @@ class StorageURL:
         return self._left.pop(name, None)
 
     def _bad(self, name: str, value: str, expected: str) -> BadConfiguration:
-        shown = "***" if _SECRET.search(name) else repr(value)
+        shown = "***" if _SECRET.search(name) else repr(_masked(value))
         return self.mistake(f"{name} is {shown}, expected {expected}")
 
 
