@@ -10,10 +10,14 @@ already catch:
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class AttachmentError(Exception):
     """Base of all errors of this library."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args, vars(self))
 
 
 class AttachmentWarning(UserWarning):
@@ -102,6 +106,14 @@ class NoUrl(AttachmentError):
 
 class DescriptorDamaged(AttachmentError, ValueError):
     """A column holds something that does not describe an attachment."""
+
+
+def _again(cls: type[AttachmentError], args: tuple[Any, ...], evidence: dict[str, Any]) -> AttachmentError:
+    # Not by calling the class: some take more than the message.
+    error = cls.__new__(cls)
+    error.args = args
+    vars(error).update(evidence)
+    return error
 
 
 def listing(names: Iterable[str]) -> str:
