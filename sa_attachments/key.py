@@ -35,16 +35,15 @@ def mint(now: int | None = None) -> str:
 
 def is_key(text: str) -> bool:
     """Whether ``text`` has the form that ``mint`` gives, its folders agreeing with its UUID's time."""
-    match = _FORM.fullmatch(text)
-    return match is not None and text.startswith(_hour(_milliseconds(match) // 3_600_000))
+    return _minted(text) is not None
 
 
 def moment(key: str) -> int:
     """When ``key`` was minted, in milliseconds since the epoch; ValueError if it is not of our form."""
-    match = _FORM.fullmatch(key)
-    if match is None:
+    ms = _minted(key)
+    if ms is None:
         raise ValueError(f"{key!r} is not a key of the form YYYY/MM/DD/HH/<uuid7>")
-    return _milliseconds(match)
+    return ms
 
 
 def floor(ms: int) -> str:
@@ -53,8 +52,12 @@ def floor(ms: int) -> str:
     return f"{_hour(max(ms, 0) // 3_600_000)}/{digits[:8]}-{digits[8:]}-7"
 
 
-def _milliseconds(match: re.Match[str]) -> int:
-    return int(match[1].replace("-", ""), 16)
+def _minted(text: str) -> int | None:
+    match = _FORM.fullmatch(text)
+    if match is None:
+        return None
+    ms = int(match[1].replace("-", ""), 16)
+    return ms if text.startswith(f"{_hour(ms // 3_600_000)}/") else None
 
 
 @lru_cache(maxsize=64)
