@@ -294,6 +294,7 @@ class AttachmentType(_ColumnType):
     """A column that names one file. ``Mapped[Attachment]``, or ``Mapped[Attachment | None]``."""
 
     comparator_factory = _Comparator
+    plural = False
 
     def items(self, value: Any) -> tuple[Attachment, ...]:
         """The attachments of a value."""
@@ -331,6 +332,7 @@ class AttachmentListType(_ColumnType):
     """
 
     comparator_factory = JSON.Comparator
+    plural = True
 
     def _table_known(self, column: Column[Any], table: Any) -> None:
         super()._table_known(column, table)
@@ -367,8 +369,9 @@ class AttachmentListType(_ColumnType):
         return process
 
     def compare_values(self, x: Any, y: Any) -> bool:
-        x, y = self.items(x), self.items(y)
-        return len(x) == len(y) and all(map(_same, x, y))
+        # An attribute that was never loaded has a symbol for its value.
+        known = isinstance(x, tuple) and isinstance(y, tuple)
+        return known and len(x) == len(y) and all(map(_same, x, y))
 
 
 def _same(x: Any, y: Any) -> bool:

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Engine, MetaData, Table, func, select
@@ -33,21 +33,33 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from .attachment import Attachment, Upload, bind, body_of, make, set_origin
 from .column import AttachmentListType, AttachmentType
-from .descriptor import decode, encode
-from .errors import AttachmentWarning, BadConfiguration
+from .descriptor import decode
+from .drops import encode_identity
+from .errors import AttachmentWarning, BadConfiguration, FileMissing
 from .frames import Frame, Work
-from .ledger import Ledger
+from .ledger import Ledger, milliseconds, now
 from .offload import Worker, background, gather, within
 from .places import Places
 from .processing.storing import store
 from .recovery import Busy, Purger
+from .references import of_class
 from .staging import Scope, Token
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
+from .verify import Verification, VerifyReport
 
 log = logging.getLogger("sa_attachments")
 
 A = TypeVar("A", bound=Attachment)
+
+
+class LedgerStats(NamedTuple):
+    """How many files, and how many bytes in all, a storage has in one state."""
+
+    storage: str
+    state: str
+    files: int
+    size: int
 
 
 class Storages(Registry):
@@ -123,6 +135,30 @@ class Storages(Registry):
         bind(attachment, _Bound(self))
         return attachment
 
+    def restore(self, session: Session, attribute: Any, primary_key: Any) -> Attachment:
+        """Take back the file that a row dropped last from ``attribute`` (``User.avatar``), while it is retained.
+
+        It is assigned to the row, if that exists (a list gets it at its end), and returned. FileMissing if nothing is kept.
+        """
+        mapper = attribute.parent
+        reference = next(each for each in of_class(mapper.class_) if each.key == attribute.key)
+        identity = primary_key if isinstance(primary_key, tuple) else (primary_key,)
+        connection = session.connection(bind_arguments={"mapper": mapper, "clause": reference.table})
+        ledger = self.ledger_of(reference.table)
+        facts = ledger.retained(
+            connection, (reference.table.fullname, reference.column.name), encode_identity(identity)
+        )
+        if facts is None:
+            raise FileMissing(
+                f"{reference.target}: nothing is kept of what row {identity} dropped (see the option retain)"
+            )
+        restored = make(reference.type.attachment_class, dict(facts), reference.type)
+        row = session.get(mapper.class_, primary_key)
+        if row is not None:
+            present = reference.type.items(getattr(row, attribute.key)) if reference.type.plural else ()
+            setattr(row, attribute.key, reference.type.value([*present, restored]))
+        return restored
+
     # Care
 
     def sweep(
@@ -149,6 +185,60 @@ class Storages(Registry):
     async def asweep(self, engine: Any, **options: Any) -> SweepReport:
         """``sweep`` with an ``AsyncEngine``."""
         return await greenlet_spawn(lambda: self.sweep(engine.sync_engine, **options))
+
+    def verify(
+        self,
+        engine: Engine,
+        *,
+        repair: bool = False,
+        checksums: bool = False,
+        progress: Progress = lambda what, how_many: None,
+    ) -> VerifyReport:
+        """Compare rows, ledger and storages, all three ways. ``repair`` mends what is safe to mend; ``checksums`` reads all bytes."""
+        report = VerifyReport()
+        for purger in self._purgers(engine):
+            with purger.connection() as connection, purger.transaction(connection):
+                clock = connection.scalar(select(now())) or 0
+            columns = [
+                each
+                for each in self._columns
+                if each.column is not None and self.ledger_of(each.column.table) is purger.ledger
+            ]
+            verification = Verification(
+                purger,
+                columns,
+                report,
+                repair=repair,
+                checksums=checksums,
+                young=clock - milliseconds(self._times.grace),
+                progress=progress,
+            )
+            verification.run(self._names(purger))
+        return report
+
+    async def averify(self, engine: Any, **options: Any) -> VerifyReport:
+        """``verify`` with an ``AsyncEngine``."""
+        return await greenlet_spawn(lambda: self.verify(engine.sync_engine, **options))
+
+    def takeover(self, engine: Engine, name: str = "default") -> None:
+        """Make the place of a storage belong to this database. The one that it belonged to deletes nothing there from then on."""
+        for purger in self._purgers(engine):
+            with purger.connection() as connection, purger.transaction(connection):
+                self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), _run)
+            self._places.verdicts.pop((purger.scope, self.real(name)), None)
+
+    def stats(self, engine: Engine) -> list[LedgerStats]:
+        """Number and bytes of files, by storage and state of the ledger."""
+        found = []
+        for purger in self._purgers(engine):
+            c = purger.ledger.lines.c
+            statement = select(c.storage, c.state, func.count(), func.coalesce(func.sum(c.size), 0)).group_by(
+                c.storage, c.state
+            )
+            with purger.connection() as connection, purger.transaction(connection):
+                rows = connection.execute(statement.order_by(c.storage, c.state)).all()
+            found += [LedgerStats(storage, state, files, int(size)) for storage, state, files, size in rows]
+        return found
 
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until the cleaning that ended transactions left to this process was tried; False after ``timeout`` seconds."""

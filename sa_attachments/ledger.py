@@ -215,6 +215,33 @@ class Ledger:
             raise self._explained(error) from error
         return self.identity(connection)
 
+    def adopt(self, connection: Connection, line: Line) -> None:
+        """Insert an ``owned`` line for a file that a row names already, however old it is."""
+        connection.execute(
+            self.lines.insert().values(
+                key=line.named.key,
+                storage=line.named.storage,
+                state=OWNED,
+                owner_table=line.owner_table,
+                owner_column=line.owner_column,
+                size=line.named.size,
+                since=now(),
+            )
+        )
+
+    def retained(self, connection: Connection, owner: tuple[str, str], owner_pk: str) -> dict[str, Any] | None:
+        """The descriptor of the file that a row dropped last, if it is kept still; locked until the transaction ends."""
+        c = self.lines.c
+        statement = select(c.descriptor).where(
+            c.owner_table == owner[0], c.owner_column == owner[1], c.owner_pk == owner_pk
+        )
+        statement = (
+            statement.where(c.state == CONDEMNED, c.descriptor.is_not(None))
+            .order_by(c.since.desc(), c.key.desc())
+            .limit(1)
+        )
+        return connection.scalar(statement.with_for_update())
+
     def identity(self, connection: Connection) -> int | str | None:
         """Which of the ledgers that may go by the same name this connection sees: a search path or USE may differ between connections."""
         if connection.dialect.name == "postgresql":

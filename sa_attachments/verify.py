@@ -1,0 +1,276 @@
+"""Verify: compare what rows name, what the ledger says and what the storages hold.
+
+Six kinds of findings, each about one file:
+
+``missing``    a row names a file that its storage does not hold;
+``damaged``    the bytes have another size (or, asked for ``checksums``, another SHA-256) than the row says;
+``unowned``    a row names a file that the ledger does not call owned;
+``unnamed``    the ledger calls a file owned that no row of its column names;
+``stranger``   a storage holds a file that the ledger does not know;
+``unreadable`` a row's descriptor is damaged.
+
+``repair`` mends what can be mended without losing anything, after asking again under lock: ``unowned`` files get their line back,
+``unnamed`` ones are condemned, if their column is mapped in this process. Strangers are left to the sweep.
+
+Traps
+-----
+Without a ``repair`` nothing is locked, so that a file that changes hands while it is looked at may be reported; look twice before you
+worry. The names of all files are kept in memory: about 150 bytes each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Table, Text, and_, cast, select, tuple_, update
+
+from .attachment import Attachment, facts_of, storage_errors
+from .column import AttachmentListType, AttachmentType
+from .descriptor import Named, named
+from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage
+from .key import is_key, moment
+from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked, now
+from .recovery import Purger
+from .source import CHUNK as BYTES
+
+ColumnType = AttachmentType | AttachmentListType
+
+Progress = Callable[[str, int], None]
+"""Told ``(what, how many)`` while work goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something about one file that should not be so; ``repaired`` tells whether it is so no longer."""
+
+    kind: str
+    storage: str
+    key: str
+    where: str
+    """The row (``users.avatar (7,)``), or what else knows the file."""
+    repaired: bool = False
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was found."""
+
+    rows: int = 0
+    files: int = 0
+    lines: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong (any more)."""
+        return all(finding.repaired for finding in self.findings)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of findings by kind."""
+        return Counter(finding.kind for finding in self.findings)
+
+
+class Verification:
+    """One comparison, over one ledger and the columns whose files it knows."""
+
+    def __init__(
+        self,
+        purger: Purger,
+        columns: Sequence[ColumnType],
+        report: VerifyReport,
+        *,
+        repair: bool,
+        checksums: bool,
+        young: int,
+        progress: Progress,
+    ) -> None:
+        """``young``: what was minted since this time, in milliseconds since the epoch, is no stranger yet."""
+        self._purger = purger
+        self._columns = columns
+        self._report = report
+        self._repair = repair
+        self._checksums = checksums
+        self._young = young
+        self._progress = progress
+        self._named: dict[tuple[str, str], str] = {}
+        self._known: set[tuple[str, str]] = set()
+
+    def run(self, storages: Iterable[str]) -> None:
+        """Rows against ledger and storages, then the ledger against rows, then the storages against the ledger."""
+        for column in self._columns:
+            for rows in self._rows(column):
+                self._check_rows(column, rows)
+        self._check_lines()
+        for name in storages:
+            self._check_storage(name)
+
+    # Rows
+
+    def _rows(self, column: ColumnType) -> Iterator[list[tuple[tuple[Any, ...], tuple[Attachment, ...]]]]:
+        """All rows of a column that name files, in pages by primary key."""
+        assert column.column is not None
+        table: Table = column.column.table
+        key = list(table.primary_key)
+        last: tuple[Any, ...] | None = None
+        while True:
+            statement = select(*key, column.column).where(column.column.is_not(None)).order_by(*key).limit(CHUNK)
+            if last is not None:
+                statement = statement.where(key[0] > last[0] if len(key) == 1 else tuple_(*key) > last)
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                page = [(tuple(row[:-1]), column.items(row[-1])) for row in connection.execute(statement)]
+            if page:
+                yield page
+            if len(page) < CHUNK:
+                return
+            last = page[-1][0]
+
+    def _check_rows(self, column: ColumnType, rows: list[tuple[tuple[Any, ...], tuple[Attachment, ...]]]) -> None:
+        files: dict[Named, tuple[str, Attachment]] = {}
+        for identity, items in rows:
+            self._report.rows += 1
+            where = f"{column.label} {identity}"
+            for item in items:
+                try:
+                    for file in named(facts_of(item)):
+                        files[file] = where, item
+                        self._named[file.storage, file.key] = where
+                except DescriptorDamaged:
+                    self._found("unreadable", Named("", "", 0), where)
+        self._progress(column.label, len(rows))
+        states = self._states(list(files))
+        for file, (where, item) in files.items():
+            if states.get((file.storage, file.key)) != OWNED:
+                self._found("unowned", file, where, self._own_again(column, file, item))
+            self._check_bytes(file, item, where)
+
+    def _states(self, files: Sequence[Named]) -> dict[tuple[str, str], str]:
+        c = self._purger.ledger.lines.c
+        found: dict[tuple[str, str], str] = {}
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            for chunk in chunked(files):
+                rows = connection.execute(select(c.storage, c.key, c.state).where(self._purger.ledger.among(chunk)))
+                found.update({(row.storage, row.key): row.state for row in rows})
+        return found
+
+    def _check_bytes(self, file: Named, item: Attachment, where: str) -> None:
+        self._report.files += 1
+        try:
+            storage = self._purger.scope.files.resolve(file.storage)
+            with storage_errors(file.storage, "look at", file.key):
+                size = storage.stat(file.key).size
+                whole = size == file.size and (
+                    not self._checksums or file.key != item.key or self._sha256(item) == item.sha256
+                )
+        except (FileMissing, UnknownStorage, StorageFailed) as error:
+            self._found("missing", file, f"{where}: {error}")
+        else:
+            if not whole:
+                self._found("damaged", file, where)
+
+    def _sha256(self, item: Attachment) -> str:
+        digest = hashlib.sha256()
+        for chunk in item.chunks(BYTES):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    def _own_again(self, column: ColumnType, file: Named, item: Attachment) -> bool:
+        """Give a named file its line back: condemned ones are owned again, unknown ones get a line, if the bytes are there."""
+        if not self._repair:
+            return False
+        assert column.column is not None
+        ledger = self._purger.ledger
+        line = Line(file, column.column.table.fullname, column.column.name)
+        try:
+            self._purger.scope.files.resolve(file.storage).stat(file.key)
+        except (FileMissing, UnknownStorage):
+            return False
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            ledger.begin_write(connection)
+            if not self._still_names(connection, column, file):
+                return False
+            if ledger.reclaim(connection, line):
+                return True
+            if connection.scalar(select(ledger.lines.c.state).where(ledger.among([file]))) is not None:
+                return False
+            ledger.adopt(connection, line)
+            return True
+
+    def _still_names(self, connection: Connection, column: ColumnType, file: Named) -> bool:
+        """Whether a row of the column names the file, asked under lock."""
+        assert column.column is not None
+        statement = select(column.column).where(_mentions(column, file)).with_for_update(key_share=True)
+        for value in connection.scalars(statement):
+            for item in column.items(value):
+                try:
+                    if any((each.storage, each.key) == (file.storage, file.key) for each in named(facts_of(item))):
+                        return True
+                except DescriptorDamaged:
+                    return True  # It may name anything.
+        return False
+
+    # Lines
+
+    def _check_lines(self) -> None:
+        c = self._purger.ledger.lines.c
+        columns = {
+            (column.column.table.fullname, column.column.name): column
+            for column in self._columns
+            if column.column is not None
+        }
+        after = ("", "")
+        while True:
+            later = (c.key > after[0]) | and_(c.key == after[0], c.storage > after[1])
+            statement = select(c.storage, c.key, c.size, c.state, c.owner_table, c.owner_column).where(later)
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                rows = connection.execute(statement.order_by(c.key, c.storage).limit(CHUNK)).all()
+            if not rows:
+                return
+            for row in rows:
+                self._report.lines += 1
+                self._known.add((row.storage, row.key))
+                column = columns.get((row.owner_table, row.owner_column))
+                if row.state == OWNED and column is not None and (row.storage, row.key) not in self._named:
+                    file = Named(row.storage, row.key, row.size or 0)
+                    self._check_unnamed(column, file)
+            self._progress("ledger", len(rows))
+            after = rows[-1].key, rows[-1].storage
+
+    def _check_unnamed(self, column: ColumnType, file: Named) -> None:
+        ledger = self._purger.ledger
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            if self._repair:
+                ledger.begin_write(connection)
+                locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update()
+                if connection.scalar(locked) != OWNED:
+                    return
+            if any(self._still_names(connection, each, file) for each in self._columns):
+                return
+            if self._repair:
+                condemned = update(ledger.lines).where(ledger.among([file]), ledger.lines.c.state == OWNED)
+                connection.execute(condemned.values(state=CONDEMNED, since=now(), purge_after=now()))
+        self._found("unnamed", file, f"ledger, for {column.label}", self._repair)
+
+    # Storages
+
+    def _check_storage(self, name: str) -> None:
+        storage = self._purger.scope.files.resolve(name)
+        with storage_errors(name, "list"):
+            for chunk in chunked(storage.keys(), CHUNK):
+                self._progress(name, len(chunk))
+                for key, _ in chunk:
+                    if is_key(key) and moment(key) < self._young and (name, key) not in self._known:
+                        self._found("stranger", Named(name, key, 0), f"storage {name!r}")
+
+    def _found(self, kind: str, file: Named, where: str, repaired: bool = False) -> None:
+        self._report.findings.append(Finding(kind, file.storage, file.key, where, repaired))
+
+
+def _mentions(column: ColumnType, file: Named) -> Any:
+    """A cheap condition that holds for every row that names the file, and perhaps for others."""
+    assert column.column is not None
+    return cast(column.column, Text).contains(file.key, autoescape=True)
