@@ -1,0 +1,70 @@
+"""The fixture ``world``: each scenario runs once for each database it can run on.
+
+On ``aiosqlite`` and ``asyncpg`` the test function itself runs inside SQLAlchemy's greenlet, on a running event loop, with a
+session of an async engine: exactly what ``AsyncSession.run_sync`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.util import greenlet_spawn
+
+from tests import engines
+
+from .models import files
+from .world import World
+
+SYNC = engines.ENGINES
+EVERYWHERE = [*SYNC, *engines.ASYNC_ENGINES]
+
+
+@pytest.fixture(params=EVERYWHERE)
+def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[..., Engine]) -> Iterator[World]:
+    """Fewer databases by ``@pytest.mark.parametrize("world", ["sqlite", "postgres"], indirect=True)``."""
+    name = request.param
+    path = f"{tmp_path}/test.db"
+    match name:
+        case "sqlite" | "sqlite-legacy":
+            engine, observer = open_engine(f"sqlite:///{path}", legacy=name != "sqlite"), open_engine(f"sqlite:///{path}")
+        case "sqlite-memory":
+            engine = observer = open_engine("sqlite://")
+        case "aiosqlite":
+            engine = engines.open_async_engine(f"sqlite+aiosqlite:///{path}").sync_engine
+            observer = open_engine(f"sqlite:///{path}")
+        case "asyncpg":
+            url = request.getfixturevalue("postgres_url")
+            engine = engines.open_async_engine(engines.with_driver(url, "asyncpg")).sync_engine
+            observer = open_engine(url)
+        case "postgres" | "mariadb":
+            url = request.getfixturevalue(f"{name}_url")
+            engine, observer = open_engine(url), open_engine(url)
+        case other:
+            raise ValueError(f"no world {other!r}; there are {EVERYWHERE}")
+    made = World(name, engine, observer)
+    with files.override(made.storages):
+        yield made
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
+    made = pyfuncitem.funcargs.get("world")
+    if not isinstance(made, World) or not made.is_async or asyncio.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments: dict[str, Any] = {
+        argument: pyfuncitem.funcargs[argument] for argument in pyfuncitem._fixtureinfo.argnames
+    }
+
+    async def run() -> None:
+        try:
+            await greenlet_spawn(pyfuncitem.obj, **arguments)
+        finally:
+            await greenlet_spawn(made.engine.dispose)
+
+    asyncio.run(run())
+    return True
