@@ -14,19 +14,23 @@ import unicodedata
 MAX_BYTES = 255
 """The longest name that common file systems take, in UTF-8 bytes."""
 
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+_LOOKED_AT = 4096
+"""Characters that are looked at: normalizing takes quadratic time where somebody wants it to."""
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])( *\..*)?", re.IGNORECASE)
 
 
 def clean(name: str) -> str:
-    """The last part of ``name`` without control characters, direction marks and lone surrogates.
+    """The last part of ``name`` without control characters, direction marks and lone surrogates: all is printable.
 
-    It has at most 255 bytes, its extension kept. Names that Windows reserves for devices get a leading underscore;
-    nothing left is ``"unnamed"``.
+    It has at most 255 bytes, its extension kept. ``:`` becomes ``_``, as it would name a drive or a hidden stream on
+    Windows; names that Windows reserves for devices get a leading underscore; nothing left is ``"unnamed"``.
     """
     name = name.replace("\\", "/").rsplit("/", 1)[-1]
-    name = unicodedata.normalize("NFC", name)
-    name = "".join(c for c in name if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp"))
-    name = name.strip().rstrip(". ")
+    if len(name) > _LOOKED_AT:
+        name = name[: _LOOKED_AT // 2] + name[-_LOOKED_AT // 2 :]
+    name = "".join(filter(None, map(_printable, name))).replace(":", "_")
+    name = unicodedata.normalize("NFC", name).strip().rstrip(". ")
     if not name:
         return "unnamed"
     if _RESERVED.fullmatch(name):
@@ -44,11 +48,16 @@ def extension(name: str | None) -> str:
     return f".{suffix.lower()}" if dot and stem else ""
 
 
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if unicodedata.category(character) == "Zs" else ""  # as before AM and PM in the names of screenshots
+
+
 def _shorten(name: str) -> str:
     if len(name.encode()) <= MAX_BYTES:
         return name
-    suffix = extension(name)
-    if not 1 < len(suffix.encode()) <= 32:
-        suffix = ""
-    kept = name[len(name) - len(suffix) :]
-    return name.encode()[: MAX_BYTES - len(suffix.encode())].decode(errors="ignore") + kept
+    _, dot, suffix = name.rpartition(".")
+    kept = f".{suffix}" if dot and len(suffix.encode()) < 32 else ""
+    stem = name.encode()[: MAX_BYTES - len(kept.encode())].decode(errors="ignore")
+    return stem + kept if kept else stem.rstrip(". ")
