@@ -84,12 +84,12 @@ def test_an_empty_registry_says_that_it_waits_for_configure(mapping: Any) -> Non
     ],
 )
 def test_aliases_in_a_circle_are_refused(mapping: dict[str, str]) -> None:
-    with pytest.raises(BadConfiguration, match="round in circles|neither a URL"):
+    with pytest.raises(BadConfiguration, match=r"round in circles|neither a URL"):
         Registry(mapping)
 
 
 def test_a_circle_is_shown() -> None:
-    with pytest.raises(BadConfiguration, match="'a' -> 'b' -> 'a'"):
+    with pytest.raises(BadConfiguration, match=r"'a' -> 'b' -> 'a'"):
         Registry({"a": "b", "b": "a"})
 
 
@@ -101,7 +101,7 @@ def test_an_alias_for_nothing_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["", "a:b", "a/b", "a\\b", "ä", "a\n", "a" * 101, "a*b*", ".", ".."])
 def test_names_that_are_none(name: str) -> None:
-    with pytest.raises(BadConfiguration, match="can't name a storage"):
+    with pytest.raises(BadConfiguration, match=r"can't name a storage"):
         Registry({name: "memory:"})
 
 
@@ -112,7 +112,7 @@ def test_names_that_are_some(name: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 3, b"memory:", object(), Path("files")])
 def test_values_that_make_no_sense(value: Any) -> None:
-    with pytest.raises(BadConfiguration, match="expected a URL, a storage or the name of another entry"):
+    with pytest.raises(BadConfiguration, match=r"expected a URL, a storage or the name of another entry"):
         Registry({"default": value})
 
 
@@ -167,7 +167,7 @@ def test_a_pattern_may_be_an_alias() -> None:
 
 @pytest.mark.parametrize("value", ["local:./files", "s3://bucket", MemoryStorage()])
 def test_a_pattern_gives_no_two_names_one_place(value: Any) -> None:
-    with pytest.raises(BadConfiguration, match="would share"):
+    with pytest.raises(BadConfiguration, match=r"would share"):
         Registry({"tenant-*": value})
 
 
@@ -210,7 +210,7 @@ def test_columns_are_checked_when_names_are_configured() -> None:
         storages.configure({"default": "memory:", "avatar": "memory:"})
     assert str(raised.value) == "users.avatar: there is no storage 'avatars'; configured are 'avatar', 'default'"
     assert "none is configured yet" in unknown(storages, "default")
-    with pytest.raises(UnknownStorage, match="docs.file"):
+    with pytest.raises(UnknownStorage, match=r"docs.file"):
         storages.configure({"avatars": "memory:"})
 
 
@@ -219,7 +219,7 @@ def test_columns_are_checked_when_they_are_mapped() -> None:
     storages.expect("default", "docs.file")
     storages.expect("t-1", "docs.scan")
     with pytest.raises(
-        UnknownStorage, match="users.avatar: there is no storage 'avatars'; configured are 'default', 't-"
+        UnknownStorage, match=r"users.avatar: there is no storage 'avatars'; configured are 'default', 't-"
     ):
         storages.expect("avatars", "users.avatar")
     storages.configure("memory:" if storages.matches("x") else {"default": "memory:", "t-1": "memory:"})
@@ -254,7 +254,7 @@ def test_a_prefix_in_capitals_is_of_the_environment(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_prefix_that_nothing_has_is_a_mistake() -> None:
-    with pytest.raises(BadConfiguration, match="nothing begins with 'attachment.': expected 'attachment.default'"):
+    with pytest.raises(BadConfiguration, match=r"nothing begins with 'attachment.': expected 'attachment.default'"):
         Registry().configure({"attachments.default": "memory:"}, prefix="attachment.")
 
 
@@ -293,7 +293,7 @@ def test_an_unknown_scheme_is_answered_with_the_known_ones() -> None:
 
 
 def test_a_mistake_in_a_url_names_the_storage() -> None:
-    with pytest.raises(BadConfiguration, match="storage 'scans': memory:.durible=false: no option 'durible'"):
+    with pytest.raises(BadConfiguration, match=r"storage 'scans': memory:.durible=false: no option 'durible'"):
         Registry({"scans": "memory:?durible=false"}).resolve("scans")
 
 
