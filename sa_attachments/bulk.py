@@ -1,12 +1,12 @@
 """Bulk statements: ORM-enabled INSERT, UPDATE and DELETE, which never pass through a flush.
 
-The same order as there: store, own, read under lock, write, drop. What rows name afterwards is read once more, so that it does not matter
-which of the rows that were read the statement really changed.
+The same order as there: store, own, read under lock, write, drop. What rows name afterwards is read once more, so
+that it does not matter which of the rows that were read the statement really changed.
 
 Traps
 -----
-``bulk_save_objects`` and its kin, Core statements and raw SQL pass here unseen; values of theirs that name files are refused by the column
-type, and what they delete is found by ``Storages.verify``, or by triggers.
+``bulk_save_objects`` and its kin, Core statements and raw SQL pass here unseen; values of theirs that name files are
+refused by the column type, and what they delete is found by ``Storages.verify``, or by triggers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from sqlalchemy import UniqueConstraint, and_, case, false, literal, or_, select
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
 
-from .attachment import Attachment, facts_of, origin_of
-from .descriptor import named
+from .attachment import Attachment, origin_of
 from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
@@ -57,14 +56,14 @@ class _Statement:
         self.drops = Drops(self.stage, self._frame)
 
     def items(self, reference: Reference, value: Any) -> list[Attachment]:
-        """The attachments in a value of the statement; OwnershipLost if it is SQL, of which nobody can prove what it names."""
+        """The attachments in a value of the statement; OwnershipLost if it is SQL, which may name anything."""
         if isinstance(value, BindParameter):
             value = value.effective_value
         elif isinstance(value, Null):
             value = None
         elif hasattr(value, "__clause_element__") or hasattr(value, "compile"):
             raise OwnershipLost(
-                f"{reference.target} is set by an SQL expression, of which nobody can prove that no other row names its file: "
+                f"{reference.target} is set by an SQL expression, which may name the file of another row: "
                 "assign attachments instead, which are copied in the storage"
             )
         return list(reference.type.items(reference.type.coerce(value)))
@@ -76,7 +75,7 @@ class _Statement:
             token = origin_of(item)
             if not item.is_stored:
                 found.append(Want(item, reference))
-            elif isinstance(token, Token) and self.stage.claim(reference, list(named(facts_of(item))), token):
+            elif isinstance(token, Token) and self.stage.claim(reference, item, token):
                 found.append(item)
             else:
                 found.append(copy_wanted(item, reference))
@@ -134,8 +133,8 @@ class _Rows(_Statement):
         statement = (
             select(*key, *columns).where(*self.statement._where_criteria).order_by(*key).with_for_update(key_share=True)
         )
-        parameters = self.state.parameters
         rows = {}
+        parameters: Any = self.state.parameters
         for each in parameters if isinstance(parameters, list) else [parameters or {}]:
             rows.update(read_rows(connection, statement.params(**each), self.references))
         return rows
@@ -312,7 +311,7 @@ def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:
 
 
 def _conflicts(reference: Reference, row: Any) -> list[Any]:
-    """The conditions for rows that an upsert of ``row`` may meet: those that agree in a primary key or a unique constraint."""
+    """The conditions for rows that an upsert of ``row`` may meet: they agree in a primary or a unique key."""
     table = reference.table
     uniques = [list(table.primary_key)]
     uniques += [list(c.columns) for c in table.constraints if isinstance(c, UniqueConstraint)]

@@ -11,14 +11,16 @@
 >>> print(User.avatar.content_type == "image/png")   # doctest: +ELLIPSIS
 users.avatar[...] = ...
 
-The column is JSON (JSONB on PostgreSQL). A loaded value keeps its text until it is touched, so that loading costs what loading a text
-column costs. In queries, ``.content_type``, ``.filename``, ``.size``, ``.sha256``, ``.storage`` and ``.metadata["caption"]`` compare with plain
-Python values, and JSON paths (``User.avatar["metadata"]["caption"]``) work as on any JSON column.
+The column is JSON (JSONB on PostgreSQL). A loaded value keeps its text until it is touched, so that loading costs
+what loading a text column costs. In queries, ``.content_type``, ``.filename``, ``.size``, ``.sha256``, ``.storage``
+and ``.metadata["caption"]`` compare with plain Python values, and JSON paths (``User.avatar["metadata"]["caption"]``)
+work as on any JSON column.
 
 Traps
 -----
-A type instance belongs to one column: mapping it copies it. A value reaches the database only through the ORM (unit of work, or
-``session.execute`` of an ORM-enabled statement), because only there its ownership is proved; elsewhere it is refused.
+A type instance belongs to one column: mapping it copies it. A value reaches the database only through the ORM (unit
+of work, or ``session.execute`` of an ORM-enabled statement), because only there its ownership is proved; elsewhere it
+is refused.
 """
 
 from __future__ import annotations
@@ -26,18 +28,16 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, Protocol
 
-from sqlalchemy import JSON, Column, ColumnDefault, Connection, Dialect, Engine, Table, and_, event, or_
+from sqlalchemy import JSON, Column, ColumnDefault, Connection, Dialect, Engine, Table, event
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.base import SchemaEventTarget
-from sqlalchemy.sql.elements import ColumnElement
-from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from .attachment import Attachment, bind, body_of, facts_of, make
+from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
 from .errors import BadSource, DescriptorDamaged, NotStored, OwnershipLost
 from .frames import Frame
@@ -84,63 +84,8 @@ class Home(Protocol):
         ...
 
     def settle(self, frame: Frame) -> None:
-        """Look after what an ended transaction left to clean. Raises nothing, and waits for no longer than the budget."""
+        """Clean up what an ended transaction left. Raises nothing, and waits for no longer than the budget."""
         ...
-
-
-class _Value(JSON):
-    """Part of a descriptor: JSON that compares with the Python value it stands beside."""
-
-    class Comparator(JSON.Comparator[Any]):
-        def __getitem__(self, index: Any) -> Any:
-            return _part(self, index)
-
-        def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
-            expression: Any = self
-            match other[0] if other else None:
-                case bool():
-                    expression = expression.as_boolean()
-                case int():
-                    expression = expression.as_integer()
-                case float():
-                    expression = expression.as_float()
-                case str() | [str(), *_]:
-                    expression = expression.as_string()
-                case _:
-                    return super().operate(op, *other, **kwargs)
-            return cast("ColumnElement[Any]", op(expression, *other, **kwargs))
-
-    comparator_factory = Comparator
-
-
-def _part(comparator: Any, index: Any) -> Any:
-    """``comparator[index]``, as something to compare with plain values."""
-    op, right, _ = comparator._setup_getitem(index)
-    return JSON.Comparator.operate(comparator, op, right, result_type=_Value())
-
-
-class _AsText(ColumnElement[Any]):
-    """The column's JSON as text, so that drivers don't parse what may never be touched."""
-
-    inherit_cache = True
-    _traverse_internals: ClassVar[Any] = [
-        ("column", InternalTraversal.dp_clauseelement),
-        ("type", InternalTraversal.dp_type),
-    ]
-
-    def __init__(self, column: Any, type_: TypeEngine[Any]) -> None:
-        self.column = column
-        self.type = type_
-
-
-@compiles(_AsText)
-def _as_it_is(element: _AsText, compiler: Any, **kw: Any) -> str:
-    return str(compiler.process(element.column, **kw))
-
-
-@compiles(_AsText, "postgresql")
-def _as_text(element: _AsText, compiler: Any, **kw: Any) -> str:
-    return f"CAST({compiler.process(element.column, **kw)} AS TEXT)"
 
 
 class _ColumnType(TypeDecorator[Any]):
@@ -175,8 +120,8 @@ class _ColumnType(TypeDecorator[Any]):
         self._identity = object()
 
     @property
-    def _static_cache_key(self) -> Any:  # type: ignore[override]
-        # SQLAlchemy's own key leaves out keyword-only arguments; two columns must never share a compiled result processor.
+    def _static_cache_key(self) -> Any:
+        # SQLAlchemy's own key leaves out keyword-only arguments; columns must never share a result processor.
         return (type(self), self._identity)
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
@@ -217,7 +162,7 @@ class _ColumnType(TypeDecorator[Any]):
         check(self.steps, attachment, self.label)
 
     def column_expression(self, column: Any) -> Any:
-        return _AsText(column, self)
+        return AsText(column, self)
 
     def coerce_compared_value(self, op: operators.OperatorType | None, value: Any) -> Any:
         return self.impl_instance.coerce_compared_value(op, value)
@@ -236,64 +181,23 @@ class _ColumnType(TypeDecorator[Any]):
             )
         if not attachment.is_stored:
             raise NotStored(
-                f"{attachment!r} reached {self.label} before it was stored: column defaults, bulk_save_objects and Core statements come too "
-                "late for that. Assign it to a mapped attribute, use session.execute(insert(Model), ...), or store it by Storages.stage"
+                f"{attachment!r} reached {self.label} before it was stored: column defaults, bulk_save_objects and "
+                "Core statements come too late for that. Assign it to a mapped attribute, or use "
+                "session.execute(insert(Model), ...)"
             )
         keys = nameable.get()
         if keys is None or attachment.key not in keys:
             raise OwnershipLost(
-                f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. Assign it to a mapped attribute, "
-                "or use session.execute(insert(Model), ...)"
+                f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. "
+                "Assign it to a mapped attribute, or use session.execute(insert(Model), ...)"
             )
         return facts_of(attachment)
-
-
-class _Comparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
-    def __getitem__(self, index: Any) -> Any:
-        return _part(self, index)
-
-    def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
-        if other and isinstance(other[0], Attachment):
-            if op is operators.eq:
-                return self._names(other[0])
-            if op is operators.ne:
-                return ~self._names(other[0])
-        if op is operators.in_op and all(isinstance(item, Attachment) for item in other[0]):
-            return or_(*(self._names(item) for item in other[0]))
-        return super().operate(op, *other, **kwargs)
-
-    def _names(self, attachment: Attachment) -> ColumnElement[bool]:
-        return and_(self.expr["key"] == attachment.key, self.expr["storage"] == attachment.storage)
-
-    @property
-    def filename(self) -> ColumnElement[str]:
-        return cast(ColumnElement[str], self.expr["filename"].as_string())
-
-    @property
-    def content_type(self) -> ColumnElement[str]:
-        return cast(ColumnElement[str], self.expr["content_type"].as_string())
-
-    @property
-    def sha256(self) -> ColumnElement[str]:
-        return cast(ColumnElement[str], self.expr["sha256"].as_string())
-
-    @property
-    def storage(self) -> ColumnElement[str]:
-        return cast(ColumnElement[str], self.expr["storage"].as_string())
-
-    @property
-    def size(self) -> ColumnElement[int]:
-        return cast(ColumnElement[int], self.expr["size"].as_integer())
-
-    @property
-    def metadata(self) -> ColumnElement[Any]:
-        return cast(ColumnElement[Any], self.expr["metadata"])
 
 
 class AttachmentType(_ColumnType):
     """A column that names one file. ``Mapped[Attachment]``, or ``Mapped[Attachment | None]``."""
 
-    comparator_factory = _Comparator
+    comparator_factory = Comparator
     plural = False
 
     def items(self, value: Any) -> tuple[Attachment, ...]:

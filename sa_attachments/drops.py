@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from .attachment import Attachment, facts_of
+from .clock import milliseconds
 from .descriptor import encode, named
 from .errors import DescriptorDamaged
 from .frames import Frame
-from .ledger import Drop, milliseconds
+from .ledger import Drop
 from .references import Reference, names
 from .staging import Stage
 
@@ -29,7 +30,7 @@ class Drops:
         self._kept: set[tuple[str, str]] = set()
 
     def named(self, reference: Reference, items: Iterable[Attachment], identity: Identity | None) -> None:
-        """Files that an attribute named, in the row with this primary key (None: in no row). A damaged descriptor names nothing."""
+        """Files that an attribute named, in the row with this primary key (None: in no row)."""
         column_type = reference.type
         retain = milliseconds(column_type.retain if column_type.retain is not None else column_type.files.retain)
         for item in items:

@@ -1,4 +1,5 @@
-"""Storages: the object that an application makes, usually called ``files``: its storages by name, and the care for what is in them.
+"""Storages: the object that an application makes, usually called ``files``: its storages by name, and the care for
+what is in them.
 
 >>> from datetime import timedelta
 >>> files = Storages({"default": "memory:", "avatars": "default"}, grace=timedelta(hours=1))
@@ -10,39 +11,39 @@ It can be made empty beside the models, and be configured when the application s
 
 Traps
 -----
-Run ``sweep`` regularly, from a scheduler: it purges what crashed processes left behind, and what is due for other reasons. Rows record
-the name of the storage their file is in, so keep a name configured as long as rows record it.
+Run ``sweep`` regularly, from a scheduler: it purges what crashed processes left behind, and what is due for other
+reasons. Rows record the name of the storage their file is in, so keep a name configured as long as rows record it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Engine, MetaData, Table, func, select
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.util import greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
 
 from .attachment import Attachment, Upload, bind, body_of, make, set_origin
+from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
 from .descriptor import decode
 from .drops import encode_identity
 from .errors import AttachmentWarning, BadConfiguration, FileMissing
-from .frames import Frame, Work
-from .ledger import Ledger, milliseconds, now
-from .offload import Worker, background, gather, within
+from .frames import Frame
+from .ledger import Ledger
 from .places import Places
+from .processing.steps import Step
+from .processing.steps import run as run_steps
 from .processing.storing import store
-from .recovery import Busy, Purger
+from .recovery import Purger
 from .references import of_class
+from .settling import Settler, run
 from .staging import Scope, Token
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
@@ -83,7 +84,8 @@ class Storages(Registry):
         :param retain: how long dropped files are kept, unless a column says otherwise.
         :param grace: a file that no transaction owns is left alone so long.
         :param own_within: a stored file can be owned no later than this after it was stored.
-        :param tombstone_ttl: how long a purged stranger is remembered, so that a late owner fails. Longer than ``own_within``.
+        :param tombstone_ttl: how long a purged stranger is remembered, so that a late owner fails. Longer than
+            ``own_within``.
         :param stranger_retain: how long a sweep waits between condemning a stranger and purging it.
         :param budget: how long a commit waits at most for cleaning.
         """
@@ -92,38 +94,43 @@ class Storages(Registry):
             raise BadConfiguration(f"own_within ({own_within}) must be shorter than tombstone_ttl ({tombstone_ttl})")
         self.retain = retain
         self.own_within = own_within
-        self.budget = budget
         self._times = Times(grace, own_within, tombstone_ttl, stranger_retain)
         self._ledger = None if ledger is None else Ledger.of(ledger)
         self._columns: WeakSet[AttachmentType | AttachmentListType] = WeakSet()
         self._ready: WeakKeyDictionary[Engine, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
         self._places = Places()
-        self._worker = Worker()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._settler = Settler(self, self._places, budget)
 
     # Attachments
 
-    def stage(self, attachment: A, storage: str | None = None) -> A:
-        """Store a new attachment before a transaction begins, so that a slow upload holds no connection. Assign the result.
+    def stage(self, attachment: A, attribute: Any = None, *, storage: str | None = None) -> A:
+        """Store a new attachment before a transaction, so that a slow upload holds no connection. Assign the result.
 
-        Its steps are not run here (see ``Attachment.check``). What no row ever names is swept.
+        Name the ``attribute`` that it is for (``User.avatar``), so that its steps run now and not on assignment. What
+        no row ever names is swept. Raises what a flush would.
         """
-        body = body_of(attachment)
-        if not isinstance(body, Upload):
+        if attachment.is_stored:
             return attachment
-        name = self.real(storage or body.storage)
-        outcome = gather(
-            [lambda: store(attachment, name, self.resolve(name), started=lambda named: None, binding=_Bound(self))], 1
-        )[0]
-        if outcome.error is not None:
-            raise outcome.error
-        staged: Any = outcome.value
-        set_origin(staged, Token())
-        return staged  # type: ignore[no-any-return]
+        body = body_of(attachment)
+        column_type = None if attribute is None else attribute.type
+        name = self.real(
+            storage or (isinstance(body, Upload) and body.storage) or (column_type and column_type.storage)
+        )
+        label = "a staged attachment" if attribute is None else f"{attribute.class_.__name__}.{attribute.key}"
 
-    async def astage(self, attachment: A, storage: str | None = None) -> A:
+        def job() -> Attachment:
+            ready = run_steps(() if column_type is None else column_type.steps, attachment, label)
+            cls = type(attachment) if column_type is None else column_type.attachment_class
+            binding = _Bound(self) if column_type is None else column_type
+            return store(ready, name, self.resolve(name), started=lambda named: None, binding=binding, cls=cls)
+
+        staged = run(job)
+        set_origin(staged, Token())
+        return cast(A, staged)
+
+    async def astage(self, attachment: A, attribute: Any = None, *, storage: str | None = None) -> A:
         """``stage`` without blocking the event loop."""
-        return await greenlet_spawn(self.stage, attachment, storage)  # type: ignore[no-any-return]
+        return cast(A, await greenlet_spawn(self.stage, attachment, attribute, storage=storage))
 
     def bind(self, attachment: A | str, attachment_class: type[A] = Attachment) -> A:  # type: ignore[assignment]
         """Let an attachment that comes out of your own cache or queue, pickled or by ``to_json``, know its storages.
@@ -138,7 +145,8 @@ class Storages(Registry):
     def restore(self, session: Session, attribute: Any, primary_key: Any) -> Attachment:
         """Take back the file that a row dropped last from ``attribute`` (``User.avatar``), while it is retained.
 
-        It is assigned to the row, if that exists (a list gets it at its end), and returned. FileMissing if nothing is kept.
+        It is assigned to the row, if that exists (a list gets it at its end), and returned. FileMissing if nothing is
+        kept.
         """
         mapper = attribute.parent
         reference = next(each for each in of_class(mapper.class_) if each.key == attribute.key)
@@ -170,7 +178,7 @@ class Storages(Registry):
         stranger_retain: timedelta | None = None,
         progress: Progress = lambda storage, files: None,
     ) -> SweepReport:
-        """Condemn files that nobody will ever own, and purge what is due. ``full`` looks at all files instead of the new ones."""
+        """Condemn files that nobody will ever own, and purge what is due. ``full`` looks at old files too."""
         times = Times(
             self._times.grace if grace is None else grace,
             self.own_within,
@@ -194,7 +202,10 @@ class Storages(Registry):
         checksums: bool = False,
         progress: Progress = lambda what, how_many: None,
     ) -> VerifyReport:
-        """Compare rows, ledger and storages, all three ways. ``repair`` mends what is safe to mend; ``checksums`` reads all bytes."""
+        """Compare rows, ledger and storages, all three ways.
+
+        ``repair`` mends what is safe to mend; ``checksums`` reads all bytes.
+        """
         report = VerifyReport()
         for purger in self._purgers(engine):
             with purger.connection() as connection, purger.transaction(connection):
@@ -221,10 +232,10 @@ class Storages(Registry):
         return await greenlet_spawn(lambda: self.verify(engine.sync_engine, **options))
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
-        """Make the place of a storage belong to this database. The one that it belonged to deletes nothing there from then on."""
+        """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
         for purger in self._purgers(engine):
             with purger.connection() as connection, purger.transaction(connection):
-                self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), _run)
+                self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
             self._places.verdicts.pop((purger.scope, self.real(name)), None)
 
     def stats(self, engine: Engine) -> list[LedgerStats]:
@@ -241,14 +252,12 @@ class Storages(Registry):
         return found
 
     def settled(self, timeout: float | None = None) -> bool:
-        """Wait until the cleaning that ended transactions left to this process was tried; False after ``timeout`` seconds."""
-        return self._worker.idle(timeout)
+        """Wait until this process has tried to clean up after ended transactions; False after ``timeout`` seconds."""
+        return self._settler.idle(timeout)
 
     async def asettled(self) -> None:
         """``settled`` for asyncio."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-        await asyncio.to_thread(self._worker.idle)
+        await self._settler.aidle()
 
     # What columns and sessions ask for
 
@@ -269,64 +278,19 @@ class Storages(Registry):
         storage = self.resolve(name)
         if storage.readonly:
             return
-        problem = self._places.problem(connection, ledger, name, storage, _run, register=False)
+        problem = self._places.problem(connection, ledger, name, storage, run, register=False)
         if problem is not None:
             warnings.warn(f"nothing will be deleted: {problem}", AttachmentWarning, stacklevel=2)
 
     def settle(self, frame: Frame) -> None:
-        """Look after what an ended transaction left to clean. Raises nothing, and waits for no longer than the budget."""
-        seconds = self.budget.total_seconds()
-        try:
-            loose = [(name, key) for files, (name, key, _) in frame.loose if files is self]
-            if loose:
-                within(self._worker.submit(lambda: self._delete_loose(loose)), seconds)
-            for scope, work in frame.works.items():
-                if scope.files is self and work:
-                    self._settle(scope, work, frame.marked, seconds)
-        except Exception:
-            log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
-
-    def _settle(self, scope: Scope, work: Work, marked: bool, seconds: float) -> None:
-        engine = scope.engine
-        if engine.dialect.name == "sqlite":
-            # One writer: a thread that writes beside the application's would make its statements fail.
-            if not (engine.dialect.is_async and not in_greenlet()) and not _shared_and_busy(engine):
-                _quietly(Purger(scope, self._places, self._within_budget), work, marked)
-        elif engine.dialect.is_async:
-            if in_greenlet():
-                purger = Purger(scope, self._places, _in_thread)
-                background(greenlet_spawn(_quietly, purger, work, marked), self._tasks, seconds)
-        else:
-            purger = Purger(scope, self._places, lambda job: job())
-            within(self._worker.submit(lambda: _quietly(purger, work, marked)), seconds)
-
-    def _within_budget(self, job: Callable[[], Any]) -> Any:
-        future = self._worker.submit(job)
-        if not within(future, self.budget.total_seconds()):
-            raise Busy("the storage takes its time")
-        assert future is not None
-        return future.result()
-
-    def _delete_loose(self, files: Sequence[tuple[str, str]]) -> None:
-        for name in {name for name, _ in files}:
-            keys = [key for other, key in files if other == name]
-            try:
-                failed = self.resolve(name).delete(keys)
-            except Exception as error:
-                failed = dict.fromkeys(keys, error)
-            if failed:
-                log.warning(
-                    "could not delete %d files in %r, a sweep finds them: %s",
-                    len(failed),
-                    name,
-                    next(iter(failed.values())),
-                )
+        """Clean up what an ended transaction left. Raises nothing, and waits for no longer than the budget."""
+        self._settler.settle(frame)
 
     def _purgers(self, engine: Engine) -> Iterator[Purger]:
         schemas = engine.get_execution_options().get("schema_translate_map") or {}
         ledgers = {self.ledger_of(column.column.table) for column in self._columns if column.column is not None}
         for ledger in ledgers or ({self._ledger} if self._ledger else set()):
-            yield Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, _run)
+            yield Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
 
     def _names(self, purger: Purger) -> list[str]:
         """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""
@@ -342,41 +306,7 @@ class _Bound:
 
     files: Storages
     label: str = "an attachment"
+    steps: tuple[Step, ...] = ()
 
     def resolve(self, name: str) -> Any:
         return self.files.resolve(name)
-
-
-def _run(job: Callable[[], Any]) -> Any:
-    """Run what a storage does: in a thread under asyncio."""
-    return _in_thread(job) if in_greenlet() else job()
-
-
-def _in_thread(job: Callable[[], Any]) -> Any:
-    outcome = gather([job], 1)[0]
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value
-
-
-def _quietly(purger: Purger, work: Work, marked: bool) -> None:
-    """Cleaning never hurts."""
-    try:
-        purger.settle(work, marked)
-    except Busy:
-        log.debug("cleaning would have to wait, the next sweep does it")
-    except Exception:
-        log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
-
-
-def _shared_and_busy(engine: Engine) -> bool:
-    """Whether all sessions share one connection, and one of them is in a transaction."""
-    pool: Any = engine.pool
-    if isinstance(pool, StaticPool):
-        connection = pool.connection.dbapi_connection
-    elif isinstance(pool, SingletonThreadPool):
-        connection = getattr(getattr(pool._conn, "current", lambda: None)(), "dbapi_connection", None)
-    else:
-        return False
-    driver = getattr(connection, "driver_connection", connection)
-    return bool(getattr(driver, "in_transaction", False))

@@ -137,7 +137,7 @@ class Flush:
                 slot.old = rows.get(slot.reference.identity(slot.state), {}).get(slot.reference.column.name, ())
 
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
-        """Decide for each stored attachment whether it stays, moves here, or must be copied; returns the copies that are wanted."""
+        """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
         given = self._given()
         copies: dict[tuple[Slot, int], Want] = {}
         for slot in slots:
@@ -175,14 +175,16 @@ class Flush:
         return old - new
 
     def _returning(self) -> set[InstanceState[Any]]:
-        """Deleted objects whose row a new object takes over: their DELETE becomes an UPDATE, which may leave columns as they are."""
+        """Deleted objects whose row a new object takes over: an UPDATE then, which may leave columns as they are."""
         deleted = {slot.state.key: slot.state for slot in self._slots.values() if slot.deleted}
         new = [obj for obj in self._session.new if of_state(inspect(obj))] if deleted else []
         keys = {inspect(obj).mapper.identity_key_from_instance(obj) for obj in new}
         return {state for key, state in deleted.items() if key in keys}
 
     def _moved_meanwhile(self, slot: Slot, item: Attachment) -> Attachment | None:
-        """The row's present attachment, if only the description of ``item`` was changed here while its bytes moved to another place."""
+        """The row's present attachment, if only the description of ``item`` was changed here while its bytes moved to
+        another place.
+        """
         before = slot.state.committed_state.get(slot.reference.key)
         if isinstance(before, Attachment) and before == item and len(slot.old) == 1 and names(slot.old):
             present = slot.old[0]
@@ -198,14 +200,15 @@ class Flush:
         return described
 
     def _claim(self, slot: Slot, item: Attachment, given: set[Name]) -> bool:
-        """Prove that the slot may name a file that it did not name: it was given up, staged before, or dropped and not purged yet."""
+        """Prove that the slot may name a file: it was given up, staged before, or dropped and not purged yet."""
         files = list(named(facts_of(item)))
         token = origin_of(item)
         if isinstance(token, Token):
-            return self._stage.claim(slot.reference, files, token)
+            return self._stage.claim(slot.reference, item, token)
         scope, connection = self._stage.of(slot.reference)
         prove = scope.ledger.transfer if names([item]) <= given else scope.ledger.reclaim
-        return all([prove(connection, line(file, slot.reference)) for file in files])
+        proved = [prove(connection, line(file, slot.reference)) for file in files]
+        return all(proved)
 
     def _place(self, slot: Slot) -> None:
         """Put the stored attachments on the object."""

@@ -78,7 +78,7 @@ class Frame:
         return self.works.setdefault(scope, Work())
 
     def absorb(self, child: Frame) -> None:
-        """A savepoint ended: it joins this frame if it was released, else its staged files are suspects and its drops are void."""
+        """A savepoint ended: released, it joins this frame; else its staged files are suspects, its drops void."""
         for scope, work in child.works.items():
             self.work(scope).absorb(work, child.marked)
         self.loose += child.loose

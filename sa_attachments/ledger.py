@@ -1,8 +1,9 @@
 """The ledger: a table with one line per stored file, in the database of the rows. It is the truth about who owns what.
 
-A line is ``owned`` from the transaction that stored the file; ``condemned`` when a transaction dropped it, or when a staged file turned out
-to have no owner; ``purging`` while its bytes are deleted; ``gone`` when a late owner must still be kept from naming it. Only ``condemned``
-may become ``owned`` again. All times are milliseconds since the epoch by the database's clock.
+A line is ``owned`` from the transaction that stored the file; ``condemned`` when a transaction dropped it, or when a
+staged file turned out to have no owner; ``purging`` while its bytes are deleted; ``gone`` when a late owner must
+still be kept from naming it. Only ``condemned`` may become ``owned`` again. All times are milliseconds since the
+epoch by the database's clock.
 
 The table joins the ``MetaData`` of the tables with attachment columns by itself:
 
@@ -13,7 +14,8 @@ The table joins the ``MetaData`` of the tables with attachment columns by itself
 
 Traps
 -----
-The primary key leads with ``key``, not with ``storage``: a sweep must recognise a file under whatever name the ledger knows it.
+The primary key leads with ``key``, not with ``storage``: a sweep must recognise a file under whatever name the ledger
+knows it.
 """
 
 from __future__ import annotations
@@ -50,11 +52,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.expression import FunctionElement
 
+from .clock import milliseconds, now
 from .descriptor import Named
-from .errors import BadConfiguration, LedgerMissing, OwnershipLost
+from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
@@ -63,42 +64,6 @@ CHUNK = 500
 """Keys per statement."""
 
 T = TypeVar("T")
-
-
-class now(FunctionElement[int]):  # noqa: N801 - reads as the SQL function that it is
-    """The database's clock at this moment (not at the transaction's start), in milliseconds since the epoch."""
-
-    type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(now)
-def _now_unknown(element: now, compiler: Any, **kw: Any) -> str:
-    raise BadConfiguration(f"no ledger on {compiler.dialect.name!r}: expected sqlite, postgresql, mysql or mariadb")
-
-
-@compiles(now, "sqlite")
-def _now_sqlite(element: now, compiler: Any, **kw: Any) -> str:
-    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-
-
-@compiles(now, "postgresql")
-def _now_postgresql(element: now, compiler: Any, **kw: Any) -> str:
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
-
-
-@compiles(now, "mysql")
-@compiles(now, "mariadb")
-def _now_mysql(element: now, compiler: Any, **kw: Any) -> str:
-    return "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
-
-
-def milliseconds(delta: timedelta) -> int:
-    """
-    >>> milliseconds(timedelta(seconds=1.5))
-    1500
-    """
-    return round(delta / timedelta(milliseconds=1))
 
 
 def chunked(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
@@ -122,7 +87,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """A file that a row no longer names: kept for ``retain`` milliseconds, with what a restore needs if that is more than none."""
+    """A file that a row no longer names: kept for ``retain`` milliseconds, with what a restore needs if that is more
+    than none.
+    """
 
     named: Named
     retain: int = 0
@@ -177,8 +144,8 @@ class Ledger:
     def own(self, connection: Connection, lines: Sequence[Line], own_within: timedelta) -> int | str | None:
         """Insert ``owned`` lines for files that were just put. Returns which ledger that was (see ``identity``).
 
-        OwnershipLost if one of them was condemned meanwhile, or was put longer ago than ``own_within`` by the database's clock;
-        LedgerMissing if there is no table.
+        OwnershipLost if one of them was condemned meanwhile, or was put longer ago than ``own_within`` by the
+        database's clock; LedgerMissing if there is no table.
         """
         c = self.lines.c
         within = milliseconds(own_within)
@@ -208,8 +175,8 @@ class Ledger:
             connection.execute(statement, parameters)
         except IntegrityError as error:
             raise OwnershipLost(
-                f"{lines[0].named.key!r} (or one of {len(lines) - 1} more) came too late: a sweep condemned it, or it was stored longer than "
-                f"{own_within} ago; assign a fresh upload"
+                f"{lines[0].named.key!r} (or one of {len(lines) - 1} more) came too late: a sweep condemned it, "
+                f"or it was stored longer than {own_within} ago; assign a fresh upload"
             ) from error
         except DBAPIError as error:
             raise self._explained(error) from error
@@ -230,7 +197,7 @@ class Ledger:
         )
 
     def retained(self, connection: Connection, owner: tuple[str, str], owner_pk: str) -> dict[str, Any] | None:
-        """The descriptor of the file that a row dropped last, if it is kept still; locked until the transaction ends."""
+        """The descriptor of the file that a row dropped last, if it is kept; locked until the transaction ends."""
         c = self.lines.c
         statement = select(c.descriptor).where(
             c.owner_table == owner[0], c.owner_column == owner[1], c.owner_pk == owner_pk
@@ -243,7 +210,9 @@ class Ledger:
         return connection.scalar(statement.with_for_update())
 
     def identity(self, connection: Connection) -> int | str | None:
-        """Which of the ledgers that may go by the same name this connection sees: a search path or USE may differ between connections."""
+        """Which of the ledgers that may go by the same name this connection sees: a search path or USE may differ
+        between connections.
+        """
         if connection.dialect.name == "postgresql":
             name = connection.dialect.identifier_preparer.format_table(self.lines)
             schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(
@@ -345,7 +314,7 @@ class Ledger:
 
     def _missing(self, why: str) -> LedgerMissing:
         return LedgerMissing(
-            f"there is no table {self.lines.name!r}: create it with metadata.create_all() or an Alembic migration ({why})"
+            f"there is no table {self.lines.name!r}: create it with metadata.create_all() or a migration ({why})"
         )
 
 
@@ -353,7 +322,9 @@ _INFO = "sa_attachments.ledger"
 
 
 def _binary(length: int) -> String:
-    """Text that compares by its bytes, whatever the database's collation: keys differ by case, and are listed in code point order."""
+    """Text that compares by its bytes, whatever the database's collation: keys differ by case, and are listed in code
+    point order.
+    """
     return (
         String(length)
         .with_variant(postgresql.VARCHAR(length, collation="C"), "postgresql")

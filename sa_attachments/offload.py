@@ -1,4 +1,5 @@
-"""Offloading: storage I/O in worker threads, several jobs at a time, without blocking the event loop of an asyncio application.
+"""Offloading: storage I/O in worker threads, several jobs at a time, without blocking the event loop of an asyncio
+application.
 
 Inside SQLAlchemy's greenlet the calling coroutine awaits; elsewhere the calling thread waits:
 
@@ -37,7 +38,9 @@ class Outcome(Generic[T]):
 
 
 def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
-    """Run all jobs, at most ``parallel`` at a time, and wait for all of them; nothing is raised but the caller's own cancellation."""
+    """Run all jobs, at most ``parallel`` at a time, and wait for all of them; nothing is raised but the caller's own
+    cancellation.
+    """
     if in_greenlet():
         return await_only(_gathered(jobs, parallel))
     if len(jobs) < 2 or parallel < 2:
@@ -66,12 +69,13 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
 def _outcome(job: Callable[[], T]) -> Outcome[T]:
     try:
         return Outcome(job())
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is looked at
         return Outcome(error=error)
 
 
 class Worker:
-    """One background thread that runs jobs in order, started when there is something to do and ending when there is nothing left.
+    """One background thread that runs jobs in order, started when there is something to do and ending when there is
+    nothing left.
 
     A forked child starts with an empty queue of its own.
     """
@@ -114,7 +118,7 @@ class Worker:
                 future, job = self._queue.popleft()
             try:
                 future.set_result(job())
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised where the future is looked at
                 future.set_exception(error)
 
     def _after_fork(self) -> None:
@@ -136,7 +140,7 @@ def within(future: Future[Any] | None, seconds: float) -> bool:
 
 
 def background(coroutine: Coroutine[Any, Any, Any], keep: set[asyncio.Task[Any]], seconds: float) -> None:
-    """Run a coroutine as a task of the running loop, held in ``keep`` until it ends, and wait at most ``seconds`` for it."""
+    """Run a coroutine as a task, held in ``keep`` until it ends, and wait at most ``seconds`` for it."""
     task = asyncio.get_running_loop().create_task(coroutine)
     keep.add(task)
     task.add_done_callback(keep.discard)

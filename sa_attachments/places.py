@@ -1,8 +1,9 @@
 """Places: which database may delete in a storage's place.
 
-A place carries a small file, the marker, with a UUID that follows from the identity of one database and one storage name;
-``attachment_storage`` holds the same UUID. Whoever finds another marker than its own deletes nothing: a restored copy of the database, a
-second application, another folder, a volume that is not mounted, a second name for the same place.
+A place carries a small file, the marker, with a UUID that follows from the identity of one database and one storage
+name; ``attachment_storage`` holds the same UUID. Whoever finds another marker than its own deletes nothing: a
+restored copy of the database, a second application, another folder, a volume that is not mounted, a second name for
+the same place.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, uuid4, uuid5
 from weakref import WeakKeyDictionary
@@ -30,7 +32,7 @@ Runner = Callable[[Callable[[], Any]], Any]
 
 
 class Places:
-    """What one ``Storages`` knows of its places. Each is checked once per process and database, and again by each sweep."""
+    """What one ``Storages`` knows of its places. Each is checked once per process, and again by each sweep."""
 
     def __init__(self) -> None:
         self._in_memory: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
@@ -42,8 +44,8 @@ class Places:
     ) -> str | None:
         """Why this database may not delete in the place of ``name``; None if it may.
 
-        A place that is nobody's is marked; with ``register``, the database notes that the place is its own. ``io`` runs what the
-        storage does.
+        A place that is nobody's is marked; with ``register``, the database notes that the place is its own. ``io``
+        runs what the storage does.
         """
         if storage.readonly:
             return f"storage {name!r} is read-only"
@@ -60,10 +62,10 @@ class Places:
                 connection.execute(insert_ignoring(connection.dialect, places).values(values))
             return None
         if found is None:
-            return f"the place of storage {name!r} is not the one that it was (an unmounted volume, another folder or bucket?)"
+            return f"the place of storage {name!r} is another one than before (an unmounted volume, a wrong folder?)"
         if found != ours or row is None or row.fingerprint != fingerprint:
             return (
-                f"the place of storage {name!r} belongs to another database or storage name (a restored copy, a second application?): "
+                f"the place of storage {name!r} belongs to another database or storage name (a restored copy?): "
                 "give this one a place of its own, open it with '?readonly=true', or run 'sa-attachments takeover'"
             )
         return None
@@ -86,7 +88,7 @@ class Places:
         )
 
     def fingerprint(self, connection: Connection) -> str:
-        """The identity of a database, as the server tells it; of an SQLite file, so that a copy differs and a moved file does not."""
+        """The identity of a database, as the server tells it; a copied SQLite file differs, a moved one does not."""
         match connection.dialect.name:
             case "postgresql":
                 row: Any = connection.execute(
@@ -98,7 +100,7 @@ class Places:
                 if not path:
                     return self._in_memory.setdefault(connection.engine, f"memory/{uuid4()}")
                 # Device numbers change when a machine starts; the id of the file system does not.
-                return f"sqlite/{os.statvfs(path).f_fsid}/{os.stat(path).st_ino}"
+                return f"sqlite/{os.statvfs(path).f_fsid}/{Path(path).stat().st_ino}"
             case _:
                 names = "'server_uuid', 'server_uid', 'hostname', 'port', 'datadir'"
                 rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")

@@ -2,12 +2,14 @@
 
 Three short steps, with no transaction open while a storage works:
 
-1. claim: what is due becomes ``purging``, committed durably, so that nobody can own it again, not even after a power cut;
+1. claim: what is due becomes ``purging``, committed durably, so that nobody can own it again, not even after a power
+cut;
 2. the bytes are deleted;
 3. the lines are removed, or note the error and wait for the next sweep.
 
-A staged file of unknown fate is claimed by *inserting* its line, unless there is one: the unique index decides. An owner that committed is
-in the way, and keeps its file; one in flight, or prepared, makes the insert wait, which gives up after a moment and is left to the sweep.
+A staged file of unknown fate is claimed by *inserting* its line, unless there is one: the unique index decides. An
+owner that committed is in the way, and keeps its file; one in flight, or prepared, makes the insert wait, which gives
+up after a moment and is left to the sweep.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column,
 from sqlalchemy.pool import QueuePool
 
 from .attachment import storage_errors
+from .clock import now
 from .descriptor import Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage
 from .frames import Work
-from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring, now
+from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring
 from .places import Places, Runner
 from .staging import Scope
 from .storage import Storage
@@ -129,7 +132,8 @@ class Purger:
             after = claimed[-1].key, claimed[-1].storage
 
     def _locked(self, connection: Connection, condition: Any, limit: int | None = None) -> list[tuple[Named, bool]]:
-        """Claim the lines that fulfil a condition, passing over those that somebody holds. Tells of each whether it never had an owner.
+        """Claim the lines that fulfil a condition, passing over those that somebody holds. Tells of each whether it
+        never had an owner.
 
         Lines that are ``gone`` stay so: their bytes are deleted once more, in case that a put arrived late.
         """
@@ -176,7 +180,7 @@ class Purger:
         strangers: set[Named] = frozenset(),  # type: ignore[assignment]
         tombstone_ttl: int = 0,
     ) -> None:
-        """The bytes are gone: remove the lines. Those of strangers stay as ``gone`` for a while, so that a late owner fails."""
+        """The bytes are gone: remove the lines. Strangers' stay as ``gone`` for a while, so that a late owner fails."""
         lines = self.ledger.lines
         purged = [file for file in files if file not in failed]
         for chunk in chunked(file for file in purged if file not in strangers):
@@ -190,7 +194,7 @@ class Purger:
             connection.execute(noted.values(attempts=lines.c.attempts + 1, last_error=str(error)[:1000]))
 
     def problem(self, connection: Connection, name: str, again: bool = False) -> str | None:
-        """Why nothing may be deleted in the place of a storage; None if it may. ``again`` asks anew, instead of once per process."""
+        """Why nothing may be deleted in a storage's place; None if it may. Asked once per process, or ``again``."""
         known = self._places.verdicts
         try:
             storage = self.scope.files.resolve(name)

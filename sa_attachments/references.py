@@ -74,7 +74,7 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
             and isinstance(column.table, Table)
         ):
             table = column.table
-            key = tuple(table.primary_key) or tuple(c for c in mapper.primary_key if c.table is table)
+            key = tuple(table.primary_key) or tuple(c for c in mapper.primary_key if isinstance(c, Column))
             names = tuple(mapper.get_property_by_column(c).key for c in key)
             found.append(Reference(mapper, prop.key, column, column.type, table, key, names))
     references = tuple(found)
@@ -84,8 +84,7 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
 
 def of_class(cls: type[Any]) -> tuple[Reference, ...]:
     """The references of a mapped class whose mapper is configured."""
-    manager = manager_of_class(cls)
-    return () if manager is None else cast("tuple[Reference, ...]", manager.info.get(_INFO, ()))
+    return cast("tuple[Reference, ...]", manager_of_class(cls).info.get(_INFO, ()))
 
 
 def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:
@@ -108,7 +107,9 @@ def names(items: Iterable[Attachment]) -> set[tuple[str, str]]:
 def read_locked(
     connection: Connection, references: Sequence[Reference], identities: Iterable[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], Row]:
-    """What rows of one table name right now, by primary key; locked until the transaction ends, in the order of the primary key."""
+    """What rows of one table name right now, by primary key; locked until the transaction ends, in the order of the
+    primary key.
+    """
     table, key = references[0].table, references[0].primary_key
     columns = [reference.column for reference in references]
     found: dict[tuple[Any, ...], Row] = {}

@@ -1,7 +1,8 @@
 """Staging: store the new files of a flush or a statement, all in parallel, and own them, before a row names them.
 
-A ``Want`` is one file that one attribute needs. The same new attachment wanted twice is stored once and copied once, since a stored file
-has one owner. A ``Scope`` is one ledger in one database; a ``Stage`` does the work for one flush or one statement of a session.
+A ``Want`` is one file that one attribute needs. The same new attachment wanted twice is stored once and copied once,
+since a stored file has one owner. A ``Scope`` is one ledger in one database; a ``Stage`` does the work for one flush
+or one statement of a session.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
-from .attachment import Attachment, StoredSource, Upload, binding_of, body_of, set_origin
+from .attachment import Attachment, StoredSource, Upload, binding_of, body_of, facts_of, set_origin
 from .column import Home, nameable
-from .descriptor import Named
+from .descriptor import Named, named
 from .errors import FileMissing, NoTransaction, OwnershipLost
 from .frames import Frame
 from .ledger import Ledger, Line
@@ -108,7 +109,7 @@ class Stage:
             bind = self._session.get_bind(mapper=reference.mapper, clause=reference.table)
             if _autocommits(bind):
                 raise NoTransaction(
-                    f"{reference.target}: the connection is set to AUTOCOMMIT, so that files can't follow a transaction: "
+                    f"{reference.target}: the connection is set to AUTOCOMMIT, and files can't follow a transaction: "
                     "use another isolation level for sessions with attachments"
                 )
             scope = Scope.of(reference, bind)
@@ -125,14 +126,14 @@ class Stage:
         self._meet(wants)
         loose: list[tuple[Any, Named]] = []
         try:
-            _store_all(wants, lambda files, named: loose.append((files, named)))
+            _store_all(wants, lambda files, file: loose.append((files, file)))
             by_scope: dict[Scope, list[Want]] = {}
             for want in wants:
                 by_scope.setdefault(self.of(want.reference)[0], []).append(want)
             for scope, group in by_scope.items():
                 self.own(scope, self.of(group[0].reference)[1], group)
                 owned = {want.named.key for want in group if want.named}
-                loose[:] = [(files, named) for files, named in loose if named.key not in owned]
+                loose[:] = [(files, file) for files, file in loose if file.key not in owned]
         finally:
             self._frame.loose += loose
 
@@ -162,12 +163,12 @@ class Stage:
             if isinstance(body, Upload) and body.move and want.named is not None and (path := body.source.path()):
                 work.given.append((path, want.named))
 
-    def claim(self, reference: Reference, files: Sequence[Named], token: Token) -> bool:
-        """Own files that were staged before the transaction; False if a row has claimed them already."""
-        if token.used:
+    def claim(self, reference: Reference, item: Attachment, token: Token) -> bool:
+        """Own a file that was staged before the transaction; False if a row claimed it, or other steps let it in."""
+        if token.used or not _let_in(item, reference):
             return False
         scope, connection = self.of(reference)
-        scope.ledger.own(connection, [line(named, reference) for named in files], scope.files.own_within)
+        scope.ledger.own(connection, [line(each, reference) for each in named(facts_of(item))], scope.files.own_within)
         _check_began(connection, reference)
         token.used = True
         self._frame.undo.append(token)
@@ -178,22 +179,23 @@ class Stage:
         self._nameable.update(key for _, key in names)
 
 
-def line(named: Named, reference: Reference) -> Line:
+def line(file: Named, reference: Reference) -> Line:
     """What the ledger is to know of a file that an attribute names."""
-    return Line(named, reference.table.fullname, reference.column.name)
+    return Line(file, reference.table.fullname, reference.column.name)
 
 
 def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
     """A want for a copy of a stored attachment that belongs to somebody else. OwnershipLost if it knows no storages."""
     if binding_of(attachment) is None:
         raise OwnershipLost(
-            f"{attachment!r} came out of a pickle or a text: pass it through Storages.bind before it is assigned to {reference.target}"
+            f"{attachment!r} came out of a pickle or a text: pass it through Storages.bind, then assign it "
+            f"to {reference.target}"
         )
     return Want(attachment.copy(), reference)
 
 
 def _store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> None:
-    """Run the steps and put the bytes, in parallel. If one fails, the others are waited for and the first error is raised."""
+    """Run the steps and put the bytes, in parallel. All are waited for, then the first error is raised."""
     by_storage: dict[tuple[Home, str], list[Want]] = {}
     for want in wants:
         by_storage.setdefault((want.reference.type.files, want.place()), []).append(want)
@@ -236,34 +238,38 @@ class _Job:
             done.setdefault(id(want.attachment), want.stored)
 
     def _store(self, want: Want, attachment: Attachment) -> Attachment:
-        def started(named: Named) -> None:
-            want.named = named
-            self._started(self._files, named)
+        def started(file: Named) -> None:
+            want.named = file
+            self._started(self._files, file)
 
         column_type, target = want.reference.type, want.reference.target
-        ready = attachment if _let_in(attachment, want) else run(column_type.steps, attachment, target)
+        original = _original(attachment)
+        let_in = original is not None and _let_in(original, want.reference)
+        ready = attachment if let_in else run(column_type.steps, attachment, target)
         storage = self._files.resolve(self._name)
         try:
             stored = store(
                 ready, self._name, storage, started=started, binding=column_type, cls=column_type.attachment_class
             )
         except FileMissing as error:
-            if isinstance(body_of(attachment), Upload) and isinstance(body_of(attachment).source, StoredSource):  # type: ignore[union-attr]
-                raise OwnershipLost(
-                    f"{target} may not name a file that is gone (dropped and purged, or rolled back): {error}"
-                ) from error
-            raise
+            if original is None:
+                raise
+            gone = f"{target} may not name a file that is gone (dropped and purged, or rolled back): {error}"
+            raise OwnershipLost(gone) from error
         assert want.named is not None
         want.named = want.named._replace(size=stored.size)
         return stored
 
 
-def _let_in(attachment: Attachment, want: Want) -> bool:
-    """Whether this is a copy of a file that the same steps let in."""
+def _original(attachment: Attachment) -> Attachment | None:
+    """What a copy is a copy of."""
     body = body_of(attachment)
-    if not isinstance(body, Upload) or not isinstance(body.source, StoredSource):
-        return False
-    return getattr(binding_of(body.source.attachment), "steps", None) == want.reference.type.steps
+    return body.source.attachment if isinstance(body, Upload) and isinstance(body.source, StoredSource) else None
+
+
+def _let_in(stored: Attachment, reference: Reference) -> bool:
+    """Whether the steps of the attribute let a stored file in already, for another row perhaps."""
+    return getattr(binding_of(stored), "steps", None) == reference.type.steps
 
 
 def _autocommits(bind: Engine | Connection) -> bool:
@@ -278,6 +284,6 @@ def _check_began(connection: Connection, reference: Reference) -> None:
     driver: Any = connection.connection.driver_connection
     if getattr(driver, "autocommit", None) is True or getattr(driver, "in_transaction", None) is False:
         raise NoTransaction(
-            f"{reference.target}: the driver commits each statement by itself, so that files can't follow a transaction "
-            "(for sqlite3 with isolation_level=None, emit BEGIN in an engine event, as SQLAlchemy's documentation shows)"
+            f"{reference.target}: the driver commits each statement, and files can't follow a transaction "
+            "(for sqlite3 with isolation_level=None, emit BEGIN in an engine event: see SQLAlchemy's documentation)"
         )

@@ -1,8 +1,8 @@
 """What a storage promises: a named place for files, and the abilities that some places have beyond it.
 
-The promises are written here once; backends say nothing that is not different. ``sa_attachments.storages.memory`` is the shortest
-implementation, ``sa_attachments.testing.StorageContract`` the executable form. All verbs are synchronous and thread-safe; under
-asyncio the library calls them in worker threads.
+The promises are written here once; backends say nothing that is not different. ``sa_attachments.storages.memory`` is
+the shortest implementation, ``sa_attachments.testing.StorageContract`` the executable form. All verbs are synchronous
+and thread-safe; under asyncio the library calls them in worker threads.
 
 Abilities are protocols of one verb, asked for by ``isinstance``:
 
@@ -36,7 +36,8 @@ class Stat(NamedTuple):
 
 
 class Storage(Protocol):
-    """A named place for files. Keys are ``/``-separated ASCII; whatever key is well-formed may be asked for, not only our own form.
+    """A named place for files. Keys are ``/``-separated ASCII; whatever key is well-formed may be asked for, not only
+    our own form.
 
     Any failure but those named here is raised as whatever the place raises; callers wrap it in ``StorageFailed``.
     """
@@ -48,15 +49,17 @@ class Storage(Protocol):
     """Never writes and never deletes: ``put`` raises ``PermissionError``, ``delete`` reports it for each key."""
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
-        """Store what ``stream`` yields, all or nothing; it is durable when this returns, and never visible before it is whole.
+        """Store what ``stream`` yields, all or nothing: durable when this returns, never visible before it is whole.
 
-        ``size`` is a hint in bytes, or None. An existing key is never overwritten: FileExistsError. An error of ``stream`` is passed on
-        and leaves nothing behind.
+        ``size`` is a hint in bytes, or None. An existing key is never overwritten: FileExistsError. An error of
+        ``stream`` is passed on and leaves nothing behind.
         """
         ...
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
-        """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``; FileMissing if there is no such file."""
+        """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``; FileMissing if
+        there is no such file.
+        """
         ...
 
     def stat(self, key: str) -> Stat:
@@ -68,7 +71,9 @@ class Storage(Protocol):
         ...
 
     def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:
-        """``(key, modified)`` for ``after < key < before``, in the order of the keys' code points, lazily; reads no more than is asked for."""
+        """``(key, modified)`` for ``after < key < before``, in the order of the keys' code points, lazily; reads no
+        more than is asked for.
+        """
         ...
 
 
@@ -95,7 +100,9 @@ class TakesFile(Protocol):
     """Can make a local file its own without copying the bytes."""
 
     def take(self, key: str, path: Path) -> bool:
-        """Store the file at ``path`` as ``key`` as ``put`` would, sharing its bytes (``path`` stays); False if that can't be done here."""
+        """Store the file at ``path`` as ``key`` as ``put`` would, sharing its bytes (``path`` stays); False if that
+        can't be done here.
+        """
         ...
 
 

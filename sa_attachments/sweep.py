@@ -1,8 +1,8 @@
 """Sweep: find staged files that nobody will ever own, condemn them, and purge all that is due.
 
-A key is a stranger if no line of the ledger knows it although it is older than ``grace``. Strangers are condemned one by one, in the order
-of their keys, and purged by a later sweep, ``stranger_retain`` after. The watermark remembers how far all is known, so that a sweep costs
-what the new files cost; it never passes a key that was skipped.
+A key is a stranger if no line of the ledger knows it although it is older than ``grace``. Strangers are condemned one
+by one, in the order of their keys, and purged by a later sweep, ``stranger_retain`` after. The watermark remembers
+how far all is known, so that a sweep costs what the new files cost; it never passes a key that was skipped.
 
 >>> watermark(horizon=1000, skipped=[700, 300]), watermark(horizon=1000, skipped=[])
 (300, 1000)
@@ -18,8 +18,9 @@ from sqlalchemy import Connection, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import storage_errors
+from .clock import milliseconds, now
 from .key import floor, is_key, moment
-from .ledger import CHUNK, CONDEMNED, chunked, insert_ignoring, milliseconds, now
+from .ledger import CHUNK, CONDEMNED, chunked, insert_ignoring
 from .recovery import Purger
 from .storage import Storage, Unfinished
 
@@ -147,7 +148,9 @@ class Sweep:
             return set(keys) - set(connection.scalars(select(lines.c.key).where(lines.c.key.in_(keys))))
 
     def _condemn(self, name: str, key: str) -> bool:
-        """Insert a stranger's line; False if somebody's open transaction is in the way. One key per transaction, so that one does not fail many."""
+        """Insert a stranger's line; False if somebody's open transaction is in the way. One key per transaction, so
+        that one does not fail many.
+        """
         try:
             with self._purger.connection() as connection, self._purger.transaction(connection):
                 self._insert(connection, name, key)

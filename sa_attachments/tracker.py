@@ -1,13 +1,14 @@
 """The tracker: listeners that tell when to look. What is true is read from the ledger.
 
-They are wired once to SQLAlchemy's ``Session`` class, when the first attachment column is mapped, and return at once for sessions that
-never touched an attachment. They keep no state of their own: frames live in ``session.info``, as long as the session.
+They are wired once to SQLAlchemy's ``Session`` class, when the first attachment column is mapped, and return at once
+for sessions that never touched an attachment. They keep no state of their own: frames live in ``session.info``, as
+long as the session.
 
 Traps
 -----
-``after_commit`` fires for savepoints and joined sessions too, ``after_rollback`` not for every rollback, ``close()`` fires neither;
-``after_transaction_end`` is the only event that always fires, except for sessions that are garbage-collected. Those are noticed when
-their connection goes back to its pool.
+``after_commit`` fires for savepoints and joined sessions too, ``after_rollback`` not for every rollback, ``close()``
+fires neither; ``after_transaction_end`` is the only event that always fires, except for sessions that are
+garbage-collected. Those are noticed when their connection goes back to its pool.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from weakref import ref
 
 from sqlalchemy import Connection, Table, event, inspect
-from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
 
 from .attachment import bind
 from .bulk import execute
@@ -159,7 +160,9 @@ def _settle(frame: Frame) -> None:
 
 
 def _checkin(dbapi_connection: Any, record: Any) -> None:
-    """A connection goes back to its pool: the outer transaction of a joined session is over, or a session was garbage-collected."""
+    """A connection goes back to its pool: the outer transaction of a joined session is over, or a session was
+    garbage-collected.
+    """
     for frame in record.info.pop(_INFO, ()):
         if frame.session() is None or frame.ended:
             frame.marked = frame.marked and frame.ended
@@ -223,8 +226,8 @@ def _warn_of_cascades(table: Table) -> None:
     for key in table.foreign_keys:
         if (key.ondelete or "").upper() == "CASCADE":
             warnings.warn(
-                f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes by itself stay in the storage "
-                "until Storages.verify(repair=True) finds them, or database triggers condemn them",
+                f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes by "
+                "itself stay in the storage until Storages.verify(repair=True) finds them, or triggers condemn them",
                 AttachmentWarning,
                 stacklevel=2,
             )

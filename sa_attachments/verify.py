@@ -9,13 +9,14 @@ Six kinds of findings, each about one file:
 ``stranger``   a storage holds a file that the ledger does not know;
 ``unreadable`` a row's descriptor is damaged.
 
-``repair`` mends what can be mended without losing anything, after asking again under lock: ``unowned`` files get their line back,
-``unnamed`` ones are condemned, if their column is mapped in this process. Strangers are left to the sweep.
+``repair`` mends what can be mended without losing anything, after asking again under lock: ``unowned`` files get
+their line back, ``unnamed`` ones are condemned, if their column is mapped in this process. Strangers are left to the
+sweep.
 
 Traps
 -----
-Without a ``repair`` nothing is locked, so that a file that changes hands while it is looked at may be reported; look twice before you
-worry. The names of all files are kept in memory: about 150 bytes each.
+Without a ``repair`` nothing is locked, so that a file that changes hands while it is looked at may be reported; look
+twice before you worry. The names of all files are kept in memory: about 150 bytes each.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ from typing import Any
 from sqlalchemy import Connection, Table, Text, and_, cast, select, tuple_, update
 
 from .attachment import Attachment, facts_of, storage_errors
+from .clock import now
 from .column import AttachmentListType, AttachmentType
 from .descriptor import Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage
 from .key import is_key, moment
-from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked, now
+from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked
 from .recovery import Purger
 from .source import CHUNK as BYTES
 
@@ -179,7 +181,7 @@ class Verification:
         return digest.hexdigest()
 
     def _own_again(self, column: ColumnType, file: Named, item: Attachment) -> bool:
-        """Give a named file its line back: condemned ones are owned again, unknown ones get a line, if the bytes are there."""
+        """Give a named file its line back, if its bytes are there."""
         if not self._repair:
             return False
         assert column.column is not None

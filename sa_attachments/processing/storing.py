@@ -69,7 +69,8 @@ def store(
 ) -> Attachment:
     """Put a new attachment under a fresh key of the storage ``name``; returns the stored one, of class ``cls``.
 
-    ``started`` is told the name before the first byte is stored. Raises what the source raises, FileMissing, StorageFailed.
+    ``started`` is told the name before the first byte is stored. Raises what the source raises, FileMissing,
+    StorageFailed.
     """
     body = body_of(attachment)
     assert isinstance(body, Upload)

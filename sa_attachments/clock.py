@@ -1,0 +1,55 @@
+"""The database's clock: all times in the ledger are milliseconds since the epoch by it, whatever the application's
+machines think.
+
+>>> from sqlalchemy import create_engine, select
+>>> with create_engine("sqlite://").connect() as connection:
+...     connection.scalar(select(now() - now() + milliseconds(timedelta(seconds=1.5))))
+1500
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+from .errors import BadConfiguration
+
+
+class now(FunctionElement[int]):
+    """The database's clock at this moment (not at the transaction's start), in milliseconds since the epoch."""
+
+    type = BigInteger()
+    inherit_cache = True
+
+
+@compiles(now)
+def _now_unknown(element: now, compiler: Any, **kw: Any) -> str:
+    raise BadConfiguration(f"no ledger on {compiler.dialect.name!r}: expected sqlite, postgresql, mysql or mariadb")
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: now, compiler: Any, **kw: Any) -> str:
+    return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: now, compiler: Any, **kw: Any) -> str:
+    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+@compiles(now, "mysql")
+@compiles(now, "mariadb")
+def _now_mysql(element: now, compiler: Any, **kw: Any) -> str:
+    return "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
+
+
+def milliseconds(delta: timedelta) -> int:
+    """
+    >>> milliseconds(timedelta(seconds=1.5))
+    1500
+    """
+    return round(delta / timedelta(milliseconds=1))

@@ -1,0 +1,122 @@
+"""Comparing: attachment columns in queries.
+
+``User.avatar.content_type == "image/png"`` and its kin (``filename``, ``size``, ``sha256``, ``storage``),
+``User.avatar == attachment``, and paths into the JSON, ``User.avatar.metadata["caption"] == "Me"``, which compare
+with plain Python values:
+
+>>> from sqlalchemy import column
+>>> from sa_attachments import AttachmentType, Storages
+>>> avatar = column("avatar", AttachmentType(Storages("memory:")))
+>>> avatar.size.type, avatar.metadata["width"].type
+(Integer(), JSON())
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sqlalchemy import JSON, and_, or_
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.visitors import InternalTraversal
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from .attachment import Attachment
+
+
+class _Value(JSON):
+    """Part of a descriptor: JSON that compares with the Python value it stands beside."""
+
+    class Comparator(JSON.Comparator[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            return _part(self, index)
+
+        def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+            expression: Any = self
+            match other[0] if other else None:
+                case bool():
+                    expression = expression.as_boolean()
+                case int():
+                    expression = expression.as_integer()
+                case float():
+                    expression = expression.as_float()
+                case str() | [str(), *_]:
+                    expression = expression.as_string()
+                case _:
+                    return super().operate(op, *other, **kwargs)
+            return cast("ColumnElement[Any]", op(expression, *other, **kwargs))
+
+    comparator_factory = Comparator
+
+
+def _part(comparator: Any, index: Any) -> Any:
+    """``comparator[index]``, as something to compare with plain values."""
+    op, right, _ = comparator._setup_getitem(index)
+    return JSON.Comparator.operate(comparator, op, right, result_type=_Value())
+
+
+class AsText(ColumnElement[Any]):
+    """The column's JSON as text, so that drivers don't parse what may never be touched."""
+
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012 - SQLAlchemy's form
+        ("column", InternalTraversal.dp_clauseelement),
+        ("type", InternalTraversal.dp_type),
+    ]
+
+    def __init__(self, column: Any, type_: TypeEngine[Any]) -> None:
+        self.column = column
+        self.type = type_
+
+
+@compiles(AsText)
+def _as_it_is(element: AsText, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.column, **kw))
+
+
+@compiles(AsText, "postgresql")
+def _as_text(element: AsText, compiler: Any, **kw: Any) -> str:
+    return f"CAST({compiler.process(element.column, **kw)} AS TEXT)"
+
+
+class Comparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
+    def __getitem__(self, index: Any) -> Any:
+        return _part(self, index)
+
+    def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+        if other and isinstance(other[0], Attachment):
+            if op is operators.eq:
+                return self._names(other[0])
+            if op is operators.ne:
+                return ~self._names(other[0])
+        if op is operators.in_op and all(isinstance(item, Attachment) for item in other[0]):
+            return or_(*(self._names(item) for item in other[0]))
+        return super().operate(op, *other, **kwargs)
+
+    def _names(self, attachment: Attachment) -> ColumnElement[bool]:
+        return and_(self.expr["key"] == attachment.key, self.expr["storage"] == attachment.storage)
+
+    @property
+    def filename(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["filename"].as_string())
+
+    @property
+    def content_type(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["content_type"].as_string())
+
+    @property
+    def sha256(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["sha256"].as_string())
+
+    @property
+    def storage(self) -> ColumnElement[str]:
+        return cast(ColumnElement[str], self.expr["storage"].as_string())
+
+    @property
+    def size(self) -> ColumnElement[int]:
+        return cast(ColumnElement[int], self.expr["size"].as_integer())
+
+    @property
+    def metadata(self) -> ColumnElement[Any]:
+        return self.expr["metadata"]

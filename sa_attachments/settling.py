@@ -1,0 +1,131 @@
+"""Settling: when and where the cleaning after a transaction runs, so that no commit, rollback or close waits for it
+for long.
+
+On a server, a worker thread does it, or under asyncio a task; the committing thread waits for it no longer than the
+budget. On SQLite, which has one writer, the committing thread does the short work in the database itself: a thread
+that writes beside the application's would make its statements fail. Only what the storage does runs in the worker
+there, within the budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from time import monotonic
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util.concurrency import in_greenlet
+
+from .attachment import storage_errors
+from .column import Home
+from .errors import AttachmentError
+from .frames import Frame, Work
+from .offload import Worker, background, gather, within
+from .places import Places
+from .recovery import Busy, Purger
+from .staging import Scope
+
+log = logging.getLogger("sa_attachments")
+
+
+class Settler:
+    """Settles for one ``Storages``."""
+
+    def __init__(self, files: Home, places: Places, budget: timedelta) -> None:
+        self._files = files
+        self._places = places
+        self._budget = budget.total_seconds()
+        self._worker = Worker()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def settle(self, frame: Frame) -> None:
+        """Clean up what an ended transaction left, for these files. Raises nothing."""
+        deadline = monotonic() + self._budget
+        try:
+            loose = [(name, key) for files, (name, key, _) in frame.loose if files is self._files]
+            if loose:
+                within(self._worker.submit(lambda: self._delete(loose)), deadline - monotonic())
+            for scope, work in frame.works.items():
+                if scope.files is self._files and work:
+                    self._settle(scope, work, frame.marked, deadline)
+        except Exception:
+            log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
+
+    def idle(self, timeout: float | None = None) -> bool:
+        """Wait until the worker has nothing left to do; False after ``timeout`` seconds."""
+        return self._worker.idle(timeout)
+
+    async def aidle(self) -> None:
+        """``idle`` for asyncio."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+        await asyncio.to_thread(self._worker.idle)
+
+    def _settle(self, scope: Scope, work: Work, marked: bool, deadline: float) -> None:
+        dialect = scope.engine.dialect
+        if dialect.is_async and not in_greenlet():
+            return  # A garbage-collected AsyncSession: nobody may use its connections here.
+        if dialect.name == "sqlite":
+            if not _shared_and_busy(scope.engine):
+                _quietly(Purger(scope, self._places, lambda job: self._until(deadline, job)), work, marked)
+        elif dialect.is_async:
+            cleaning = greenlet_spawn(_quietly, Purger(scope, self._places, run), work, marked)
+            background(cleaning, self._tasks, deadline - monotonic())
+        else:
+            purger = Purger(scope, self._places, run)
+            within(self._worker.submit(lambda: _quietly(purger, work, marked)), deadline - monotonic())
+
+    def _until(self, deadline: float, job: Callable[[], Any]) -> Any:
+        future = self._worker.submit(job)
+        if future is None or not within(future, deadline - monotonic()):
+            raise Busy("the storage takes its time")
+        return future.result()
+
+    def _delete(self, files: Sequence[tuple[str, str]]) -> None:
+        """Delete files that never came into a ledger."""
+        for name in {name for name, _ in files}:
+            try:
+                with storage_errors(name, "delete"):
+                    failed = self._files.resolve(name).delete([key for other, key in files if other == name])
+            except AttachmentError as error:
+                failed = {"all of them": error}
+            for key, reason in failed.items():
+                log.warning("could not delete %s of %r, a sweep finds it: %s", key, name, reason)
+
+
+def run(job: Callable[[], Any]) -> Any:
+    """Run what a storage does at once; under asyncio in a thread."""
+    if not in_greenlet():
+        return job()
+    outcome = gather([job], 1)[0]
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
+def _quietly(purger: Purger, work: Work, marked: bool) -> None:
+    """Cleaning never hurts."""
+    try:
+        purger.settle(work, marked)
+    except Busy:
+        log.debug("cleaning would have to wait, the next sweep does it")
+    except Exception:
+        log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
+
+
+def _shared_and_busy(engine: Engine) -> bool:
+    """Whether all sessions share one connection, and one of them is in a transaction."""
+    pool: Any = engine.pool
+    if isinstance(pool, StaticPool):
+        connection = pool.connection.dbapi_connection
+    elif isinstance(pool, SingletonThreadPool):
+        connection = getattr(getattr(pool._conn, "current", lambda: None)(), "dbapi_connection", None)
+    else:
+        return False
+    driver = getattr(connection, "driver_connection", connection)
+    return bool(getattr(driver, "in_transaction", False))
