@@ -1,13 +1,15 @@
 """Column types that hold attachments: ``AttachmentType`` for one, ``AttachmentListType`` for an ordered tuple of them.
 
->>> from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
->>> from sa_attachments import Attachment, AttachmentType, Storages
+>>> from sqlalchemy import Integer
+>>> from sqlalchemy.orm import DeclarativeBase, mapped_column
+>>> from sa_attachments import AttachmentListType, AttachmentType, Storages
 >>> files = Storages("memory:")
 >>> class Base(DeclarativeBase): pass
 >>> class User(Base):
 ...     __tablename__ = "users"
-...     id: Mapped[int] = mapped_column(primary_key=True)
-...     avatar: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+...     id = mapped_column(Integer, primary_key=True)
+...     avatar = mapped_column(AttachmentType(files))     # annotated, it is Mapped[Attachment | None]
+...     photos = mapped_column(AttachmentListType(files)) # and this Mapped[Sequence[Attachment]]
 >>> print(User.avatar.content_type == "image/png")   # doctest: +ELLIPSIS
 users.avatar[...] = ...
 

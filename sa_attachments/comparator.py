@@ -7,8 +7,8 @@ with plain Python values:
 >>> from sqlalchemy import column
 >>> from sa_attachments import AttachmentType, Storages
 >>> avatar = column("avatar", AttachmentType(Storages("memory:")))
->>> avatar.size.type, avatar.metadata["width"].type
-(Integer(), JSON())
+>>> avatar.size.type, avatar.filename.type, str(avatar.content_type == "image/png")
+(Integer(), Unicode(), 'avatar[:avatar_1] = :param_1')
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """References: which attributes of a mapped class name files, and what the database says they name right now.
 
->>> from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column
->>> from sa_attachments import Attachment, AttachmentType, Storages
+>>> from sqlalchemy import Integer
+>>> from sqlalchemy.orm import DeclarativeBase, configure_mappers, mapped_column
+>>> from sa_attachments import AttachmentType, Storages
 >>> class Base(DeclarativeBase): pass
 >>> class Doc(Base):
 ...     __tablename__ = "docs"
-...     id: Mapped[int] = mapped_column(primary_key=True)
-...     file: Mapped[Attachment] = mapped_column(AttachmentType(Storages("memory:")))
+...     id = mapped_column(Integer, primary_key=True)
+...     file = mapped_column(AttachmentType(Storages("memory:")))
 >>> configure_mappers()
 >>> [(reference.target, reference.table.name) for reference in of_class(Doc)]
 [('Doc.file', 'docs')]
