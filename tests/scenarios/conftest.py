@@ -1,7 +1,7 @@
 """The fixture ``world``: each scenario runs once for each database it can run on.
 
-On ``aiosqlite`` and ``asyncpg`` the test function itself runs inside SQLAlchemy's greenlet, on a running event loop, with a
-session of an async engine: exactly what ``AsyncSession.run_sync`` does.
+On ``aiosqlite`` and ``asyncpg`` the test function itself runs inside SQLAlchemy's greenlet, on a running event loop,
+with a session of an async engine: exactly what ``AsyncSession.run_sync`` does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[
     path = f"{tmp_path}/test.db"
     match name:
         case "sqlite" | "sqlite-legacy":
-            engine, observer = open_engine(f"sqlite:///{path}", legacy=name != "sqlite"), open_engine(f"sqlite:///{path}")
+            engine, observer = (
+                open_engine(f"sqlite:///{path}", legacy=name != "sqlite"),
+                open_engine(f"sqlite:///{path}"),
+            )
         case "sqlite-memory":
             engine = observer = open_engine("sqlite://")
         case "aiosqlite":

@@ -1,7 +1,7 @@
 """World: one database, one storage, and the invariant that every scenario ends with.
 
-``world.check(b"one", b"two")`` waits for the cleaning and asserts that committed rows name exactly files with these bytes, each
-named once, that the storage holds these files and no others, and that the ledger says the same.
+``world.check(b"one", b"two")`` waits for the cleaning and asserts that committed rows name exactly files with these
+bytes, each named once, that the storage holds these files and no others, and that the ledger says the same.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class World:
     # What is there
 
     def check(self, *contents: bytes, swept: bool = False) -> None:
-        """The invariant; ``contents`` are the bytes of the files that committed rows name. Lines that a sweep keeps as ``gone`` are fine
-        if it has ``swept``.
+        """The invariant; ``contents`` are the bytes of the files that committed rows name. Lines that a sweep keeps as
+        ``gone`` are fine if it has ``swept``.
         """
         self.settle()
         rows = self.named()
@@ -117,7 +117,7 @@ class World:
         """The bytes of all files in all storages."""
         found = {}
         for name, storage in self.storages.items():
-            for key, _ in storage.inner.keys():
+            for key, _ in storage.inner.keys():  # noqa: SIM118 - no dictionary
                 with storage.inner.open(key) as file:
                     found[name, key] = file.read()
         return found
