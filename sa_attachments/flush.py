@@ -164,22 +164,25 @@ class Flush:
 
     def _given(self) -> set[Name]:
         """What the rows of this flush named and name no longer."""
-        returning = self._returning()
+        heirs = self._heirs()
         old: set[Name] = set()
         new: set[Name] = set()
         for slot in self._slots.values():
-            if slot.state not in returning:
+            heir = heirs.get(slot.state)
+            if heir is None or slot.reference.key in heir.dict:
                 old |= names(slot.old)
             if slot.state not in self._deleted:
                 new |= names(item for item in slot.items if item in slot.old)
         return old - new
 
-    def _returning(self) -> set[InstanceState[Any]]:
-        """Deleted objects whose row a new object takes over: an UPDATE then, which may leave columns as they are."""
+    def _heirs(self) -> dict[InstanceState[Any], InstanceState[Any]]:
+        """New objects by the deleted ones whose rows they take over: an UPDATE then, which leaves columns that are not
+        set as they are.
+        """
         deleted = {slot.state.key: slot.state for slot in self._slots.values() if slot.deleted}
-        new = [obj for obj in self._session.new if of_state(inspect(obj))] if deleted else []
-        keys = {inspect(obj).mapper.identity_key_from_instance(obj) for obj in new}
-        return {state for key, state in deleted.items() if key in keys}
+        new = [inspect(obj) for obj in self._session.new] if deleted else []
+        keys = {state.mapper.identity_key_from_instance(state.obj()): state for state in new if of_state(state)}
+        return {state: keys[key] for key, state in deleted.items() if key in keys}
 
     def _moved_meanwhile(self, slot: Slot, item: Attachment) -> Attachment | None:
         """The row's present attachment, if only the description of ``item`` was changed here while its bytes moved to
