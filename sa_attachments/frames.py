@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from weakref import WeakSet
 
 from .descriptor import Named
 
@@ -68,7 +69,8 @@ class Frame:
         self.loose: list[tuple[Any, Named]] = []
         """``(files, name)`` of files that were put and never came into a ledger: the flush failed before."""
         self.undo: list[Undoable] = []
-        self.connections: list[Any] = []
+        self.connections: WeakSet[Any] = WeakSet()
+        """Weakly: their pool remembers frames, which must not keep a connection out of it that nobody uses any more."""
         self.marked = False
         """Whether a commit, or a release, was announced. A hint: the database decides."""
         self.ended = False
@@ -88,6 +90,12 @@ class Frame:
             self.undo += child.undo
         else:
             child.revert()
+        child.forget()
+
+    def forget(self) -> None:
+        """Others take care of what happened."""
+        self.works = {}
+        self.loose = []
 
     def revert(self) -> None:
         """The frame is void: undo what it did to objects, latest first."""
@@ -103,8 +111,7 @@ class Frame:
 
     def seen(self, connection: Any) -> None:
         """Note a connection that this transaction works on."""
-        if not any(connection is known for known in self.connections):
-            self.connections.append(connection)
+        self.connections.add(connection)
 
     def __bool__(self) -> bool:
         return bool(self.loose) or any(self.works.values())

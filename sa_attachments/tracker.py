@@ -86,13 +86,16 @@ class _Watched(Frame):
         self.session = session
 
     def seen(self, connection: Connection) -> None:
-        known = len(self.connections)
+        if connection in self.connections:
+            return
         super().seen(connection)
-        if len(self.connections) > known:
-            pool = connection.engine.pool
-            if not event.contains(pool, "checkin", _checkin):
-                event.listen(pool, "checkin", _checkin)
-            connection.connection.info.setdefault(_INFO, []).append(self)
+        pool = connection.engine.pool
+        if not event.contains(pool, "checkin", _checkin):
+            event.listen(pool, "checkin", _checkin)
+        frames = connection.connection.info.setdefault(_INFO, [])
+        # A session may use its connection for thousands of transactions before it gives it back.
+        frames[:] = [frame for frame in frames if frame or not frame.ended]
+        frames.append(self)
 
 
 def wire() -> None:
@@ -157,6 +160,7 @@ def _joined(connection: Connection) -> bool:
 def _settle(frame: Frame) -> None:
     for files in {scope.files for scope in frame.works} | {files for files, _ in frame.loose}:
         files.settle(frame)
+    frame.forget()
 
 
 def _checkin(dbapi_connection: Any, record: Any) -> None:
