@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from reprlib import repr as short
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -85,12 +86,12 @@ def frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if not metadata:
         return MappingProxyType({})
     try:
-        plain = json.loads(json.dumps(metadata, default=_thawed, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise BadSource(f"metadata is kept as JSON, and {dict(metadata)!r:.80} is not: {error}") from None
-    if not isinstance(plain, dict):
+        plain = _freeze(json.loads(json.dumps(metadata, default=_thawed, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadSource(f"metadata is kept as JSON, and {short(metadata)} is not: {error}") from None
+    if not isinstance(plain, MappingProxyType):
         raise BadSource(f"metadata is a mapping, not {type(metadata).__name__}")
-    return MappingProxyType({name: _freeze(value) for name, value in plain.items()})
+    return plain
 
 
 def thawed(metadata: Mapping[str, Any]) -> dict[str, Any]:
