@@ -97,6 +97,7 @@ class Stage:
             connection = self._session.connection(
                 bind_arguments={"mapper": reference.mapper, "clause": reference.table}
             )
+            _refuse_autocommit(connection, reference)
             if self._options and "schema_translate_map" in self._options:
                 connection = connection.execution_options(schema_translate_map=self._options["schema_translate_map"])
             self._known[where] = Scope.of(reference, connection), connection
@@ -107,11 +108,9 @@ class Stage:
         """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself."""
         for reference in references:
             bind = self._session.get_bind(mapper=reference.mapper, clause=reference.table)
-            if _autocommits(bind):
-                raise NoTransaction(
-                    f"{reference.target}: the connection is set to AUTOCOMMIT, and files can't follow a transaction: "
-                    "use another isolation level for sessions with attachments"
-                )
+            transaction: Any = self._session.get_transaction()
+            begun = transaction._connections.get(bind) if transaction is not None else None
+            _refuse_autocommit(bind if begun is None else begun[0], reference)
             scope = Scope.of(reference, bind)
             checked = scope.files.ready(scope.ledger, scope.engine)
             if scope.schemas not in checked:
@@ -157,7 +156,6 @@ class Stage:
         work = self._frame.work(scope)
         work.identity = scope.ledger.own(connection, lines, scope.files.own_within)
         work.staged += [line.named for line in lines]
-        _check_began(connection, wants[0].reference)
         for want in wants:
             body = body_of(want.attachment)
             if isinstance(body, Upload) and body.move and want.named is not None and (path := body.source.path()):
@@ -169,7 +167,6 @@ class Stage:
             return False
         scope, connection = self.of(reference)
         scope.ledger.own(connection, [line(each, reference) for each in named(facts_of(item))], scope.files.own_within)
-        _check_began(connection, reference)
         token.used = True
         self._frame.undo.append(token)
         return True
@@ -272,18 +269,23 @@ def _let_in(stored: Attachment, reference: Reference) -> bool:
     return getattr(binding_of(stored), "steps", None) == reference.type.steps
 
 
-def _autocommits(bind: Engine | Connection) -> bool:
-    level = bind.get_execution_options().get("isolation_level") or getattr(
-        bind.dialect, "_on_connect_isolation_level", None
-    )
-    return level == "AUTOCOMMIT"
-
-
-def _check_began(connection: Connection, reference: Reference) -> None:
-    """After the first write: NoTransaction if the driver itself commits each statement."""
-    driver: Any = connection.connection.driver_connection
-    if getattr(driver, "autocommit", None) is True or getattr(driver, "in_transaction", None) is False:
+def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
+    level = bind.get_execution_options().get("isolation_level")
+    if (level or getattr(bind.dialect, "_on_connect_isolation_level", None)) == "AUTOCOMMIT":
+        raise NoTransaction(
+            f"{reference.target}: the connection is set to AUTOCOMMIT, and files can't follow a transaction: "
+            "use another isolation level for sessions with attachments"
+        )
+    if isinstance(bind, Connection) and _commits_by_itself(bind.connection.driver_connection):
         raise NoTransaction(
             f"{reference.target}: the driver commits each statement, and files can't follow a transaction "
             "(for sqlite3 with isolation_level=None, emit BEGIN in an engine event: see SQLAlchemy's documentation)"
         )
+
+
+def _commits_by_itself(driver: Any) -> bool:
+    """Whether the driver of a connection that has begun was told to commit each statement."""
+    if hasattr(driver, "get_autocommit"):  # those of MySQL
+        return driver.get_autocommit() is True
+    without_begin = driver.isolation_level is None if hasattr(driver, "in_transaction") else False  # sqlite3
+    return getattr(driver, "autocommit", None) is True or (without_begin and not driver.in_transaction)
