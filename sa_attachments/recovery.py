@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column, or_, select, update
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from .attachment import storage_errors
 from .clock import now
@@ -260,6 +260,9 @@ def _refuse_to_queue(engine: Engine) -> None:
 @contextmanager
 def _impatient(connection: Connection) -> Iterator[None]:
     """Short waits for locks and durable commits, as long as the connection is ours."""
+    if connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool | NullPool):
+        # After a COMMIT that SQLite refused, Session.close() lets its connection go with the transaction still open.
+        connection.connection.rollback()
     ask, change, back = _SETTINGS.get(connection.dialect.name, ((), (), ()))
     before = [_driver_sql(connection, question) for question in ask]
     for command in change:
