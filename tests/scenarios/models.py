@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, Storages
 
-files = Storages()
+# What ended transactions leave is cleaned in time on a machine that is busy with other things, too.
+files = Storages(budget=timedelta(seconds=10))
 
 
 class Base(DeclarativeBase):
