@@ -27,7 +27,7 @@ is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol
@@ -122,7 +122,7 @@ class _ColumnType(TypeDecorator[Any]):
         self._identity = object()
 
     @property
-    def _static_cache_key(self) -> Any:
+    def _static_cache_key(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride] - read like a property
         # SQLAlchemy's own key leaves out keyword-only arguments; columns must never share a result processor.
         return (type(self), self._identity)
 
@@ -199,7 +199,7 @@ class _ColumnType(TypeDecorator[Any]):
 class AttachmentType(_ColumnType):
     """A column that names one file. ``Mapped[Attachment]``, or ``Mapped[Attachment | None]``."""
 
-    comparator_factory = Comparator
+    comparator_factory = Comparator  # pyright: ignore[reportAssignmentType] - SQLAlchemy assigns classes to it too
     plural = False
 
     def items(self, value: Any) -> tuple[Attachment, ...]:
@@ -217,7 +217,7 @@ class AttachmentType(_ColumnType):
     def process_bind_param(self, value: Any, dialect: Dialect) -> Facts | None:
         return None if value is None else self._written(value)
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         cls = self.attachment_class
 
         def process(value: Any) -> Any:
@@ -237,7 +237,7 @@ class AttachmentListType(_ColumnType):
     Assign a whole new sequence: ``doc.pages = [*doc.pages, Attachment.upload(file)]``.
     """
 
-    comparator_factory = JSON.Comparator
+    comparator_factory = JSON.Comparator  # pyright: ignore[reportAssignmentType] - as above
     plural = True
 
     def _table_known(self, column: Column[Any], table: Any) -> None:
@@ -264,7 +264,7 @@ class AttachmentListType(_ColumnType):
     def process_bind_param(self, value: Any, dialect: Dialect) -> list[Facts]:
         return [self._written(item) for item in value or ()]
 
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
         cls = self.attachment_class
 
         def process(value: Any) -> Any:

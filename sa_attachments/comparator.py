@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from sqlalchemy import JSON, and_, or_
+from sqlalchemy import JSON, and_, false, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ColumnElement
@@ -85,13 +85,19 @@ class Comparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
         return _part(self, index)
 
     def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
-        if other and isinstance(other[0], Attachment):
+        value: Any = other[0] if other else None
+        if isinstance(value, Attachment):
             if op is operators.eq:
-                return self._names(other[0])
+                return self._names(value)
             if op is operators.ne:
-                return ~self._names(other[0])
-        if op is operators.in_op and all(isinstance(item, Attachment) for item in other[0]):
-            return or_(*(self._names(item) for item in other[0]))
+                return ~self._names(value)
+        elif (
+            op in (operators.in_op, operators.not_in_op)
+            and isinstance(value, list | tuple | set | frozenset)
+            and all(isinstance(item, Attachment) for item in value)
+        ):
+            named = or_(false(), *(self._names(item) for item in value))
+            return named if op is operators.in_op else ~named
         return super().operate(op, *other, **kwargs)
 
     def _names(self, attachment: Attachment) -> ColumnElement[bool]:

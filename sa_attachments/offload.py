@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy.util import await_only
@@ -46,7 +47,7 @@ def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
     if len(jobs) < 2 or parallel < 2:
         return [_outcome(job) for job in jobs]
     with ThreadPoolExecutor(min(parallel, len(jobs)), "sa_attachments") as pool:
-        return list(pool.map(_outcome, jobs))
+        return [future.result() for future in [pool.submit(_outcome, job) for job in jobs]]
 
 
 async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
@@ -55,7 +56,9 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
     context.run(event_loop.set, loop)
     pool = ThreadPoolExecutor(max(1, min(parallel, len(jobs))), "sa_attachments")
     try:
-        futures = [loop.run_in_executor(pool, context.copy().run, _outcome, job) for job in jobs]
+        futures: list[asyncio.Future[Outcome[T]]] = [
+            loop.run_in_executor(pool, partial(context.copy().run, partial(_outcome, job))) for job in jobs
+        ]
         running = asyncio.gather(*futures)
         try:
             return await asyncio.shield(running)

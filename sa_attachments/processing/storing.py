@@ -59,7 +59,7 @@ class Meter:
 
 
 def store(
-    attachment: A,
+    attachment: Attachment,
     name: str,
     storage: Storage,
     *,
