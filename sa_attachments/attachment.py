@@ -50,7 +50,7 @@ from .errors import (
     StorageFailed,
     UnknownStorage,
 )
-from .intake import data_uri, described
+from .intake import claimed, data_uri, described
 from .intake import source as wrap
 from .source import CHUNK, Guards, Source, Window, event_loop
 from .storage import HasPath, Readable, SignsDownloads, Storage
@@ -137,7 +137,7 @@ class Attachment:
         upload = Upload(
             wrap(source),
             filenames.clean(name) if (name := filename or said_name) else None,
-            content_type or said_type,
+            claimed(content_type or said_type),
             frozen(metadata),
             storage,
             move,

@@ -18,7 +18,9 @@ import base64
 import inspect
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
@@ -45,6 +47,8 @@ def source(value: Any) -> Source:
         return _file(value)
     if hasattr(value, "__aiter__"):
         return OnceSource(_from_loop(value.__aiter__()), value)
+    with suppress(TypeError):  # whatever else is bytes-like, as array.array
+        return BytesSource(memoryview(value))
     if isinstance(value, Iterator | Iterable):
         return OnceSource(iter(value), value)
     raise BadSource(
@@ -59,9 +63,17 @@ def described(value: Any) -> tuple[str | None, str | None]:
         return value.name, None
     if isinstance(value, bytes | bytearray | memoryview):
         return None, None
-    name = getattr(value, "filename", getattr(value, "name", None))  # the name of an upload is its form field's
+    # The name of an upload is its form field's; that of a file is its own, and GzipFile warns of the other one.
+    own = isinstance(value, io.IOBase) and hasattr(value, "name")
+    name = getattr(value, "name", None) if own else getattr(value, "filename", getattr(value, "name", None))
     content_type = getattr(value, "content_type", None)
     return (name if isinstance(name, str) and name else None), (content_type if isinstance(content_type, str) else None)
+
+
+def claimed(content_type: str | None) -> str | None:
+    """What a client said of the type, cut down to text that databases and headers take; None if nothing is left."""
+    printable = "".join(filter(str.isprintable, (content_type or "")[:1000]))
+    return printable.strip()[:255] or None
 
 
 def data_uri(uri: str) -> tuple[bytes, str]:
@@ -82,7 +94,7 @@ def data_uri(uri: str) -> tuple[bytes, str]:
 
 def _inner(value: Any) -> Any:
     """The file inside an upload object: Starlette's, Litestar's and Django's ``file``, Werkzeug's ``stream``."""
-    if hasattr(value, "filename") or hasattr(value, "content_type"):
+    if not isinstance(value, io.IOBase) and (hasattr(value, "filename") or hasattr(value, "content_type")):
         for attribute in ("file", "stream"):
             inner = getattr(value, attribute, None)
             if hasattr(inner, "read"):
@@ -91,13 +103,13 @@ def _inner(value: Any) -> Any:
 
 
 def _path(path: Path) -> Source:
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        raise FileMissing(f"there is no file {str(path)!r} (working directory: {str(Path.cwd())!r})") from error
+    if S_ISDIR(mode):
         raise BadSource(f"{str(path)!r} is a directory, expected a file")
-    if path.is_file():
-        return PathSource(path)
-    if path.exists():  # a named pipe, a terminal: opened once
-        return OnceSource(_pieces(path), path)
-    raise FileMissing(f"there is no file {str(path)!r} (working directory: {str(Path.cwd())!r})")
+    return PathSource(path) if S_ISREG(mode) else OnceSource(_pieces(path), path)  # a named pipe is opened once
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
