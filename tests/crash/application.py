@@ -1,0 +1,152 @@
+"""Application: a small one with a database, a folder and a model of its own, and the invariant that it keeps whatever happens to it.
+
+The bytes of each file follow from its filename, so that a row tells what it must find: ``upload("a")`` makes a file ``a``, and
+``application.problems()`` says which committed rows do not have their bytes, and where the ledger disagrees with them. When all
+was swept, ``application.problems(swept=True)`` also tells of everything else that lies in the storage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sa_attachments import Attachment, AttachmentListType, AttachmentType, FileMissing, Storages
+from sa_attachments.ledger import GONE, OWNED
+from sa_attachments.places import MARKER
+from sa_attachments.storage import Storage
+from sa_attachments.storages.local import LocalStorage
+from sa_attachments.sweep import SweepReport
+
+AT_ONCE = timedelta(0)
+
+State = dict[str, list[str]]
+"""Filenames by row and column: ``{"1.file": ["a"]}``; empty ones are left out."""
+
+
+def content(filename: str) -> bytes:
+    """The bytes that a file of this name must have."""
+    return f"the bytes of {filename}, ".encode() * 5
+
+
+def upload(filename: str) -> Attachment:
+    """A new attachment with its bytes."""
+    return Attachment.upload(content(filename), filename)
+
+
+class Application:
+    """See the module. ``folder`` holds ``files``, the storage, and ``given``, files that the application gives away."""
+
+    def __init__(self, engine: Engine, folder: Path, storage: Storage | str | None = None, **options: Any) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.given = folder / "given"
+        self.files = Storages(storage or LocalStorage(folder / "files"), **options)
+
+        class Base(DeclarativeBase):
+            pass
+
+        class Doc(Base):
+            __tablename__ = "docs"
+            id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+            name: Mapped[str | None] = mapped_column(unique=True)
+            file: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
+            cover: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
+            pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(self.files))
+
+        class Mark(Base):
+            """One for each transaction that a workload committed."""
+
+            __tablename__ = "marks"
+            id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+        self.Base, self.Doc, self.Mark = Base, Doc, Mark
+
+    @property
+    def ledger(self) -> Any:
+        """The table of lines."""
+        return self.files.ledger_of(self.Doc.__table__).lines  # type: ignore[arg-type]
+
+    @property
+    def storage(self) -> Any:
+        """The only one."""
+        return self.files.resolve()
+
+    def create(self) -> None:
+        """Make the tables."""
+        self.Base.metadata.create_all(self.engine)
+        self.given.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def session(self, **options: Any) -> Iterator[Session]:
+        with Session(self.engine, **options) as session:
+            yield session
+
+    def give(self, filename: str) -> Attachment:
+        """A new attachment of a file that is given away."""
+        return Attachment.upload(self.given / filename, move=True)
+
+    def sweep(self, **options: Any) -> SweepReport:
+        """Sweep all, however young."""
+        return self.files.sweep(self.engine, **{"grace": AT_ONCE, "stranger_retain": AT_ONCE, **options})
+
+    # What is there
+
+    def marks(self) -> int:
+        """How many transactions of the workload were committed."""
+        with self.session() as session:
+            return session.scalar(select(func.count()).select_from(self.Mark)) or 0
+
+    def state(self) -> State:
+        """What the committed rows name."""
+        with self.session() as session:
+            return {
+                f"{doc.id}.{column}": [item.filename or "" for item in items]
+                for doc in session.scalars(select(self.Doc).order_by(self.Doc.id))
+                for column, items in _columns(doc)
+                if items
+            }
+
+    def problems(self, *, swept: bool = False) -> list[str]:
+        """What is not as it must be."""
+        found: list[str] = []
+        named: list[str] = []
+        with self.session() as session:
+            for doc in session.scalars(select(self.Doc).order_by(self.Doc.id)):
+                for column, items in _columns(doc):
+                    for item in items:
+                        named.append(item.key)
+                        found += [f"doc {doc.id}.{column}: {problem}" for problem in _damage(item)]
+            lines = {key: state for key, state in session.execute(select(self.ledger.c.key, self.ledger.c.state))}
+        found += [f"named twice: {key}" for key in set(named) if named.count(key) > 1]
+        owned = {key for key, state in lines.items() if state == OWNED}
+        found += [f"named, but {lines.get(key, 'not in the ledger')}: {key}" for key in set(named) - owned]
+        found += [f"owned by nobody: {key}" for key in owned - set(named)]
+        if swept:
+            found += [f"left {state}: {key}" for key, state in lines.items() if state not in (OWNED, GONE)]
+            stored = {key for key, _ in self.storage.keys()}
+            found += [f"orphaned: {key}" for key in stored - set(named) - {MARKER}]
+            found += [f"left over: {path}" for path in (self.folder / "files" / ".unfinished").glob("*")]
+        return found
+
+
+def _columns(doc: Any) -> Iterator[tuple[str, Sequence[Attachment]]]:
+    yield "file", [doc.file] if doc.file else []
+    yield "cover", [doc.cover] if doc.cover else []
+    yield "pages", doc.pages
+
+
+def _damage(item: Attachment) -> Iterator[str]:
+    try:
+        data = item.read()
+    except FileMissing:
+        yield f"lost: {item.filename}, {item.key}"
+        return
+    if data != content(item.filename or "") or hashlib.sha256(data).hexdigest() != item.sha256:
+        yield f"damaged: {item.filename}, {item.key}"

@@ -1,0 +1,107 @@
+"""Mortal: counts what a process asks of storages, databases and the file system, and ends it at the n-th such step.
+
+::
+
+    mortal = Mortal(17)
+    engine, storage = mortal.engine(engine), mortal.storage(LocalStorage(folder))
+    with mortal.system_calls():
+        ...                                 # SIGKILL at the 17th step, whichever thread takes it
+
+There is a step before and one after each verb of a storage and each call of the database's driver: statement, commit, rollback,
+savepoint; and one before each system call by which the local storage changes something. What SQLite does inside of one call is
+SQLite's to survive.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine
+
+from sa_attachments.storage import Storage
+from sa_attachments.testing import Faulty
+
+SYSTEM_CALLS = ["write", "fsync", "link", "unlink", "mkdir", "rmdir"]
+VERBS = ["put", "open", "stat", "delete", "keys", "copy", "path", "take", "discard_unfinished"]
+DRIVER_CALLS = [
+    "do_execute",
+    "do_executemany",
+    "do_execute_no_params",
+    "do_commit",
+    "do_rollback",
+    "do_savepoint",
+    "do_rollback_to_savepoint",
+    "do_release_savepoint",
+    "do_prepare_twophase",
+    "do_commit_twophase",
+    "do_rollback_twophase",
+]
+"""Methods of SQLAlchemy's dialects, through which all calls of the driver go."""
+
+
+def kill_me() -> None:
+    """As a power cut of this process: nothing of it runs any more."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Mortal:
+    """``limit`` is the step at which the process ends; None lets it live. ``steps`` are the names of those reached."""
+
+    def __init__(self, limit: int | None = None, end: Callable[[], None] = kill_me) -> None:
+        self.limit = limit
+        self.steps: list[str] = []
+        self._end = end
+        self._lock = threading.Lock()
+
+    def step(self, name: str) -> None:
+        """A step is reached."""
+        with self._lock:
+            self.steps.append(name)
+            if len(self.steps) == self.limit:
+                self._end()
+
+    def engine(self, engine: Engine) -> Engine:
+        """Count the calls of an engine's driver. What SQLAlchemy asks of a new database is not counted."""
+        engine.connect().close()
+        for name in DRIVER_CALLS:
+            setattr(engine.dialect, name, self._around(name, getattr(engine.dialect, name)))
+        return engine
+
+    def storage(self, storage: Storage) -> Faulty:
+        """Count the verbs of a storage."""
+        faulty = Faulty(storage)
+        for verb in VERBS:
+            if hasattr(storage, verb):
+                faulty.at(verb, None, functools.partial(self.step, f"before {verb}"))
+                faulty.at(verb, None, functools.partial(self.step, f"after {verb}"), after=True)
+        return faulty
+
+    @contextmanager
+    def system_calls(self) -> Iterator[None]:
+        """Count the system calls that change files."""
+        before = {name: getattr(os, name) for name in SYSTEM_CALLS}
+        for name, call in before.items():
+            setattr(os, name, self._around(name, call, after=False))
+        try:
+            yield
+        finally:
+            for name, call in before.items():
+                setattr(os, name, call)
+
+    def _around(self, name: str, call: Callable[..., Any], *, after: bool = True) -> Callable[..., Any]:
+        @functools.wraps(call)
+        def counted(*arguments: Any, **options: Any) -> Any:
+            said = next((f": {each}" for each in arguments if isinstance(each, str)), "").partition("\n")[0][:60]
+            self.step(f"before {name}{said}")
+            result = call(*arguments, **options)
+            if after:
+                self.step(f"after {name}{said}")
+            return result
+
+        return counted

@@ -1,0 +1,190 @@
+"""Scenes: what the children of ``forks`` do until they are killed.
+
+A workload is a list of transactions. Each that commits adds a ``Mark`` with its own number, so that the marks tell which state the rows
+must be in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg  # noqa: F401 - so that children need not import it
+from sqlalchemy import delete, event, insert, update
+from sqlalchemy.orm import Session
+
+from sa_attachments.storages.local import LocalStorage
+from tests.engines import open_engine
+
+from .application import Application, upload
+from .mortal import Mortal
+
+Transaction = Callable[[Application, Session], None]
+
+PATIENT = timedelta(seconds=30)
+"""The budget: cleaning belongs to the workload, so nothing of it may be left when the next transaction begins."""
+
+
+def insert_rows(app: Application, session: Session) -> None:
+    for i in range(1, 5):
+        pages = [upload(f"page {i}.{j}") for j in range(2)]
+        session.add(app.Doc(id=i, file=upload(f"file {i}"), cover=upload(f"cover {i}"), pages=pages))
+
+
+def replace_twice(app: Application, session: Session) -> None:
+    doc = session.get_one(app.Doc, 1)
+    doc.file = upload("passing")
+    session.flush()
+    doc.file = upload("replaced")
+
+
+def change_back(app: Application, session: Session) -> None:
+    doc = session.get_one(app.Doc, 1)
+    before, doc.cover = doc.cover, upload("passing")
+    session.flush()
+    doc.cover = before
+
+
+def roll_back(app: Application, session: Session) -> None:
+    session.add(app.Doc(id=9, file=upload("void")))
+    session.get_one(app.Doc, 1).file = upload("void too")
+    session.flush()
+    session.rollback()
+
+
+def roll_savepoints_back(app: Application, session: Session) -> None:
+    doc = session.get_one(app.Doc, 2)
+    with session.begin_nested():
+        doc.cover = upload("released")
+    savepoint = session.begin_nested()
+    doc.file = upload("void")
+    session.add(app.Doc(id=9, file=upload("void too")))
+    session.flush()
+    savepoint.rollback()
+
+
+def change_list(app: Application, session: Session) -> None:
+    doc = session.get_one(app.Doc, 1)
+    doc.pages = [upload("page 1.2"), doc.pages[1]]
+
+
+def bulk(app: Application, session: Session) -> None:
+    session.execute(update(app.Doc).where(app.Doc.id == 2).values(file=upload("bulk update")))
+    session.execute(
+        insert(app.Doc), [{"id": i, "file": upload(f"bulk {i}"), "cover": None, "pages": []} for i in (5, 6)]
+    )
+    session.execute(delete(app.Doc).where(app.Doc.id == 3))
+
+
+def stage(app: Application, session: Session) -> None:
+    app.files.stage(upload("never owned"))
+    session.get_one(app.Doc, 4).file = app.files.stage(upload("staged"))
+
+
+def move(app: Application, session: Session) -> None:
+    one, two = session.get_one(app.Doc, 1), session.get_one(app.Doc, 2)
+    one.cover, two.cover = two.cover, one.cover
+    one.file, two.file = None, one.file
+
+
+def copy(app: Application, session: Session) -> None:
+    session.get_one(app.Doc, 6).cover = session.get_one(app.Doc, 1).cover
+
+
+def give_away(app: Application, session: Session) -> None:
+    session.get_one(app.Doc, 5).cover = app.give("given")
+
+
+def delete_row(app: Application, session: Session) -> None:
+    session.delete(session.get_one(app.Doc, 4))
+
+
+WORKLOADS: dict[str, list[Transaction]] = {
+    "small": [
+        lambda app, session: session.add(app.Doc(id=1, file=upload("file"), cover=upload("cover"))),
+        replace_twice,
+        roll_back,
+    ],
+    "all": [
+        insert_rows,
+        replace_twice,
+        change_back,
+        roll_back,
+        roll_savepoints_back,
+        change_list,
+        bulk,
+        stage,
+        move,
+        copy,
+        give_away,
+        delete_row,
+    ],
+}
+
+
+inherited: list[Application] = []
+"""By children: an application whose statements are compiled, and whose engine has no connection open."""
+
+
+def prepare(url: str, folder: str) -> None:
+    """Make the application, and let it do everything once: later children are faster by that."""
+    engine = open_engine(url)
+    if url.startswith("sqlite"):
+        event.listen(engine, "connect", _forget_quickly)
+    app = Application(engine, Path(folder), budget=PATIENT)
+    run("all", app)
+    app.sweep()
+    engine.dispose()
+    inherited[:] = [app]
+
+
+def work(name: str, limit: int | None = None, system_calls: bool = False) -> list[str]:
+    """Run a workload. Returns its steps."""
+    with _mortal(limit, system_calls) as (mortal, app):
+        run(name, app)
+    return mortal.steps
+
+
+def states(name: str) -> dict[str, Any]:
+    """Run a workload. Returns the states of the rows that were ever committed, by the number of marks."""
+    app = inherited[0]
+    seen: dict[str, Any] = {"0": {}}
+    run(name, app, lambda: seen.update({str(app.marks()): app.state()}))
+    return seen
+
+
+def sweep(limit: int | None = None, system_calls: bool = False) -> list[str]:
+    """Sweep, however young files are. Returns the steps."""
+    with _mortal(limit, system_calls) as (mortal, app):
+        report = app.sweep()
+        assert report.ok, report
+    return mortal.steps
+
+
+def run(name: str, app: Application, after_each: Callable[[], None] = lambda: None) -> None:
+    """One transaction after the other, each cleaned up after."""
+    for number, transaction in enumerate(WORKLOADS[name]):
+        with app.session() as session:
+            transaction(app, session)
+            if session.in_transaction():
+                session.add(app.Mark(id=number))
+                session.commit()
+        app.files.settled()
+        after_each()
+
+
+@contextmanager
+def _mortal(limit: int | None, system_calls: bool) -> Iterator[tuple[Mortal, Application]]:
+    mortal = Mortal(limit)
+    app = inherited[0]
+    mortal.engine(app.engine)
+    storage = mortal.storage(LocalStorage(app.folder / "files"))
+    with app.files.override(storage), mortal.system_calls() if system_calls else nullcontext():
+        yield mortal, app
+
+
+def _forget_quickly(connection: Any, record: Any) -> None:
+    connection.execute("PRAGMA synchronous = NORMAL")
