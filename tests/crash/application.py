@@ -1,8 +1,10 @@
-"""Application: a small one with a database, a folder and a model of its own, and the invariant that it keeps whatever happens to it.
+"""Application: a small one with a database, a folder and a model of its own, and the invariant that it keeps
+whatever happens to it.
 
-The bytes of each file follow from its filename, so that a row tells what it must find: ``upload("a")`` makes a file ``a``, and
-``application.problems()`` says which committed rows do not have their bytes, and where the ledger disagrees with them. When all
-was swept, ``application.problems(swept=True)`` also tells of everything else that lies in the storage.
+The bytes of each file follow from its filename, so that a row tells what it must find: ``upload("a")`` makes a file
+``a``, and ``application.problems()`` says which committed rows do not have their bytes, and where the ledger
+disagrees with them. When all was swept, ``application.problems(swept=True)`` also tells of everything else that
+lies in the storage.
 """
 
 from __future__ import annotations
@@ -123,14 +125,14 @@ class Application:
                     for item in items:
                         named.append(item.key)
                         found += [f"doc {doc.id}.{column}: {problem}" for problem in _damage(item)]
-            lines = {key: state for key, state in session.execute(select(self.ledger.c.key, self.ledger.c.state))}
+            lines = {line.key: line.state for line in session.execute(select(self.ledger.c.key, self.ledger.c.state))}
         found += [f"named twice: {key}" for key in set(named) if named.count(key) > 1]
         owned = {key for key, state in lines.items() if state == OWNED}
         found += [f"named, but {lines.get(key, 'not in the ledger')}: {key}" for key in set(named) - owned]
         found += [f"owned by nobody: {key}" for key in owned - set(named)]
         if swept:
             found += [f"left {state}: {key}" for key, state in lines.items() if state not in (OWNED, GONE)]
-            stored = {key for key, _ in self.storage.keys()}
+            stored = {key for key, modified in self.storage.keys()}  # noqa: SIM118 - no dict
             found += [f"orphaned: {key}" for key in stored - set(named) - {MARKER}]
             found += [f"left over: {path}" for path in (self.folder / "files" / ".unfinished").glob("*")]
         return found

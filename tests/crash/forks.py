@@ -7,9 +7,9 @@
         death = server.run("tests.crash.scenes:work", "small", 17)
         assert death.killed, death.output
 
-The arguments are JSON. What the child's function returns is JSON too, ``death.result``; what it prints is ``death.output``. A
-process of its own forks, because the test's own has threads, and threads do not survive a fork. What ``prepare`` leaves in that process
-(mapped classes, compiled statements) all later children have.
+The arguments are JSON. What the child's function returns is JSON too, ``death.result``; what it prints is
+``death.output``. A process of its own forks, because the test's own has threads, and threads do not survive a fork.
+What ``prepare`` leaves in that process (mapped classes, compiled statements) all later children have.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ForkServer:
         self._process.communicate()
 
     def run(self, function: str, *arguments: Any) -> Death:
-        """Call ``module:function`` in a fresh child. Raises AssertionError if it ended otherwise than by returning or by SIGKILL."""
+        """Call ``module:function`` in a fresh child. AssertionError if it ends but by returning or by SIGKILL."""
         death = Death(**self._ask("fork", function, arguments))
         assert death.status == 0 or death.killed, f"{function}{arguments} ended with {death.status}:\n{death.output}"
         return death

@@ -7,9 +7,9 @@
     with mortal.system_calls():
         ...                                 # SIGKILL at the 17th step, whichever thread takes it
 
-There is a step before and one after each verb of a storage and each call of the database's driver: statement, commit, rollback,
-savepoint; and one before each system call by which the local storage changes something. What SQLite does inside of one call is
-SQLite's to survive.
+There is a step before and one after each verb of a storage and each call of the database's driver: statement,
+commit, rollback, savepoint; and one before each system call by which the local storage changes something. What
+SQLite does inside of one call is SQLite's to survive.
 """
 
 from __future__ import annotations

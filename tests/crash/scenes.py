@@ -1,7 +1,7 @@
 """Scenes: what the children of ``forks`` do until they are killed.
 
-A workload is a list of transactions. Each that commits adds a ``Mark`` with its own number, so that the marks tell which state the rows
-must be in.
+A workload is a list of transactions. Each that commits adds a ``Mark`` with its own number, so that the marks tell
+which state the rows must be in.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """A process is killed at every step, and so are the sweeps after it: nothing is lost, nothing is orphaned.
 
-A workload runs in a child and dies by SIGKILL at its n-th step (see ``mortal``), for every n until it ends. What its committed
-transactions named is there then, with the right bytes, and nothing of the others. Sweeps follow that are killed at their own n-th step;
-the last one runs to its end, and then the storage holds what rows name and nothing else.
+A workload runs in a child and dies by SIGKILL at its n-th step (see ``mortal``), for every n until it ends. What
+its committed transactions named is there then, with the right bytes, and nothing of the others. Sweeps follow that
+are killed at their own n-th step; the last one runs to its end, and then the storage holds what rows name and
+nothing else.
 
 By default a sample of the steps; all of them with the marker ``torture``.
 """
@@ -29,7 +30,7 @@ DATABASES = ["sqlite", "sqlite-wal", "postgres"]
 
 
 class Ground:
-    """Where children work and die: a database and a folder that are new for each, and an application that looks at them."""
+    """Where children work and die: a database and a folder, new for each, and an application that looks at them."""
 
     def __init__(self, server: ForkServer, engine: Engine, folder: Path, *, wal: bool = False) -> None:
         self.server = server
@@ -96,8 +97,8 @@ class Ground:
             return set(
                 connection.scalars(
                     text(
-                        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                        " AND backend_type = 'client backend'"
+                        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                        " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
                     )
                 )
             )
@@ -117,8 +118,8 @@ def ground(request: pytest.FixtureRequest, open_engine: Callable[..., Engine]) -
 
 
 def kill_at_each(ground: Ground, workload: str, *, every: int, sweeps: int, system_calls: bool = False) -> None:
-    """Kill the workload at every so many steps, and after each one its sweeps at every so many of theirs, which are different ones each
-    time.
+    """Kill the workload at every so many steps, and after each one its sweeps at every so many of theirs, which are
+    different ones each time.
     """
     names = ground.steps(workload, system_calls)
     states = ground.states(workload)
