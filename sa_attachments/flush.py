@@ -281,9 +281,8 @@ def collect(session: Session) -> list[Slot]:
 
 def _slot(state: InstanceState[Any], reference: Reference, persistent: bool) -> list[Slot]:
     value = reference.type.coerce(state.dict.get(reference.key))
-    if value is None and not persistent:
-        return []
-    return [Slot(state, reference, list(reference.type.items(value)), persistent, value=value)]
+    items = list(reference.type.items(value))
+    return [Slot(state, reference, items, persistent, value=value)] if items or persistent else []
 
 
 def _doomed(state: InstanceState[Any]) -> list[Slot]:
