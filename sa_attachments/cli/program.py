@@ -1,0 +1,62 @@
+"""Program: ``sa-attachments`` and its commands.
+
+>>> run(["sweep", "--grace", "soon"])
+2
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from .demo import demo
+from .failure import EXIT_CODES
+from .stats import stats
+from .sweep import sweep
+from .takeover import takeover
+from .verify import verify
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("sa-attachments"), prog_name="sa-attachments")
+def program() -> None:
+    """Files that obey the transaction of the row that names them: a demo, and the care for what is stored.
+
+    The commands but the demo find the application by options, by the environment (SA_ATTACHMENTS_STORAGES,
+    SA_ATTACHMENTS_DATABASE, SA_ATTACHMENTS_IMPORT), or in the nearest pyproject.toml:
+
+    \b
+    [tool.sa_attachments]
+    storages = "myapp.files:files"           # module:name of the Storages
+    database = "postgresql+psycopg:///app"   # SQLAlchemy's URL of the rows' database
+    import = ["myapp.models"]                # the modules with the models
+    """
+
+
+for command in (demo, sweep, verify, stats, takeover):
+    program.add_command(command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    if sys.stdout.errors == "strict":
+        # A name that the terminal can't show must not end a sweep.
+        getattr(sys.stdout, "reconfigure", lambda **options: None)(errors="backslashreplace")
+    try:
+        exit_code = program.main(arguments, "sa-attachments", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("Stopped.", err=True)
+        return 1
+    except BrokenPipeError:
+        # Who read our output has seen enough, as `head`; Python must not complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return exit_code if isinstance(exit_code, int) else 0
