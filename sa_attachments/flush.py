@@ -52,6 +52,7 @@ class Flush:
         self._frame = frame
         self._stage = Stage(session, frame)
         self._slots: dict[tuple[InstanceState[Any], str], Slot] = {}
+        self._replaced: list[Slot] = []
         self._taken: set[Name] = set()
         self._saved: set[InstanceState[Any]] = set()
         self._deleted: set[InstanceState[Any]] = set()
@@ -70,6 +71,8 @@ class Flush:
             slot = self._slots.get((state, reference.key))
             if slot is not None and state.dict.get(reference.key) is slot.value:
                 continue
+            if slot is not None:
+                self._replaced.append(self._slots.pop((state, reference.key)))
             if slot is not None or state.key is None or reference.key in state.committed_state:
                 late += _slot(state, reference, persistent=state.key is not None)
         self._process(late)
@@ -91,6 +94,8 @@ class Flush:
                 drops.named(slot.reference, slot.items, None)
             else:
                 drops.keep(slot.items)
+        for slot in self._replaced:
+            drops.named(slot.reference, slot.items, None)
         drops.carry_out()
 
     # Processing
