@@ -19,6 +19,7 @@ from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
 
 from .attachment import Attachment, origin_of
+from .column import nameable
 from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
@@ -31,6 +32,17 @@ RESTRICTED = 1000
 
 def execute(state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> Any:
     """Run the statement with its files; None if it does not concern any."""
+    before = nameable.get()
+    try:
+        return _execute(state, references, frame)
+    finally:
+        nameable.set(before)
+
+
+def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> Any:
+    if state.execution_options.get("autoflush", True):
+        # As the statement itself will do, but before rows are read: a flush in between would change what they name.
+        state.session._autoflush()
     statement: Any = state.statement
     table = statement.entity_description["table"]
     here = [reference for reference in references if reference.table is table or state.is_insert]

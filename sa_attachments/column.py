@@ -34,6 +34,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import JSON, Column, ColumnDefault, Connection, Dialect, Engine, Table, event
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -178,22 +179,34 @@ class _ColumnType(TypeDecorator[Any]):
     def _written(self, attachment: Any) -> Facts:
         """The descriptor of an attachment that a statement is about to write."""
         if not isinstance(attachment, Attachment):
-            raise BadSource(
+            raise _WrongType(
                 f"{self.label} holds attachments, not {type(attachment).__name__}: assign it through the ORM"
             )
         if not attachment.is_stored:
-            raise NotStored(
+            raise _TooLate(
                 f"{attachment!r} reached {self.label} before it was stored: column defaults, bulk_save_objects and "
                 "Core statements come too late for that. Assign it to a mapped attribute, or use "
                 "session.execute(insert(Model), ...)"
             )
         keys = nameable.get()
         if keys is None or attachment.key not in keys:
-            raise OwnershipLost(
+            raise _Unproved(
                 f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. "
                 "Assign it to a mapped attribute, or use session.execute(insert(Model), ...)"
             )
         return facts_of(attachment)
+
+
+# What SQLAlchemy is to pass on as it is, instead of wrapping it in a StatementError.
+
+
+class _WrongType(BadSource, DontWrapMixin): ...
+
+
+class _TooLate(NotStored, DontWrapMixin): ...
+
+
+class _Unproved(OwnershipLost, DontWrapMixin): ...
 
 
 class AttachmentType(_ColumnType):

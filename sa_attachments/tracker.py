@@ -137,6 +137,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
         frames = Frames.of(session)
         if transaction.parent is None or transaction.nested:
             frames.flush = None
+            nameable.set(None)
         frame = frames.end(transaction)
         if frame is not None:
             _resolve(frame)
