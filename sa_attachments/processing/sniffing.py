@@ -294,7 +294,8 @@ def _rows() -> Iterator[tuple[_Place, str]]:
     except ImportError:
         return
     for row in magic_header_array:
-        if row.byte_match.startswith(_OURS):
+        # A box that is as long as that of some MP4 says nothing; the brand in it does, and has a row of its own.
+        if row.byte_match.startswith(_OURS) or row.byte_match[4:8] == b"ftyp":
             continue
         name = _named(row)
         if name is not None:
