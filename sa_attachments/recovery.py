@@ -278,7 +278,9 @@ def _impatient(connection: Connection) -> Iterator[None]:
 _SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "sqlite": (
         ("PRAGMA busy_timeout", "PRAGMA synchronous"),
-        (f"PRAGMA busy_timeout = {PATIENCE}", "PRAGMA synchronous = FULL"),
+        # FULL does not flush the folder when it removes the journal: a power cut could bring the journal back, and undo
+        # a claim whose bytes are deleted.
+        (f"PRAGMA busy_timeout = {PATIENCE}", "PRAGMA synchronous = EXTRA"),
         ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = {}"),
     ),
     "mysql": (
