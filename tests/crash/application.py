@@ -20,7 +20,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, FileMissing, Storages
-from sa_attachments.ledger import GONE, OWNED
+from sa_attachments.ledger import CONDEMNED, GONE, OWNED
 from sa_attachments.places import MARKER
 from sa_attachments.storage import Storage
 from sa_attachments.storages.local import LocalStorage
@@ -130,9 +130,14 @@ class Application:
         owned = {key for key, state in lines.items() if state == OWNED}
         found += [f"named, but {lines.get(key, 'not in the ledger')}: {key}" for key in set(named) - owned]
         found += [f"owned by nobody: {key}" for key in owned - set(named)]
+        stored = {key for key, modified in self.storage.keys()}  # noqa: SIM118 - no dict
+        found += [
+            f"purged, and could be owned again: {key}"
+            for key, state in lines.items()
+            if state == CONDEMNED and key not in stored
+        ]
         if swept:
             found += [f"left {state}: {key}" for key, state in lines.items() if state not in (OWNED, GONE)]
-            stored = {key for key, modified in self.storage.keys()}  # noqa: SIM118 - no dict
             found += [f"orphaned: {key}" for key in stored - set(named) - {MARKER}]
             found += [f"left over: {path}" for path in (self.folder / "files" / ".unfinished").glob("*")]
         return found

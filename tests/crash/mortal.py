@@ -1,8 +1,9 @@
-"""Mortal: counts what a process asks of storages, databases and the file system, and ends it at the n-th such step.
+"""Mortal: counts what a process asks of storages, databases and the file system, and can end it at the n-th such
+step.
 
 ::
 
-    mortal = Mortal(17)
+    mortal = Mortal(kill_at(17))
     engine, storage = mortal.engine(engine), mortal.storage(LocalStorage(folder))
     with mortal.system_calls():
         ...                                 # SIGKILL at the 17th step, whichever thread takes it
@@ -45,26 +46,29 @@ DRIVER_CALLS = [
 """Methods of SQLAlchemy's dialects, through which all calls of the driver go."""
 
 
-def kill_me() -> None:
-    """As a power cut of this process: nothing of it runs any more."""
-    os.kill(os.getpid(), signal.SIGKILL)
+def kill_at(limit: int | None) -> Callable[[int], None]:
+    """Ends this process at a step, as suddenly as can be; None lets it live."""
+
+    def reached(number: int) -> None:
+        if number == limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return reached
 
 
 class Mortal:
-    """``limit`` is the step at which the process ends; None lets it live. ``steps`` are the names of those reached."""
+    """``reached`` is told the number of each step; no other is taken meanwhile. ``steps`` are their names."""
 
-    def __init__(self, limit: int | None = None, end: Callable[[], None] = kill_me) -> None:
-        self.limit = limit
+    def __init__(self, reached: Callable[[int], None]) -> None:
         self.steps: list[str] = []
-        self._end = end
+        self._reached = reached
         self._lock = threading.Lock()
 
     def step(self, name: str) -> None:
         """A step is reached."""
         with self._lock:
             self.steps.append(name)
-            if len(self.steps) == self.limit:
-                self._end()
+            self._reached(len(self.steps))
 
     def engine(self, engine: Engine) -> Engine:
         """Count the calls of an engine's driver. What SQLAlchemy asks of a new database is not counted."""

@@ -20,7 +20,7 @@ from sa_attachments.storages.local import LocalStorage
 from tests.engines import open_engine
 
 from .application import Application, upload
-from .mortal import Mortal
+from .mortal import Mortal, kill_at
 
 Transaction = Callable[[Application, Session], None]
 
@@ -178,7 +178,7 @@ def run(name: str, app: Application, after_each: Callable[[], None] = lambda: No
 
 @contextmanager
 def _mortal(limit: int | None, system_calls: bool) -> Iterator[tuple[Mortal, Application]]:
-    mortal = Mortal(limit)
+    mortal = Mortal(kill_at(limit))
     app = inherited[0]
     mortal.engine(app.engine)
     storage = mortal.storage(LocalStorage(app.folder / "files"))
