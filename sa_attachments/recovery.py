@@ -269,7 +269,8 @@ def _refuse_to_queue(engine: Engine) -> None:
 @contextmanager
 def _impatient(connection: Connection) -> Iterator[None]:
     """Short waits for locks and durable commits, as long as the connection is ours."""
-    if connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool | NullPool):
+    is_own = connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool | NullPool)
+    if is_own:
         # After a COMMIT that SQLite refused, Session.close() lets its connection go with the transaction still open.
         connection.connection.rollback()
     ask, change, back = _SETTINGS.get(connection.dialect.name, ((), (), ()))
@@ -280,6 +281,8 @@ def _impatient(connection: Connection) -> Iterator[None]:
         yield
     finally:
         if not connection.invalidated:
+            if is_own:
+                connection.connection.rollback()  # So does a COMMIT of ours that was refused.
             for command, value in zip(back, before, strict=True):
                 _driver_sql(connection, command.format(value))
 
