@@ -18,11 +18,11 @@ from typing import Any
 from weakref import ref
 
 from sqlalchemy import Connection, Table, event, inspect
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction
+from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction, configure_mappers
 
 from .attachment import bind
 from .bulk import execute
-from .column import AttachmentListType, nameable
+from .column import AttachmentListType, AttachmentType, nameable
 from .errors import AttachmentWarning
 from .flush import Flush, collect
 from .frames import Frame
@@ -178,7 +178,10 @@ def _do_orm_execute(state: ORMExecuteState) -> Any:
     if state.is_select or not (state.is_insert or state.is_update or state.is_delete):
         return None
     mapper = state.bind_mapper
-    if mapper is None or not (references := of_class(mapper.class_)):
+    if mapper is None:
+        return None
+    configure_mappers()  # The statement may be the first thing that the process does with them.
+    if not (references := of_class(mapper.class_)):
         return None
     return execute(state, references, lambda: Frames.of(state.session).current(state.session))
 
@@ -186,12 +189,17 @@ def _do_orm_execute(state: ORMExecuteState) -> Any:
 # Mapped classes
 
 
+@event.listens_for(Mapper, "after_mapper_constructed")
+def _mapper_constructed(mapper: Mapper[Any], cls: type[Any]) -> None:
+    if any(isinstance(column.type, AttachmentType | AttachmentListType) for column in mapper.columns):
+        wire()
+
+
 @event.listens_for(Mapper, "mapper_configured")
 def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
     references = find(mapper)
     if not references:
         return
-    wire()
     for reference in references:
         _listen(reference)
         _warn_of_cascades(reference.table)
