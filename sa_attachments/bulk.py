@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import UniqueConstraint, and_, case, false, literal, or_, select, tuple_
+from sqlalchemy import UniqueConstraint, and_, case, false, literal, or_, select
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
 
@@ -314,12 +314,13 @@ def _given(state: ORMExecuteState, references: Sequence[Reference]) -> dict[Refe
 
 
 def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:
-    key = reference.primary_key
-    if not identities:
-        return false()
+    """The condition that a row is one of these, in terms that ``synchronize_session="evaluate"`` understands."""
+    entity = reference.mapper.class_
+    key = [getattr(entity, name) for name in reference.identity_keys]
     if len(key) == 1:
         return key[0].in_([identity[0] for identity in identities])
-    return tuple_(*key).in_(identities)
+    each = (and_(*(column == value for column, value in zip(key, i, strict=True))) for i in identities)
+    return or_(false(), *each)
 
 
 def _conflicts(reference: Reference, row: Any) -> list[Any]:
