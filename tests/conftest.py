@@ -19,6 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests import engines
 from tests.databases import MariaDatabase, PostgresDatabase
+from tests.seaweed import Seaweed
+from tests.seaweed import serve as serve_s3
 from tests.servers import Keeper, Server, ServerUnavailable, serve, start_postgres
 
 KEEPER = pytest.StashKey[Keeper]()
@@ -77,6 +79,23 @@ def mariadb_database() -> Iterator[MariaDatabase]:
     database = MariaDatabase(engines.MARIADB, _name())
     yield database
     database.drop()
+
+
+@pytest.fixture(scope="session")
+def seaweed(pytestconfig: pytest.Config) -> Seaweed:
+    """An S3 server."""
+    try:
+        return serve_s3(pytestconfig.stash[FOLDER])
+    except ServerUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def bucket(seaweed: Seaweed) -> str:
+    """An empty bucket of this test."""
+    name = f"test-{uuid4().hex}"
+    seaweed.client().create_bucket(Bucket=name)
+    return name
 
 
 @pytest.fixture

@@ -50,6 +50,9 @@ cat >/dev/null
 for file in "$1"/*/data/postmaster.pid; do
     [ -f "$file" ] && kill -QUIT "$(head -n 1 "$file")"
 done
+for file in "$1"/*/pid; do
+    [ -f "$file" ] && kill -KILL "$(cat "$file")"
+done
 sleep 0.1
 rm -rf "$1"
 """
