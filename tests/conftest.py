@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests import engines
 from tests.databases import MariaDatabase, PostgresDatabase
+from tests.mongo import serve as serve_mongo
 from tests.seaweed import Seaweed
 from tests.seaweed import serve as serve_s3
 from tests.servers import Keeper, Server, ServerUnavailable, serve, start_postgres
@@ -86,6 +87,15 @@ def seaweed(pytestconfig: pytest.Config) -> Seaweed:
     """An S3 server."""
     try:
         return serve_s3(pytestconfig.stash[FOLDER])
+    except ServerUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def mongo(pytestconfig: pytest.Config) -> str:
+    """The URL of a server that speaks MongoDB's protocol, without a database."""
+    try:
+        return serve_mongo(pytestconfig.stash[FOLDER])
     except ServerUnavailable as error:
         pytest.skip(str(error))
 

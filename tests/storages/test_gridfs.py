@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+pytest.importorskip("pymongo", reason="GridFS is tested where the extra test-gridfs is installed")
+
+from bson import ObjectId
+from pymongo import MongoClient
+
+from sa_attachments import BadConfiguration, FileMissing
+from sa_attachments.key import mint
+from sa_attachments.storages import StorageURL
+from sa_attachments.storages.gridfs import GridFSStorage
+from sa_attachments.testing import StorageContract
+from sa_attachments.testing.probes import Stream, listed, put, raises, read
+
+
+@pytest.fixture
+def address(mongo: str) -> Iterator[str]:
+    """A database of this test."""
+    name = f"test_{uuid4().hex}"
+    yield f"{mongo}{name}"
+    with MongoClient(mongo) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture
+def storage(address: str) -> GridFSStorage:
+    return GridFSStorage(address)
+
+
+@pytest.fixture
+def database(address: str) -> Iterator[Any]:
+    with MongoClient(address) as client:
+        yield client.get_default_database()
+
+
+class TestGridFS(StorageContract):
+    @pytest.fixture
+    def storage(self, storage: GridFSStorage) -> GridFSStorage:
+        return storage
+
+
+def test_a_large_file_is_in_chunks_and_comes_back(storage: GridFSStorage, database: Any) -> None:
+    data = os.urandom(1_000_003)
+    key = mint()
+    storage.put(key, io.BytesIO(data), size=None, content_type="video/mp4")
+    assert hashlib.sha256(read(storage, key)).digest() == hashlib.sha256(data).digest()
+    with storage.open(key, 255 * 1024 - 5, 255 * 1024 + 5) as file:
+        assert file.read() == data[255 * 1024 - 5 : 255 * 1024 + 5]
+    assert database["attachments.chunks"].count_documents({}) == 4
+    assert storage.stat(key).content_type == "video/mp4"
+
+
+def test_nothing_is_left_of_a_file_that_was_deleted_refused_or_failed(storage: GridFSStorage, database: Any) -> None:
+    key = put(storage, mint(), bytes(5000))
+    with raises(FileExistsError):
+        put(storage, key, bytes(5000))
+    storage.delete([key])
+    with raises(RuntimeError):
+        storage.put(mint(), Stream([bytes(500_000), RuntimeError("broken")]), size=None, content_type="text/plain")
+    assert database["attachments.files"].count_documents({}) == database["attachments.chunks"].count_documents({}) == 0
+
+
+def test_chunks_of_a_killed_put_are_discarded(storage: GridFSStorage, database: Any) -> None:
+    kept = put(storage, mint(), b"kept")
+    database["attachments.chunks"].insert_one({"files_id": ObjectId(), "n": 0, "data": b"x"})
+    assert storage.discard_unfinished(datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 1
+    assert storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 0
+    assert read(storage, kept) == b"kept"
+
+
+def test_a_file_that_is_deleted_while_it_is_read_is_missing(storage: GridFSStorage) -> None:
+    key = put(storage, mint(), bytes(3_000_000))
+    with storage.open(key) as file:
+        assert len(file.read(10)) == 10
+        storage.delete([key])
+        file.seek(2_000_000)
+        with raises(FileMissing):
+            file.read()
+
+
+def test_comes_from_a_url(address: str) -> None:
+    storage = GridFSStorage.from_url(StorageURL(f"gridfs:{address}%3FretryWrites=false?collection=blobs&parallel=2"))
+    assert read(storage, put(storage, "key", b"x")) == b"x"
+    assert listed(GridFSStorage(address, collection="blobs", readonly=True)) == ["key"]
+    assert storage.parallel == 2
+
+
+def test_mistakes_are_explained_and_passwords_are_not_shown() -> None:
+    for wrong in ("gridfs:nonsense", "gridfs:mongodb://host"):
+        with pytest.raises(BadConfiguration, match="expected the URL of a database"):
+            GridFSStorage.from_url(StorageURL(wrong))
+    with pytest.raises(BadConfiguration, match=r"no option 'colour'; there are .*'chunk_size'") as raised:
+        GridFSStorage.from_url(StorageURL("gridfs:mongodb://app:hidden@db/files?colour=red"))
+    assert "hidden" not in str(raised.value)
+    assert "hidden" not in repr(GridFSStorage("mongodb://app:hidden@db/files?x=y"))
