@@ -86,5 +86,6 @@ def _folder(keep: Path | None, stack: ExitStack) -> Path:
         if any(keep.iterdir()):
             raise Failure(f"{str(keep)!r} is not empty: name a folder that is, or a new one")
     except (OSError, ValueError) as error:
-        raise Failure(f"{str(keep)!r} can't be used: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Failure(f"{str(keep)!r} can't be used: {why}") from error
     return keep
