@@ -293,7 +293,8 @@ def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
             f"{reference.target}: the connection is set to AUTOCOMMIT, and files can't follow a transaction: "
             "use another isolation level for sessions with attachments"
         )
-    if isinstance(bind, Connection) and _commits_by_itself(bind.connection.driver_connection):
+    begun = bind if isinstance(bind, Connection) and bind.in_transaction() else None
+    if begun is not None and _commits_by_itself(begun.connection.driver_connection):
         raise NoTransaction(
             f"{reference.target}: the driver commits each statement, and files can't follow a transaction "
             "(for sqlite3 with isolation_level=None, emit BEGIN in an engine event: see SQLAlchemy's documentation)"
