@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column, or_, select, update
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool
 
 from .attachment import storage_errors
 from .clock import now
@@ -228,6 +228,7 @@ class Purger:
         """A connection of our own that sees the ledger as the rows' transaction saw it, and waits for nobody."""
         engine = self.scope.engine
         _refuse_to_queue(engine)
+        _forget_returned(engine.pool)
         with engine.connect() as connection:
             options: dict[str, Any] = {"schema_translate_map": dict(self.scope.schemas)} if self.scope.schemas else {}
             if engine.dialect.name != "sqlite":
@@ -264,6 +265,14 @@ def _refuse_to_queue(engine: Engine) -> None:
         and pool.checkedout() >= pool.size() + max(pool._max_overflow, 0)
     ):
         raise Busy("all connections are in use")
+
+
+def _forget_returned(pool: Any) -> None:
+    """While the connection of a thread is being given back, its pool would hand out what is left of it."""
+    if isinstance(pool, SingletonThreadPool):
+        last = getattr(pool._fairy, "current", lambda: None)()
+        if last is not None and not last.is_valid:
+            del pool._fairy.current
 
 
 @contextmanager
