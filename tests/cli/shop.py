@@ -68,14 +68,14 @@ class Shop:
             products = [self.module.Product(photo=Attachment.upload(content)) for content in contents]
             session.add_all(products)
             session.commit()
-            paths = [self.folder / "files" / product.photo.key for product in products]
+            keys = [str(product.photo.key) for product in products]
         assert self.module.files.settled(20)
-        return paths
+        return [self.folder / "files" / key for key in keys]
 
     def lose(self, content: bytes) -> Path:
         """Store a file that nobody will ever own."""
         staged = self.module.files.stage(Attachment.upload(content))
-        return self.folder / "files" / staged.key
+        return self.folder / "files" / str(staged.key)
 
     def execute(self, statement: str) -> None:
         with self.engine.begin() as connection:

@@ -80,7 +80,8 @@ def _play(playground: Playground, cast: Cast, keep: Path | None, as_json: bool) 
 
 def _folder(keep: Path | None, stack: ExitStack) -> Path:
     if keep is None:
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sa-attachments-")))
+        temporary = tempfile.TemporaryDirectory(prefix="sa-attachments-", ignore_cleanup_errors=True)
+        return Path(stack.enter_context(temporary))
     try:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
