@@ -59,7 +59,7 @@ class SweepReport:
         return not any(storage.failed or storage.problem for storage in self.storages)
 
     def __getitem__(self, name: str) -> SweptStorage:
-        return next(storage for storage in self.storages if storage.name == name)
+        return {storage.name: storage for storage in self.storages}[name]
 
     def __str__(self) -> str:
         return "\n".join(str(storage) for storage in self.storages)
