@@ -82,6 +82,7 @@ def recover(world: World, proxy: Proxy, *contents: bytes) -> None:
 
 # Out of reach
 
+
 def refuse(proxy: Proxy) -> None:
     proxy.refuse()
     proxy.drop()

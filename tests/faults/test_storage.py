@@ -22,6 +22,11 @@ on = pytest.mark.parametrize
 everywhere = on("world", ["sqlite", "sqlite-legacy", "postgres", "aiosqlite", "asyncpg"], indirect=True)
 
 
+def tortured(*names: Any) -> list[Any]:
+    """Parameters for the torture session alone."""
+    return [pytest.param(name, marks=pytest.mark.torture) for name in names]
+
+
 def seed(world: World, **what: Any) -> int:
     """A committed document, and with it a place that is marked and known."""
     with world.session() as session:
@@ -50,7 +55,7 @@ def add_documents(session: Session) -> None:
 
 @everywhere
 @on("after", [False, True], ids=["before", "after"])
-@on("nth", [1, 2, 3, 4])
+@on("nth", [1, 3, *tortured(2, 4)])
 def test_a_put_that_fails_undoes_the_others_of_its_flush(world: World, nth: int, after: bool) -> None:
     seed(world, file=b"old")
     world.storage.fail("put", nth, OSError("no space"), after=after)
@@ -229,9 +234,18 @@ FAULTS: dict[str, Callable[[Faulty], Faulty]] = {
 }
 
 
-@everywhere
+@on("world", ["sqlite", "postgres", "asyncpg", *tortured("sqlite-legacy", "aiosqlite")], indirect=True)
 @on("end", ENDS)
-@on("fault", FAULTS)
+@on(
+    "fault",
+    [
+        "delete-fails",
+        "delete-hangs",
+        "open-hangs",
+        "all-fail",
+        *tortured("delete-fails-after", "delete-hangs-after", "open-fails", "all-hang"),
+    ],
+)
 def test_no_end_of_a_transaction_raises_or_waits_for_cleaning(world: World, fault: str, end: str) -> None:
     change, finish, contents = ENDS[end]
     key = seed(world, file=b"old")
@@ -419,17 +433,30 @@ KINDS: dict[str, Callable[[Faulty, int], Faulty]] = {
 }
 
 
-@on("world", ["sqlite", "postgres", "aiosqlite", "asyncpg"], indirect=True)
+@on("world", ["sqlite", "postgres", "asyncpg"], indirect=True)
+@on("kind", KINDS)
+def test_a_failure_at_some_calls_of_a_workload(world: World, kind: str) -> None:
+    _fail_at(world, kind, first=1 + list(KINDS).index(kind), step=9)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(600)
+@on("world", ["sqlite", "sqlite-legacy", "postgres", "aiosqlite", "asyncpg"], indirect=True)
 @on("kind", KINDS)
 def test_a_failure_at_every_call_of_a_workload(world: World, kind: str) -> None:
-    nth, struck = 0, True
+    _fail_at(world, kind, first=1, step=1)
+
+
+def _fail_at(world: World, kind: str, first: int, step: int) -> None:
+    """Run the workload again and again, each time failing at a later call, until it ends before that call."""
+    nth, struck = first, True
     while struck:
-        nth += 1
         with _again(world):
             KINDS[kind](world.storage, nth)
             contents = _work(world)
             struck = len(world.storage.calls) >= nth
             recover(world, *contents)
+        nth += step
     assert nth > 25, "the workload makes more calls than that"
 
 
