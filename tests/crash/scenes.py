@@ -6,6 +6,8 @@ which state the rows must be in.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -164,6 +166,18 @@ def sweep(limit: int | None = None, system_calls: bool = False) -> list[str]:
         report = app.sweep()
         assert report.ok, report
     return mortal.steps
+
+
+def forbid_nameless_files() -> None:
+    """From now on this is a machine whose file systems know no O_TMPFILE."""
+    opened = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE here", path)
+        return opened(path, flags, *arguments, **options)
+
+    os.open = refuse
 
 
 def keys(how_many: int) -> list[str]:
