@@ -344,7 +344,8 @@ class Attachment:
 
     def check(self, attribute: Any) -> None:
         """Run the steps of a mapped attribute (``User.avatar``) without storing anything, for forms. Raises Refused."""
-        attribute.type.check(self)
+        owner = getattr(attribute, "class_", None)
+        attribute.type.check(self, f"{owner.__name__}.{attribute.key}" if owner else None)
 
     # Being a value
 

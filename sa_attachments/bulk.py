@@ -12,9 +12,11 @@ refused by the column type, and what they delete is found by ``Storages.verify``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import UniqueConstraint, and_, case, false, literal, or_, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
 
@@ -23,11 +25,15 @@ from .column import nameable
 from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
-from .references import Reference, names, read_locked, read_rows
+from .references import Reference, Row, names, read_locked, read_rows
 from .staging import Stage, Token, Want, copy_wanted
+
+Rows = dict[tuple[Any, ...], Row]
 
 RESTRICTED = 1000
 """Up to so many rows, a statement is held to exactly those that were read under lock."""
+
+_SAVEPOINT = "sa_attachments"
 
 
 def execute(state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> Any:
@@ -47,17 +53,20 @@ def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Cal
     table = statement.entity_description["table"]
     here = [reference for reference in references if reference.table is table or state.is_insert]
     if state.is_insert:
-        return _Insert(state, here, frame).run()
+        return _Insert(state, here, frame).execute()
     if state.is_delete:
-        return _Rows(state, here, frame).run({}) if here else None
+        return _Rows(state, here, frame).execute({}) if here else None
     if state.is_executemany and statement.whereclause is None and not _assigned(statement, here):
-        return _UpdateByKey(state, here, frame).run()
-    values = {**_assigned(statement, here), **_given(state, here)}
-    return _Rows(state, list(values), frame).run(values) if values else None
+        return _UpdateByKey(state, here, frame).execute()
+    given: Any = state.parameters if isinstance(state.parameters, dict) else {}
+    values = {**_assigned(statement, here), **{r: given[r.key] for r in here if r.key in given}}
+    return _Rows(state, list(values), frame).execute(values) if values else None
 
 
 class _Statement:
     """What the kinds have in common."""
+
+    run: Any
 
     def __init__(self, state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> None:
         self.state = state
@@ -66,6 +75,14 @@ class _Statement:
         self._frame = frame()
         self.stage = Stage(state.session, self._frame, state.execution_options)
         self.drops = Drops(self.stage, self._frame)
+
+    def execute(self, *args: Any) -> Any:
+        """Run the statement with its files, or leave none of them."""
+        try:
+            return self.run(*args)
+        except BaseException:
+            self.stage.abandon()
+            raise
 
     def items(self, reference: Reference, value: Any) -> list[Attachment]:
         """The attachments in a value of the statement; OwnershipLost if it is SQL, which may name anything."""
@@ -97,21 +114,42 @@ class _Statement:
         self.stage.allow(names(kept))
         return kept
 
-    def named_now(self, identities: Iterable[tuple[Any, ...]]) -> None:
-        """Keep what the rows name after the statement."""
-        for row in self.read(identities).values():
+    def keep(self, rows: Rows) -> None:
+        """What the rows name after the statement."""
+        for row in rows.values():
             for items in row.values():
                 self.drops.keep(items)
 
-    def read(self, identities: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]:
+    def read(self, identities: Iterable[tuple[Any, ...]]) -> Rows:
         return read_locked(self.begin(), self.references, identities)
+
+    def read_where(self, *conditions: Any, **parameters: Any) -> Rows:
+        """What the rows name that fulfil the conditions; locked."""
+        key = self.references[0].primary_key
+        statement = select(*key, *(reference.column for reference in self.references)).where(*conditions)
+        statement = statement.params(**parameters).order_by(*key).with_for_update(key_share=True)
+        return read_rows(self.begin(), statement, self.references)
+
+    def invoke(self, statement: Any = None, **options: Any) -> Any:
+        """Run the statement, which leaves no row if it fails: a transaction may go on after that."""
+        connection = self.stage.of(self.references[0])[1]
+        if connection.dialect.name == "postgresql":
+            return self.state.invoke_statement(statement, **options)
+        # Never released, which SQLite refuses while rows of a RETURNING are unread: the transaction's end does it.
+        connection.dialect.do_savepoint(connection, _SAVEPOINT)
+        try:
+            return self.state.invoke_statement(statement, **options)
+        except BaseException:
+            with suppress(SQLAlchemyError):  # The first error counts.
+                connection.dialect.do_rollback_to_savepoint(connection, _SAVEPOINT)
+            raise
 
     def begin(self) -> Any:
         scope, connection = self.stage.of(self.references[0])
         scope.ledger.begin_write(connection)
         return connection
 
-    def drop_from(self, rows: dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]) -> None:
+    def drop_from(self, rows: Rows) -> None:
         """What these rows named may have lost its name."""
         for identity, row in rows.items():
             for reference in self.references:
@@ -133,22 +171,16 @@ class _Rows(_Statement):
         self.drop_from(rows)
         for reference, items in templates.items():
             self.drops.named(reference, items, None)
-        result = self.state.invoke_statement(self._rewritten(rows, templates))
-        self.named_now(rows)
+        result = self.invoke(self._rewritten(rows, templates))
+        self.keep(self.read(rows))
         self.drops.carry_out()
         return result
 
-    def _matching(self) -> dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]:
-        connection = self.begin()
-        key = self.references[0].primary_key
-        columns = [reference.column for reference in self.references]
-        statement = (
-            select(*key, *columns).where(*self.statement._where_criteria).order_by(*key).with_for_update(key_share=True)
-        )
+    def _matching(self) -> Rows:
         rows = {}
         parameters: Any = self.state.parameters
         for each in parameters if isinstance(parameters, list) else [parameters or {}]:
-            rows.update(read_rows(connection, statement.params(**each), self.references))
+            rows.update(self.read_where(*self.statement._where_criteria, **each))
         return rows
 
     def _rewritten(self, rows: dict[tuple[Any, ...], Any], templates: dict[Reference, list[Attachment]]) -> Any:
@@ -190,8 +222,8 @@ class _UpdateByKey(_Statement):
         overrides = _distribute(self, places, lambda index, r: parameters[index][r.key], len(parameters))
         identities = [tuple(each[key] for key in self.references[0].identity_keys) for each in parameters]
         self.drop_from(self.read(dict.fromkeys(identities)))
-        result = self.state.invoke_statement(params=overrides)
-        self.named_now(dict.fromkeys(identities))
+        result = self.invoke(params=overrides)
+        self.keep(self.read(dict.fromkeys(identities)))
         self.drops.carry_out()
         return result
 
@@ -217,11 +249,9 @@ class _Insert(_Statement):
             return self._invoke(rows, stored, many, parameters)
         conditions = [_conflicts(self.references[0], row) for row in rows]
         conflict = or_(false(), *(condition for each in conditions for condition in each))
-        self.drop_from(self._conflicting(conflict))
+        self.drop_from(self.read_where(conflict))
         result = self._invoke(rows, stored, many, parameters)
-        for row in self._conflicting(conflict).values():
-            for items in row.values():
-                self.drops.keep(items)
+        self.keep(self.read_where(conflict))
         for new, each in zip(stored, conditions, strict=True):
             for reference in self.references:
                 if not each and reference.key in new:
@@ -235,48 +265,34 @@ class _Insert(_Statement):
             statement._multi_values = (
                 [_merged(row, new, self.references) for row, new in zip(rows, stored, strict=True)],
             )
-            return self.state.invoke_statement(statement)
+            return self.invoke(statement)
         if isinstance(parameters, list):
-            return self.state.invoke_statement(params=stored)
+            return self.invoke(params=stored)
         by_statement = {key: value for key, value in stored[0].items() if key not in (parameters or {})}
         statement = self.statement.values(by_statement) if by_statement else self.statement
         by_parameters = {key: value for key, value in stored[0].items() if key in (parameters or {})}
-        return self.state.invoke_statement(statement, params=by_parameters)
-
-    def _conflicting(self, condition: Any) -> dict[tuple[Any, ...], dict[str, tuple[Attachment, ...]]]:
-        key = self.references[0].primary_key
-        columns = [reference.column for reference in self.references]
-        statement = select(*key, *columns).where(condition).order_by(*key).with_for_update(key_share=True)
-        return read_rows(self.begin(), statement, self.references)
+        return self.invoke(statement, params=by_parameters)
 
     def _refuse_select(self) -> None:
         targets = {getattr(name, "key", name) for name in self.statement._select_names or ()}
-        for reference in self.references:
-            if reference.column.key in targets:
-                raise OwnershipLost(
-                    f"{reference.target} can't be filled by INSERT ... SELECT: two rows would name one file. "
-                    "Read the attachments and insert them, which copies them in the storage"
-                )
+        for target in (reference.target for reference in self.references if reference.column.key in targets):
+            raise OwnershipLost(
+                f"{target} can't be filled by INSERT ... SELECT: two rows would name one file. "
+                "Read the attachments and insert them, which copies them in the storage"
+            )
 
 
 _ABSENT = object()
 
 
 def _value(row: Any, reference: Reference) -> Any:
-    for key, value in row.items():
-        if getattr(key, "key", key) in (reference.key, reference.column.key):
-            return value
-    return _ABSENT
+    names = reference.key, reference.column.key
+    return next((value for key, value in row.items() if getattr(key, "key", key) in names), _ABSENT)
 
 
 def _merged(row: Any, new: dict[str, Any], references: Sequence[Reference]) -> Any:
-    merged = dict(row)
-    for reference in references:
-        if reference.key in new:
-            for key in row:
-                if getattr(key, "key", key) in (reference.key, reference.column.key):
-                    merged[key] = new[reference.key]
-    return merged
+    by_name = {name: new[r.key] for r in references if r.key in new for name in (r.key, r.column.key)}
+    return {key: by_name.get(getattr(key, "key", key), value) for key, value in row.items()}
 
 
 def _distribute(
@@ -303,14 +319,6 @@ def _assigned(statement: Any, references: Sequence[Reference]) -> dict[Any, Any]
         for reference in references
         if getattr(key, "key", key) in (reference.key, reference.column.key)
     }
-
-
-def _given(state: ORMExecuteState, references: Sequence[Reference]) -> dict[Reference, Any]:
-    """What the parameters of an UPDATE with a condition say of attachment columns."""
-    parameters = state.parameters
-    if not isinstance(parameters, dict):
-        return {}
-    return {reference: parameters[reference.key] for reference in references if reference.key in parameters}
 
 
 def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:

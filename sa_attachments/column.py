@@ -160,9 +160,9 @@ class _ColumnType(TypeDecorator[Any]):
         """The storage of that name."""
         return self.files.resolve(name)
 
-    def check(self, attachment: Attachment) -> None:
-        """Run the steps without storing anything. Raises Refused."""
-        check(self.steps, attachment, self.label)
+    def check(self, attachment: Attachment, target: str | None = None) -> None:
+        """Run the steps without storing anything. Raises Refused, which names the ``target``."""
+        check(self.steps, attachment, target or self.label)
 
     def column_expression(self, column: Any) -> Any:
         return AsText(column, self)

@@ -61,7 +61,11 @@ class Flush:
 
     def prepare(self, slots: list[Slot]) -> None:
         """Before the flush: all that is known of it already."""
-        self._process(slots)
+        try:
+            self._process(slots)
+        except BaseException:
+            self._stage.abandon()
+            raise
 
     def saving(self, state: InstanceState[Any]) -> None:
         """Before an object's INSERT or UPDATE: what a mapper hook may have changed since ``prepare``."""

@@ -47,7 +47,9 @@ def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
     if len(jobs) < 2 or parallel < 2:
         return [_outcome(job) for job in jobs]
     with ThreadPoolExecutor(min(parallel, len(jobs)), "sa_attachments") as pool:
-        return [future.result() for future in [pool.submit(_outcome, job) for job in jobs]]
+        contexts = [contextvars.copy_context() for _ in jobs]
+        futures = [pool.submit(each.run, partial(_outcome, job)) for each, job in zip(contexts, jobs, strict=True)]
+        return [future.result() for future in futures]
 
 
 async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
@@ -101,8 +103,8 @@ class Worker:
                 return None
             self._queue.append((future, job))
             if not self._busy:
-                self._busy = True
                 threading.Thread(target=self._run, name="sa_attachments", daemon=True).start()
+                self._busy = True  # afterwards: a thread that can't be started is started next time
         return future
 
     def idle(self, timeout: float | None = None) -> bool:
@@ -119,6 +121,8 @@ class Worker:
                     self._lock.notify_all()
                     return
                 future, job = self._queue.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
                 future.set_result(job())
             except BaseException as error:  # noqa: BLE001 - it is raised where the future is looked at

@@ -40,12 +40,21 @@ class Places:
         """By ledger and name: the storage that was checked, and what was wrong with it."""
 
     def problem(
-        self, connection: Connection, ledger: Ledger, name: str, storage: Storage, io: Runner, *, register: bool = True
+        self,
+        connection: Connection,
+        ledger: Ledger,
+        name: str,
+        storage: Storage,
+        io: Runner,
+        *,
+        found: str | None = None,
+        register: bool = True,
+        mark: bool = True,
     ) -> str | None:
         """Why this database may not delete in the place of ``name``; None if it may.
 
-        A place that is nobody's is marked; with ``register``, the database notes that the place is its own. ``io``
-        runs what the storage does.
+        A place that is nobody's is marked, unless ``mark`` is false; with ``register``, the database notes that the
+        place is its own. ``io`` runs what the storage does; ``found`` is what the marker says, if it was read already.
         """
         if storage.readonly:
             return f"storage {name!r} is read-only"
@@ -53,8 +62,10 @@ class Places:
         ours = self.identity(connection, ledger, name)
         places = ledger.places
         row = connection.execute(select(places.c.place, places.c.fingerprint).where(places.c.name == name)).first()
-        found = io(lambda: read_marker(name, storage))
+        found = found or io(lambda: read_marker(name, storage))
         if row is None and found is None:
+            if not mark:
+                return None
             found = io(lambda: write_marker(name, storage, ours))
         if row is None and found == ours:
             if register:
@@ -62,7 +73,10 @@ class Places:
                 connection.execute(insert_ignoring(connection.dialect, places).values(values))
             return None
         if found is None:
-            return f"the place of storage {name!r} is another one than before (an unmounted volume, a wrong folder?)"
+            return (
+                f"the place of storage {name!r} is another one than before (an unmounted volume, a wrong folder?): "
+                "mount the volume or correct the URL; if a new place is meant, run 'sa-attachments takeover'"
+            )
         if found != ours or row is None or row.fingerprint != fingerprint:
             return (
                 f"the place of storage {name!r} belongs to another database or storage name (a restored copy?): "

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column, or_, select, update
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool
 
 from .attachment import storage_errors
 from .clock import now
@@ -29,7 +29,7 @@ from .descriptor import Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage
 from .frames import Work
 from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring
-from .places import Places, Runner
+from .places import Places, Runner, read_marker
 from .staging import Scope
 from .storage import Storage
 
@@ -202,8 +202,11 @@ class Purger:
             noted = update(lines).where(self.ledger.among([file]))
             connection.execute(noted.values(attempts=lines.c.attempts + 1, last_error=str(error)[:1000]))
 
-    def problem(self, connection: Connection, name: str, again: bool = False) -> str | None:
-        """Why nothing may be deleted in a storage's place; None if it may. Asked once per process, or ``again``."""
+    def problem(self, connection: Connection, name: str, again: bool = False, mark: bool = True) -> str | None:
+        """Why nothing may be deleted in a storage's place; None if it may. Asked once per process, or ``again``.
+
+        With ``mark``, a place that is nobody's becomes this database's.
+        """
         known = self._places.verdicts
         try:
             storage = self.scope.files.resolve(name)
@@ -211,11 +214,17 @@ class Purger:
             return str(error)
         about = (self.scope, name)
         if again or about not in known or known[about][0] is not storage:
+            # Before the transaction: on SQLite, nobody can commit while another one has read.
+            found = None if storage.readonly else self._io(lambda: read_marker(name, storage))
             with self.transaction(connection):
-                problem = self._places.problem(connection, self.ledger, name, storage, self._io)
-            known[about] = storage, problem
+                problem = self._places.problem(
+                    connection, self.ledger, name, storage, self._io, found=found, register=mark, mark=mark
+                )
+            if mark or problem is not None:
+                known[about] = storage, problem
             if problem is not None:
                 warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
+            return problem
         return known[about][1]
 
     def _trusted(self, connection: Connection, names: Iterable[str]) -> set[str]:
@@ -228,6 +237,7 @@ class Purger:
         """A connection of our own that sees the ledger as the rows' transaction saw it, and waits for nobody."""
         engine = self.scope.engine
         _refuse_to_queue(engine)
+        _forget_returned(engine.pool)
         with engine.connect() as connection:
             options: dict[str, Any] = {"schema_translate_map": dict(self.scope.schemas)} if self.scope.schemas else {}
             if engine.dialect.name != "sqlite":
@@ -264,6 +274,14 @@ def _refuse_to_queue(engine: Engine) -> None:
         and pool.checkedout() >= pool.size() + max(pool._max_overflow, 0)
     ):
         raise Busy("all connections are in use")
+
+
+def _forget_returned(pool: Any) -> None:
+    """While the connection of a thread is being given back, its pool would hand out what is left of it."""
+    if isinstance(pool, SingletonThreadPool):
+        last = getattr(pool._fairy, "current", lambda: None)()
+        if last is not None and not last.is_valid:
+            del pool._fairy.current
 
 
 @contextmanager

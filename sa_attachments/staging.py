@@ -8,10 +8,12 @@ or one statement of a session.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from .attachment import Attachment, StoredSource, Upload, binding_of, body_of, facts_of, set_origin
@@ -19,7 +21,7 @@ from .column import Home, nameable
 from .descriptor import Named, named
 from .errors import FileMissing, NoTransaction, OwnershipLost
 from .frames import Frame
-from .ledger import Ledger, Line
+from .ledger import Drop, Ledger, Line
 from .offload import gather
 from .processing.steps import run
 from .processing.storing import store
@@ -88,6 +90,7 @@ class Stage:
         self._options = execution_options
         self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
         self._nameable: set[str] = set()
+        self._owned: list[tuple[Scope, Connection, Named]] = []
         nameable.set(self._nameable)
 
     def of(self, reference: Reference) -> tuple[Scope, Connection]:
@@ -133,8 +136,21 @@ class Stage:
                 self.own(scope, self.of(group[0].reference)[1], group)
                 owned = {want.named.key for want in group if want.named}
                 loose[:] = [(files, file) for files, file in loose if file.key not in owned]
+        except BaseException:
+            self.abandon()
+            raise
         finally:
             self._frame.loose += loose
+
+    def abandon(self) -> None:
+        """The flush or statement failed: should the transaction be committed nevertheless, no row names what this one
+        owned so far.
+        """
+        owned, self._owned = self._owned, []
+        for scope, connection, file in owned:
+            with suppress(SQLAlchemyError):  # The transaction is void anyway.
+                scope.ledger.drop(connection, [Drop(file)])
+                self._frame.work(scope).dropped.append(file)
 
     def _meet(self, wants: Sequence[Want]) -> None:
         """Before anything is stored in a place for the first time: mark it as this database's."""
@@ -156,6 +172,7 @@ class Stage:
         work = self._frame.work(scope)
         work.identity = scope.ledger.own(connection, lines, scope.files.own_within)
         work.staged += [line.named for line in lines]
+        self._owned += [(scope, connection, line.named) for line in lines]
         for want in wants:
             body = body_of(want.attachment)
             if isinstance(body, Upload) and body.move and want.named is not None and (path := body.source.path()):
@@ -276,7 +293,8 @@ def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
             f"{reference.target}: the connection is set to AUTOCOMMIT, and files can't follow a transaction: "
             "use another isolation level for sessions with attachments"
         )
-    if isinstance(bind, Connection) and _commits_by_itself(bind.connection.driver_connection):
+    begun = bind if isinstance(bind, Connection) and bind.in_transaction() else None
+    if begun is not None and _commits_by_itself(begun.connection.driver_connection):
         raise NoTransaction(
             f"{reference.target}: the driver commits each statement, and files can't follow a transaction "
             "(for sqlite3 with isolation_level=None, emit BEGIN in an engine event: see SQLAlchemy's documentation)"

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .attachment import storage_errors
 from .clock import milliseconds, now
+from .errors import StorageFailed
 from .key import floor, is_key, moment
 from .ledger import CHUNK, CONDEMNED, chunked, insert_ignoring
 from .recovery import Purger
@@ -58,7 +59,7 @@ class SweepReport:
         return not any(storage.failed or storage.problem for storage in self.storages)
 
     def __getitem__(self, name: str) -> SweptStorage:
-        return next(storage for storage in self.storages if storage.name == name)
+        return {storage.name: storage for storage in self.storages}[name]
 
     def __str__(self) -> str:
         return "\n".join(str(storage) for storage in self.storages)
@@ -101,12 +102,20 @@ class Sweep:
 
     def _strangers(self, name: str) -> SweptStorage:
         report = SweptStorage(name)
+        try:
+            self._look_for_strangers(report)
+        except StorageFailed as error:
+            report.problem = str(error)  # One that fails does not keep the others from being swept.
+        return report
+
+    def _look_for_strangers(self, report: SweptStorage) -> None:
+        name = report.name
         storage = self._purger.scope.files.resolve(name)
         places = self._purger.ledger.places
         with self._purger.connection() as connection:
             report.problem = None if storage.readonly else self._purger.problem(connection, name, again=True)
             if storage.readonly or report.problem:
-                return report
+                return
             with self._purger.transaction(connection):
                 clock = connection.scalar(select(now())) or 0
                 mark = connection.scalar(select(places.c.watermark).where(places.c.name == name))
@@ -120,7 +129,6 @@ class Sweep:
             connection.execute(
                 update(places).where(places.c.name == name).values(watermark=watermark(horizon, skipped))
             )
-        return report
 
     def _condemn_unknown(self, report: SweptStorage, storage: Storage, start: str | None, horizon: int) -> list[int]:
         """Condemn strangers; returns when those were minted that had to be skipped."""

@@ -90,7 +90,8 @@ class _Watched(Frame):
             return
         super().seen(connection)
         pool = connection.engine.pool
-        if not event.contains(pool, "checkin", _checkin):
+        # Not by event.contains: it goes by the pool's id, which may have been that of a disposed engine's pool before.
+        if _checkin not in pool.dispatch.checkin:
             event.listen(pool, "checkin", _checkin)
         frames = connection.connection.info.setdefault(_INFO, [])
         # A session may use its connection for thousands of transactions before it gives it back.

@@ -65,11 +65,13 @@ class VerifyReport:
     files: int = 0
     lines: int = 0
     findings: list[Finding] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+    """By storage: why nothing is deleted there, or why it could not be looked at."""
 
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong (any more)."""
-        return all(finding.repaired for finding in self.findings)
+        return not self.problems and all(finding.repaired for finding in self.findings)
 
     @property
     def counts(self) -> Counter[str]:
@@ -109,7 +111,11 @@ class Verification:
                 self._check_rows(column, rows)
         self._check_lines()
         for name in storages:
-            self._check_storage(name)
+            try:
+                self._check_place(name)
+                self._check_storage(name)
+            except StorageFailed as error:
+                self._report.problems[name] = str(error)
 
     # Rows
 
@@ -258,6 +264,14 @@ class Verification:
         self._found("unnamed", file, f"ledger, for {column.label}", self._repair)
 
     # Storages
+
+    def _check_place(self, name: str) -> None:
+        if self._purger.scope.files.resolve(name).readonly:
+            return
+        with self._purger.connection() as connection:
+            problem = self._purger.problem(connection, name, again=True, mark=False)
+        if problem is not None:
+            self._report.problems[name] = problem
 
     def _check_storage(self, name: str) -> None:
         storage = self._purger.scope.files.resolve(name)

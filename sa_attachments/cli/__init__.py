@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from .program import run
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
-        sys.stderr.write(f"sa-attachments needs the module {error.name!r}: pip install 'sa-attachments[cli]'\n")
+        sys.stderr.write(f"sa-attachments needs the module {missing!r}: pip install 'sa-attachments[cli]'\n")
         return 2
     return run(arguments)

@@ -29,7 +29,7 @@ from .failure import EXIT_CODES, Failure, explained
 
 
 class Command(click.Command):
-    """A command with ``--json``, whose errors are failures."""
+    """A command with ``--json``, that returns its exit code, and whose errors are failures."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"epilog": EXIT_CODES, **options})
@@ -39,15 +39,15 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return self._invoke(ctx)
+            ctx.exit(self._invoke(ctx))
         except Failure as failure:
             if ctx.params["as_json"]:
                 document({"ok": False, "error": failure.message})
             raise
 
-    def _invoke(self, ctx: click.Context) -> Any:
+    def _invoke(self, ctx: click.Context) -> int:
         try:
-            return super().invoke(ctx)
+            return int(super().invoke(ctx))
         except (AttachmentError, SQLAlchemyError) as error:
             raise explained(error) from error
 

@@ -89,7 +89,7 @@ class Application:
 
         def checked(engine: Engine) -> T:
             for purger in self.files._purgers(engine):
-                with purger.connection() as connection, purger.transaction(connection):
+                with engine.connect() as connection:
                     purger.ledger.require(connection)
             return work(engine)
 

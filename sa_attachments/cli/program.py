@@ -43,9 +43,8 @@ for command in (demo, sweep, verify, stats, takeover):
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    if sys.stdout.errors == "strict":
-        # A name that the terminal can't show must not end a sweep.
-        getattr(sys.stdout, "reconfigure", lambda **options: None)(errors="backslashreplace")
+    # A name that the terminal can't show must not end a sweep.
+    getattr(sys.stdout, "reconfigure", lambda **options: None)(errors="backslashreplace")
     try:
         exit_code = program.main(arguments, "sa-attachments", standalone_mode=False)
         sys.stdout.flush()
@@ -59,4 +58,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Who read our output has seen enough, as `head`; Python must not complain at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk under our output, no folder for temporary files
+        click.echo(f"Error: {error}", err=True)
+        return 2
     return exit_code if isinstance(exit_code, int) else 0

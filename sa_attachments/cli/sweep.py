@@ -85,6 +85,7 @@ def _print(report: SweepReport) -> None:
     console.print(table)
     for storage in report.storages:
         if storage.problem:
-            console.print(Text(f"{storage.name}: nothing was deleted: {storage.problem}", "red"))
+            console.print(Text(f"{storage.name}: nothing was deleted: {storage.problem}", "red"), soft_wrap=True)
         if storage.failed:
-            console.print(Text(f"{storage.name}: {storage.failed:,} could not be deleted; sweep again later", "red"))
+            said = f"{storage.name}: {storage.failed:,} could not be deleted; sweep again later"
+            console.print(Text(said, "red"), soft_wrap=True)

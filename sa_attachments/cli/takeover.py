@@ -41,8 +41,12 @@ def takeover(application: Application, storage: str, yes: bool, as_json: bool) -
     return 0
 
 
+def _is_answered() -> bool:
+    return sys.stdin.isatty()
+
+
 def _ask(name: str, application: Application) -> None:
-    if not sys.stdin.isatty():
+    if not _is_answered():
         raise Failure("nobody is there to ask: say --yes")
     question = f"Only {application.database} will delete files of {name!r} from now on. Is no other database using it?"
     click.confirm(question, abort=True, err=True)

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import asdict
 
 import click
-from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
@@ -58,7 +57,8 @@ def verify(application: Application, repair: bool, checksums: bool, as_json: boo
     if as_json:
         counts = {"rows": report.rows, "files": report.files, "lines": report.lines}
         findings = [asdict(finding) for finding in report.findings]
-        answer.document({"ok": report.ok, **counts, "counts": dict(report.counts), "findings": findings})
+        document = {"ok": report.ok, **counts, "counts": dict(report.counts), "findings": findings}
+        answer.document({**document, "problems": report.problems})
     else:
         _print(report)
     return 0 if report.ok else 1
@@ -66,15 +66,17 @@ def verify(application: Application, repair: bool, checksums: bool, as_json: boo
 
 def _print(report: VerifyReport) -> None:
     console = answer.console()
-    table = Table("finding", "file", "where", box=None)
     for finding in report.findings[:SHOWN]:
         kind = f"{finding.kind}, repaired" if finding.repaired else finding.kind
-        file = Text(f"{finding.storage}:{finding.key}" if finding.key else "", overflow="fold")
-        table.add_row(kind, file, Text(finding.where, overflow="fold"), style="green" if finding.repaired else "red")
-    if report.findings:
-        console.print(table)
+        file = f"{finding.storage}:{finding.key}  " if finding.key else ""
+        # One line each, however long: to be searched, and to copy a key from.
+        said = Text.assemble((kind, "green" if finding.repaired else "red"), "  ", file, finding.where)
+        console.print(said, soft_wrap=True)
     if (more := len(report.findings) - SHOWN) > 0:
         console.print(f"and {more:,} more; --json lists all")
+    for name, problem in report.problems.items():
+        console.print(Text(f"{name}: {problem}", "red"))
     looked = f"{report.rows:,} rows, {report.files:,} files, {report.lines:,} lines of the ledger"
-    found = ", ".join(f"{number:,} {kind}" for kind, number in sorted(report.counts.items())) or "all is well"
-    console.print(Text(f"{looked}: {found}", "green" if report.ok else "red"))
+    found = ", ".join(f"{number:,} {kind}" for kind, number in sorted(report.counts.items()))
+    found = found or ("all is well" if report.ok else "no findings")
+    console.print(Text(f"{looked}: {found}", "green" if report.ok else "red"), soft_wrap=True)

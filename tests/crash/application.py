@@ -57,7 +57,6 @@ class Application:
         class Doc(Base):
             __tablename__ = "docs"
             id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-            name: Mapped[str | None] = mapped_column(unique=True)
             file: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
             cover: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
             pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(self.files))

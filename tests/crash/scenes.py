@@ -6,6 +6,8 @@ which state the rows must be in.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -16,7 +18,9 @@ import psycopg  # noqa: F401 - so that children need not import it
 from sqlalchemy import delete, event, insert, update
 from sqlalchemy.orm import Session
 
+from sa_attachments.key import mint
 from sa_attachments.storages.local import LocalStorage
+from sa_attachments.testing import Faulty
 from tests.engines import open_engine
 
 from .application import Application, upload
@@ -162,6 +166,52 @@ def sweep(limit: int | None = None, system_calls: bool = False) -> list[str]:
         report = app.sweep()
         assert report.ok, report
     return mortal.steps
+
+
+def forbid_nameless_files() -> None:
+    """From now on this is a machine whose file systems know no O_TMPFILE."""
+    opened = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "no O_TMPFILE here", path)
+        return opened(path, flags, *arguments, **options)
+
+    os.open = refuse
+
+
+def keys(how_many: int) -> list[str]:
+    """Mint keys."""
+    return [mint() for _ in range(how_many)]
+
+
+def hang(url: str, folder: str) -> None:
+    """Make the application, whose worker thread then waits for a storage that hangs."""
+    storage = Faulty(LocalStorage(Path(folder) / "files"))
+    app = Application(open_engine(url), Path(folder), storage, budget=timedelta(milliseconds=50))
+    storage.hang("delete")
+    with app.session() as session:
+        for i in range(3):
+            session.add(app.Doc(id=i, file=upload("old")))
+        session.commit()
+        session.get_one(app.Doc, 0).file = upload("new")
+        session.commit()
+    assert storage.wait_for_hang()
+    inherited[:] = [app]
+
+
+def replace_in_child(row_id: int) -> int:
+    """Replace a file of the inherited application. Returns how many files were purged before this returns."""
+    app = inherited[0]
+    app.engine.dispose(close=False)  # the connections are the parent's
+    app.storage.heal()
+    before = len(app.storage.calls)
+    with app.session() as session:
+        session.get_one(app.Doc, row_id).file = upload("new")
+        session.commit()
+    assert app.files.settled(10)
+    assert app.problems() == []
+    return sum(call.verb == "delete" for call in app.storage.calls[before:])
 
 
 def run(name: str, app: Application, after_each: Callable[[], None] = lambda: None) -> None:

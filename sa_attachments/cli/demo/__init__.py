@@ -80,11 +80,13 @@ def _play(playground: Playground, cast: Cast, keep: Path | None, as_json: bool) 
 
 def _folder(keep: Path | None, stack: ExitStack) -> Path:
     if keep is None:
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sa-attachments-")))
+        temporary = tempfile.TemporaryDirectory(prefix="sa-attachments-", ignore_cleanup_errors=True)
+        return Path(stack.enter_context(temporary))
     try:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
             raise Failure(f"{str(keep)!r} is not empty: name a folder that is, or a new one")
     except (OSError, ValueError) as error:
-        raise Failure(f"{str(keep)!r} can't be used: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Failure(f"{str(keep)!r} can't be used: {why}") from error
     return keep

@@ -42,7 +42,8 @@ def of(path: Path) -> Original:
     except FileNotFoundError as error:
         raise Failure(f"there is no file {str(path)!r}") from error
     except (OSError, ValueError) as error:  # not readable, too long a name, a NUL in it
-        raise Failure(f"{str(path)!r} can't be read: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise Failure(f"{str(path)!r} can't be read: {why}") from error
 
 
 def packaged(stack: ExitStack) -> list[Original]:

@@ -24,6 +24,9 @@ from .scenes import DAY, SCENES
 SHOWN = 12
 """Files that are shown of many."""
 
+MOST_CELLS = 40
+"""Of a name; those of hostile files are long."""
+
 _COLOURS = {"owned": "green", "condemned": "yellow", "purging": "yellow", "gone": "dim"}
 
 
@@ -130,7 +133,9 @@ def short(key: str) -> str:
 def name_of(inventory: Inventory, key: str) -> Text:
     """The name that is shown to people."""
     name = inventory.names.get(key)
-    return Text("nobody knows it", "red") if name is None else Text(name, overflow="ellipsis")
+    text = Text("nobody knows it", "red") if name is None else Text(name)
+    text.truncate(MOST_CELLS, overflow="ellipsis")
+    return text
 
 
 def _state(line: Line | None) -> Text:

@@ -1,0 +1,66 @@
+"""All contests in one command: ``python benchmarks/run.py [--quick] [--full] [GROUP ...]``.
+
+Prints a table of ratios to a floor written by hand, which does the same durable work, and writes it as ``results.md``
+and ``results.json``. The exit code is 1 if a target was missed.
+
+The groups are ``transactions``, ``loading``, ``large``, ``idle`` and ``sweeping``; all of them if none is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import idle
+import large
+import loading
+import sweeping
+import table
+import transactions
+from contest import Contest
+from rows import Database
+
+HERE = Path(__file__).parent
+GROUPS: dict[str, Callable[[argparse.Namespace], Iterable[Contest]]] = {
+    "transactions": lambda said: transactions.contests(
+        said.rounds, said.folder, 0.2 if said.quick else 1.0, url=said.url, journal=said.journal
+    ),
+    "loading": lambda said: loading.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0, said.url),
+    "large": lambda said: large.contests(said.rounds, said.folder, 0.25 if said.quick else 1.0),
+    "idle": lambda said: idle.contests(1 if said.quick else 3),
+    "sweeping": lambda said: sweeping.contests(
+        said.rounds, said.folder, 1_000 if said.quick else 10_000, 1_000_000 if said.full else 50_000
+    ),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the contests that were asked for."""
+    said = _parser().parse_args(arguments)
+    said.rounds = said.rounds or (3 if said.quick else 7)
+    with TemporaryDirectory(dir=said.folder) as folder, Database(Path(folder), said.url, said.journal) as database:
+        about = table.about(said.rounds, database.settings())
+    contests = [contest for group in said.groups or GROUPS for contest in GROUPS[group](said)]
+    print(table.markdown(contests, about))
+    table.write(contests, about, said.results)
+    return 0 if all(contest.met is not False for contest in contests) else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="The speed targets, as ratios to a hand-written floor.")
+    parser.add_argument("groups", nargs="*", choices=[[], *GROUPS], metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--quick", action="store_true", help="less of everything: a minute or two, rougher figures")
+    parser.add_argument("--full", action="store_true", help="the sweep beside a million files, which takes minutes")
+    parser.add_argument("--rounds", type=int, help="how often each side has its turn (7, quick: 3)")
+    parser.add_argument("--folder", type=Path, help="where the files and databases lie while it runs")
+    parser.add_argument("--results", type=Path, default=HERE, help="where results.md and results.json go")
+    parser.add_argument("--url", help="a PostgreSQL server for the rows, instead of an SQLite file")
+    parser.add_argument("--journal", help="SQLite's journal_mode, as WAL")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import json
+
+from sa_attachments.cli import verify
+
+from .shop import AT_ONCE, Shop, run
+
+
+def test_finds_nothing_where_all_is_well(shop: Shop) -> None:
+    shop.sell(b"one", b"two")
+    result = shop.run("verify")
+    assert result.exit_code == 0
+    assert result.stdout == "2 rows, 2 files, 2 lines of the ledger: all is well\n"
+
+
+def test_finds_a_missing_file(shop: Shop) -> None:
+    one, _ = shop.sell(b"one", b"two")
+    one.unlink()
+    result = shop.run("verify")
+    assert result.exit_code == 1
+    shown = "".join(result.stdout.split())
+    assert "missing" in shown
+    assert "products.photo(1,)" in shown
+    assert shown.endswith("2rows,2files,2linesoftheledger:1missing")
+    found = shop.json("verify", exit_code=1)
+    assert (found["ok"], found["rows"], found["counts"]) == (False, 2, {"missing": 1})
+    assert found["findings"][0]["key"] == one.relative_to(shop.folder / "files").as_posix()
+
+
+def test_reads_the_bytes_with_checksums_only(shop: Shop) -> None:
+    (one,) = shop.sell(b"one")
+    one.write_bytes(b"eno")
+    assert shop.run("verify").exit_code == 0
+    assert shop.json("verify", "--checksums", exit_code=1)["counts"] == {"damaged": 1}
+
+
+def test_repairs_what_can_be_repaired(shop: Shop) -> None:
+    shop.sell(b"one", b"two")
+    shop.execute("DELETE FROM attachment_ledger")
+    assert shop.json("verify", exit_code=1)["counts"] == {"unowned": 2}
+    result = shop.run("verify", "--repair")
+    assert result.exit_code == 0
+    assert "unowned, repaired" in result.stdout
+    assert shop.run("verify").exit_code == 0
+
+
+def test_changes_nothing_without_repair(shop: Shop) -> None:
+    (one,) = shop.sell(b"one")
+    shop.execute("DELETE FROM products")
+    assert shop.json("verify", exit_code=1)["counts"] == {"unnamed": 1}
+    assert shop.json("sweep", *AT_ONCE)["storages"][0]["purged"] == 0
+    assert shop.json("verify", "--repair")["findings"][0]["repaired"] is True
+    assert shop.json("sweep", *AT_ONCE)["storages"][0]["purged"] == 1
+    assert not one.exists()
+
+
+def test_prints_some_of_many_findings_and_all_as_json(shop: Shop) -> None:
+    shop.sell(*[b"%d" % number for number in range(verify.SHOWN + 3)])
+    shop.execute("DELETE FROM attachment_ledger")
+    assert "and 3 more; --json lists all" in shop.run("verify").stdout
+    assert len(shop.json("verify", exit_code=1)["findings"]) == verify.SHOWN + 3
+
+
+def test_wants_the_models_even_where_the_ledger_is_given(sqlite_shop: Shop) -> None:
+    source = (
+        "from sqlalchemy import MetaData; from sa_attachments import Storages\n"
+        "files = Storages('memory:', ledger=MetaData())"
+    )
+    (sqlite_shop.folder / "bare.py").write_text(source)
+    database = ["--database", sqlite_shop.url]
+    result = run("verify", "--storages", "bare:files", *database, "--json")
+    assert result.exit_code == 2
+    assert "name the modules with the models by --import" in json.loads(result.stdout)["error"]
+    assert run("stats", "--storages", "bare:files", *database).exit_code == 0

@@ -1,0 +1,417 @@
+"""One place, one ledger: whoever is not sure that a place is its own deletes nothing there, and says what to do.
+
+Each ``Site`` is an application as one process sees it: a database, a ``Storages`` and models of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy.engine import URL
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sa_attachments import Attachment, AttachmentType, AttachmentWarning, Storages
+from sa_attachments.places import MARKER
+from sa_attachments.sweep import SweepReport
+from tests import engines
+
+on = pytest.mark.parametrize
+
+OTHER_OWNER = r"belongs to another database.*place of its own.*readonly=true.*sa-attachments takeover"
+OTHER_PLACE = r"another one than before.*mount.*sa-attachments takeover"
+
+
+class Site:
+    """See the module. ``names`` are storages, by URL."""
+
+    def __init__(self, engine: Engine, names: dict[str, str]) -> None:
+        self.engine = engine
+        self.files = Storages(names, budget=timedelta(seconds=10))
+
+        class Base(DeclarativeBase):
+            pass
+
+        class Doc(Base):
+            __tablename__ = "docs"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            file: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
+
+        self.Doc: Any = Doc
+        Base.metadata.create_all(engine)
+
+    def add(self, data: bytes, storage: str | None = None) -> int:
+        with Session(self.engine) as session:
+            doc = self.Doc(file=Attachment.upload(data, storage=storage))
+            session.add(doc)
+            session.commit()
+            return doc.id  # type: ignore[no-any-return]
+
+    def remove(self, key: int) -> None:
+        with Session(self.engine) as session:
+            session.delete(session.get_one(self.Doc, key))
+            session.commit()
+
+    def read(self) -> list[bytes]:
+        with Session(self.engine) as session:
+            return [doc.file.read() for doc in session.scalars(select(self.Doc).order_by(self.Doc.id))]
+
+    def sweep(self, **options: Any) -> SweepReport:
+        zero = timedelta(0)
+        assert self.files.settled(20)
+        return self.files.sweep(self.engine, grace=zero, stranger_retain=zero, full=True, **options)
+
+    def lines(self) -> list[str]:
+        with self.engine.connect() as connection:
+            return list(connection.scalars(text("SELECT state FROM attachment_ledger")))
+
+
+def contents(folder: Path) -> list[bytes]:
+    """The bytes of all files below a folder, but for the marker."""
+    return sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
+
+
+@contextmanager
+def undeleted(folder: Path) -> Iterator[None]:
+    """Nothing that lies in the folder goes away."""
+    before = contents(folder)
+    yield
+    gone = [data for data in before if data not in contents(folder)]
+    assert gone == [], "deleted"
+
+
+def kept_and_told(site: Site, folder: Path, told: str, names: tuple[str, ...] = ("default",)) -> None:
+    """Neither settling nor sweeping deletes anything; both say why, and what to do. Storing goes on."""
+    with undeleted(folder):
+        with pytest.warns(AttachmentWarning, match=told):
+            report = site.sweep()
+        for name in names:
+            assert not report.ok
+            assert report[name].problem is not None
+            assert (report[name].strangers, report[name].purged, report[name].unfinished) == (0, 0, 0)
+        with pytest.warns(AttachmentWarning, match=told):
+            verified = site.files.verify(site.engine)
+        for name in names:
+            assert name in verified.problems
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttachmentWarning)
+            key = site.add(b"added here", names[0])
+            site.remove(key)
+            assert site.files.settled(20)
+        assert b"added here" in contents(folder)
+        assert site.lines().count("condemned") >= 1, "the line must not go while the bytes stay"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def make_engine(
+    request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> Iterator[Callable[[str], Engine]]:
+    """``make_engine("a")`` opens a database of that name."""
+    if request.param == "sqlite":
+        yield lambda name: open_engine(f"sqlite:///{tmp_path}/{name}.db")
+        return
+    url: URL = request.getfixturevalue("postgres_url")
+    made: list[str] = []
+
+    def make(name: str) -> Engine:
+        database = f"{url.database}_{name}_{uuid4().hex[:6]}"
+        execute(url, f'CREATE DATABASE "{database}"')
+        made.append(database)
+        return open_engine(url.set(database=database))
+
+    yield make
+    for database in made:
+        execute(url, f'DROP DATABASE "{database}" WITH (FORCE)')
+
+
+def execute(url: URL, statement: str) -> None:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "files"
+
+
+# Two databases
+
+
+def test_two_databases_on_one_folder(make_engine: Callable[[str], Engine], folder: Path) -> None:
+    first = Site(make_engine("first"), {"default": f"local:{folder}"})
+    key = first.add(b"of the first")
+    second = Site(make_engine("second"), {"default": f"local:{folder}"})
+    with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        second.add(b"of the second")
+    kept_and_told(second, folder, OTHER_OWNER)
+    assert first.read() == [b"of the first"]
+    # The owner works on; files of the second database are strangers to it.
+    first.remove(key)
+    assert b"of the first" not in contents(folder)
+
+
+def test_two_databases_that_meet_without_having_stored_anything(
+    make_engine: Callable[[str], Engine], folder: Path
+) -> None:
+    """The first sweep marks the place: whoever comes first owns it, and the other one says so."""
+    first = Site(make_engine("first"), {"default": f"local:{folder}"})
+    second = Site(make_engine("second"), {"default": f"local:{folder}"})
+    assert first.sweep().ok
+    first.add(b"of the first")
+    with undeleted(folder), pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        assert second.sweep()["default"].problem is not None
+
+
+def test_what_a_foreign_database_rolls_back_stays(make_engine: Callable[[str], Engine], folder: Path) -> None:
+    """Even its own new files: what it believes to be one may be somebody else's."""
+    Site(make_engine("first"), {"default": f"local:{folder}"}).add(b"of the first")
+    second = Site(make_engine("second"), {"default": f"local:{folder}"})
+    with Session(second.engine) as session, pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        session.add(second.Doc(file=b"rolled back"))
+        session.flush()
+        session.rollback()
+        assert second.files.settled(20)
+    assert contents(folder) == [b"of the first", b"rolled back"]
+
+
+# Restored copies
+
+
+def copy_of(site: Site, folder: Path, tmp_path: Path, open_engine: Callable[..., Engine], name: str = "copy") -> Site:
+    """The same application on a copy of its database, as a backup or a staging system has it."""
+    if site.engine.dialect.name == "sqlite":
+        site.engine.dispose()
+        shutil.copy(str(site.engine.url.database), tmp_path / f"{name}.db")
+        return Site(open_engine(f"sqlite:///{tmp_path}/{name}.db"), {"default": f"local:{folder}"})
+    site.engine.dispose()
+    url = site.engine.url
+    execute(url.set(database="template1"), f'CREATE DATABASE "{url.database}_{name}" TEMPLATE "{url.database}"')
+    return Site(open_engine(url.set(database=f"{url.database}_{name}")), {"default": f"local:{folder}"})
+
+
+@pytest.fixture
+def restored(
+    make_engine: Callable[[str], Engine], folder: Path, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> Iterator[tuple[Site, Site, int]]:
+    """The original, a copy of it, and the row that both have; the copy does not know of a file stored later."""
+    original = Site(make_engine("original"), {"default": f"local:{folder}"})
+    key = original.add(b"of both")
+    copy = copy_of(original, folder, tmp_path, open_engine)
+    original.add(b"of the original")
+    yield original, copy, key
+    copy.engine.dispose()
+    if copy.engine.dialect.name == "postgresql":
+        execute(original.engine.url, f'DROP DATABASE "{copy.engine.url.database}" WITH (FORCE)')
+
+
+def test_a_copy_of_the_database_deletes_nothing(restored: tuple[Site, Site, int], folder: Path) -> None:
+    original, copy, key = restored
+    with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        copy.remove(key)
+    assert original.read() == [b"of both", b"of the original"]
+    kept_and_told(copy, folder, OTHER_OWNER)
+    assert original.read() == [b"of both", b"of the original"]
+
+
+def test_after_a_takeover_the_former_owner_deletes_nothing(restored: tuple[Site, Site, int], folder: Path) -> None:
+    original, copy, key = restored
+    before = Site(original.engine, {"default": f"local:{folder}"})  # a process that knows nothing yet
+    copy.files.takeover(copy.engine)
+    with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        before.remove(key)
+    assert copy.read() == [b"of both"]
+    kept_and_told(before, folder, OTHER_OWNER)
+    # One that had found the place to be its own looks again at its next sweep, and believes that from then on.
+    kept_and_told(original, folder, OTHER_OWNER)
+    assert copy.read() == [b"of both"]
+
+
+def test_after_a_takeover_the_new_owner_deletes(restored: tuple[Site, Site, int], folder: Path) -> None:
+    original, copy, key = restored
+    copy.files.takeover(copy.engine)
+    report = copy.sweep()
+    assert report.ok
+    assert contents(folder) == [b"of both"]
+    copy.remove(key)
+    assert copy.sweep().ok
+    assert contents(folder) == []
+    assert copy.files.verify(copy.engine).problems == {}
+
+
+def test_a_takeover_back(restored: tuple[Site, Site, int], folder: Path) -> None:
+    original, copy, key = restored
+    copy.files.takeover(copy.engine)
+    original.files.takeover(original.engine)
+    with undeleted(folder), pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        copy.sweep()
+    original.remove(key)
+    assert contents(folder) == [b"of the original"]
+
+
+def test_a_copy_that_is_read_only_reads_and_never_writes(
+    restored: tuple[Site, Site, int], folder: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    original, copy, key = restored
+    reader = Site(copy.engine, {"default": f"local:{folder}?readonly=true"})
+    listing = sorted(path for path in folder.rglob("*"))
+    assert reader.read() == [b"of both"]
+    with Session(reader.engine) as session:
+        session.add(reader.Doc(file=b"new"))
+        with pytest.raises(OSError, match="readonly"):
+            session.flush()
+    reader.remove(key)
+    reader.sweep()
+    reader.files.verify(reader.engine, repair=True)
+    assert sorted(path for path in folder.rglob("*")) == listing
+    assert original.read() == [b"of both", b"of the original"]
+
+
+def test_a_moved_database_and_a_moved_folder_keep_their_place(
+    tmp_path: Path, folder: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """A rename is no copy."""
+    site = Site(open_engine(f"sqlite:///{tmp_path}/a.db"), {"default": f"local:{folder}"})
+    key = site.add(b"one")
+    site.engine.dispose()
+    (tmp_path / "elsewhere").mkdir()
+    os.rename(tmp_path / "a.db", tmp_path / "elsewhere" / "b.db")
+    folder.rename(tmp_path / "elsewhere" / "files")
+    moved = Site(open_engine(f"sqlite:///{tmp_path}/elsewhere/b.db"), {"default": f"local:{tmp_path}/elsewhere/files"})
+    assert moved.sweep().ok
+    moved.remove(key)
+    assert contents(tmp_path / "elsewhere" / "files") == []
+
+
+# Another folder
+
+
+def test_a_wrong_working_directory(
+    make_engine: Callable[[str], Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.mkdir()
+    wrong.mkdir()
+    monkeypatch.chdir(right)
+    engine = make_engine("a")
+    key = Site(engine, {"default": "local:./files"}).add(b"one")
+    monkeypatch.chdir(wrong)
+    lost = Site(engine, {"default": "local:./files"})
+    with pytest.warns(AttachmentWarning, match=OTHER_PLACE):
+        lost.remove(key)
+    assert lost.lines() == ["condemned"], "the line must not go while the bytes stay"
+    kept_and_told(lost, wrong / "files", OTHER_PLACE)
+    assert contents(right) == [b"one"]
+    monkeypatch.chdir(right)
+    back = Site(engine, {"default": "local:./files"})
+    assert back.sweep().ok
+    assert contents(right) == []
+
+
+def test_a_volume_that_is_not_mounted(make_engine: Callable[[str], Engine], folder: Path) -> None:
+    engine = make_engine("a")
+    site = Site(engine, {"default": f"local:{folder}"})
+    key = site.add(b"one")
+    site.add(b"two")
+    volume = folder.rename(folder.with_name("volume"))
+    folder.mkdir()
+    alone = Site(engine, {"default": f"local:{folder}"})
+    with pytest.warns(AttachmentWarning, match=OTHER_PLACE):
+        alone.remove(key)
+    kept_and_told(alone, folder, OTHER_PLACE)
+    assert alone.lines().count("owned") == 1
+    shutil.rmtree(folder)
+    volume.rename(folder)
+    assert Site(engine, {"default": f"local:{folder}"}).sweep().ok
+    assert contents(folder) == [b"two"]
+
+
+def test_a_sweep_notices_a_volume_that_went_away_while_the_process_ran(
+    make_engine: Callable[[str], Engine], folder: Path
+) -> None:
+    site = Site(make_engine("a"), {"default": f"local:{folder}"})
+    key = site.add(b"one")
+    assert site.sweep().ok
+    folder.rename(folder.with_name("volume"))
+    folder.mkdir()
+    with pytest.warns(AttachmentWarning, match=OTHER_PLACE):
+        assert site.sweep()["default"].problem is not None
+    site.remove(key)
+    assert site.lines() == ["condemned"]
+
+
+def test_two_names_for_one_place(make_engine: Callable[[str], Engine], folder: Path) -> None:
+    url = f"local:{folder}"
+    site = Site(make_engine("a"), {"default": url, "again": url})
+    key = site.add(b"by the first name")
+    with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        twin = site.add(b"by the second", "again")
+    kept_and_told(site, folder, OTHER_OWNER, names=("again",))
+    assert b"by the first name" in contents(folder)
+    site.remove(twin)
+    site.remove(key)
+    assert b"by the first name" not in contents(folder)
+    assert b"by the second" in contents(folder)
+
+
+def test_two_names_that_were_swept_by_different_processes(make_engine: Callable[[str], Engine], folder: Path) -> None:
+    """A key is known under whatever name: the file of the other name is no stranger, nor is it purged as one."""
+    url = f"local:{folder}"
+    engine = make_engine("a")
+    Site(engine, {"first": url, "default": "first"}).add(b"by the first name")
+    other = Site(engine, {"second": url, "default": "second"})
+    with undeleted(folder), pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        other.add(b"by the second")
+        assert other.sweep()["second"].strangers == 0
+    first = Site(engine, {"first": url, "default": "first"})
+    with undeleted(folder):
+        assert first.sweep().ok
+    other.files.takeover(engine, "second")
+    with undeleted(folder):
+        assert other.sweep()["second"].strangers == 0
+
+
+def test_an_override_in_tests_deletes_nothing(make_engine: Callable[[str], Engine], folder: Path) -> None:
+    """The database of production, and a storage in memory: the line must not go while the bytes stay."""
+    site = Site(make_engine("a"), {"default": f"local:{folder}"})
+    key = site.add(b"one")
+    with site.files.override("memory:"), undeleted(folder):
+        with pytest.warns(AttachmentWarning, match=OTHER_PLACE):
+            site.remove(key)
+        assert site.lines() == ["condemned"]
+        with pytest.warns(AttachmentWarning, match=OTHER_PLACE):
+            assert site.sweep()["default"].problem is not None
+        assert site.lines() == ["condemned"]
+    assert site.sweep().ok
+    assert contents(folder) == []
+    assert site.lines() == []
+
+
+def test_verify_writes_nothing_into_a_place(make_engine: Callable[[str], Engine], folder: Path) -> None:
+    site = Site(make_engine("a"), {"default": f"local:{folder}"})
+    assert site.files.verify(site.engine).ok
+    assert not folder.exists()
+    with site.engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(text("attachment_storage"))) == 0
+
+
+def test_verify_with_repair_takes_no_line_of_a_foreign_place(restored: tuple[Site, Site, int], folder: Path) -> None:
+    original, copy, key = restored
+    with Session(copy.engine) as session:
+        session.execute(text("DELETE FROM docs"))
+        session.commit()
+    with undeleted(folder), pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        report = copy.files.verify(copy.engine, repair=True)
+        assert not report.ok
+        copy.sweep()
+    assert original.read() == [b"of both", b"of the original"]

@@ -1,0 +1,418 @@
+"""Actor: one session, what it should do to the rows, and what may excuse it if it fails.
+
+Nothing is predicted but contents and descriptions: which key a file has is learned from the database after each flush
+and statement. What a flush did to a row is compared with what was assigned since the last one, over what the
+transaction sees of the others at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import event, inspect
+from sqlalchemy.exc import IntegrityError, OperationalError, SAWarning
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+
+from sa_attachments import Attachment, OwnershipLost, StorageFailed
+from sa_attachments.attachment import StoredSource, Upload, body_of
+
+from .model import Item, Name, Row, State, Transaction
+from .models import ATTRIBUTES, Doc
+from .world import World
+
+ABSENT = object()
+LOST = 3  # libpq's PQTRANS_INERROR: the server will answer COMMIT by ROLLBACK.
+
+
+@dataclass
+class Wish:
+    """What was done to the object of one row since the last flush."""
+
+    doc: Doc
+    fresh: bool = False
+    """A new object was added."""
+    deleted: bool = False
+    """The object that stood for the row was deleted, before ``fresh`` perhaps."""
+    title: Any = ABSENT
+    slots: dict[str, tuple[Attachment, ...]] = field(default_factory=dict)
+    same: set[str] = field(default_factory=set)
+    """Attributes that were set to what the object held anyway: SQLAlchemy may write them or not."""
+
+
+@dataclass
+class Hope:
+    """What a row should look like; None in ``row`` of the machine means that it should be gone."""
+
+    title: str | None
+    slots: dict[str, tuple[Item, ...]]
+    same: set[str] = field(default_factory=set)
+
+    def holds(self, row: Row, before: Row | None) -> bool:
+        if row.title != self.title and not ("title" in self.same and before and row.title == before.title):
+            return False
+        return all(
+            items(row, each) == wanted or (each in self.same and before and row.slots[each] == before.slots[each])
+            for each, wanted in self.slots.items()
+        )
+
+
+Hopes = Mapping[int, Hope | None]
+
+
+def items(row: Row, attribute: str) -> tuple[Item, ...]:
+    return tuple(entry.item for entry in row.slots[attribute])
+
+
+def hope(row: Row) -> Hope:
+    """That a row stays as it is."""
+    return Hope(row.title, {each: items(row, each) for each in ATTRIBUTES})
+
+
+class Actor:
+    """See the module."""
+
+    def __init__(self, world: World, committed: State, others: list[Actor], expires: bool) -> None:
+        self.world = world
+        self.committed = committed
+        self.others = others
+        self.session = Session(world.engine, expire_on_commit=expires, autoflush=False)
+        self.connected = False
+        self.objects: list[Doc] = []
+        self.uploaded: set[tuple[int, str]] = set()
+        """Attributes of new objects that nothing but new attachments were assigned to."""
+        event.listen(self.session, "after_begin", self._after_begin)
+        event.listen(self.session, "after_transaction_end", self._after_transaction_end)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another transaction begins."""
+        self.transaction = Transaction(self.committed)
+        self.savepoints: list[tuple[SessionTransaction, Transaction]] = []
+        self.wishes: dict[int, Wish] = {}
+        self.touched: set[Any] = set()
+        """Primary keys, titles and files that may be locked by this transaction."""
+        self.young: set[Name] = set()
+        """Files that were put for this transaction."""
+
+    def _after_begin(self, *_: Any) -> None:
+        self.connected = True
+
+    def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None:
+            self.connected = False
+
+    # Objects
+
+    def may_connect(self) -> bool:
+        return not (self.world.has_one_writer and any(other.connected for other in self.others if other is not self))
+
+    def find(self, pk: int, offline: bool = False) -> Doc | None:
+        """The object that stands for a row, as far as this session knows; ``offline``, without asking the database."""
+        wish = self.wishes.get(pk)
+        if wish is not None and (wish.fresh or wish.deleted):
+            return wish.doc if wish.fresh else None
+        if offline or not self.may_connect():
+            mine = (doc for doc in self.objects if doc in self.session and inspect(doc).identity == (pk,))
+            return next(mine, None)
+        doc = self.session.get(Doc, pk)
+        if doc is not None:
+            self._hold(doc)
+        return doc
+
+    def values(self, doc: Doc | None, attribute: str, offline: bool = False) -> tuple[Attachment, ...]:
+        """What an object says that it names; nothing if that would have to be asked for and can't."""
+        if doc is None or (attribute not in inspect(doc).dict and (offline or not self.may_connect())):
+            return ()
+        try:
+            return tuple(_type(attribute).items(getattr(doc, attribute)))
+        except ObjectDeletedError:
+            return ()
+
+    def assign(self, doc: Doc, attribute: str, value: Any) -> None:
+        loaded = loaded_by(doc, attribute)
+        setattr(doc, attribute, value)
+        self.note(doc, attribute, loaded)
+
+    def note(self, doc: Doc, attribute: str, loaded: Any = ABSENT) -> None:
+        """An attribute was set; ``loaded`` is what the object held as the row's value."""
+        wish = self.wishes.setdefault(key_of(doc), Wish(doc))
+        value = inspect(doc).dict[attribute]
+        if attribute == "title":
+            wish.title, same = value, loaded == value
+        else:
+            wish.slots[attribute] = tuple(_type(attribute).items(value))
+            same = not wish.fresh and _type(attribute).compare_values(loaded, value)
+            new = all(isinstance(body_of(item), Upload) and original(item) is None for item in wish.slots[attribute])
+            (self.uploaded.add if new else self.uploaded.discard)((id(doc), attribute))
+        (wish.same.add if same else wish.same.discard)(attribute)
+
+    def add(self, doc: Doc) -> None:
+        """A new object, for a row that should not be there, or whose object was deleted."""
+        self.session.add(doc)
+        self._hold(doc)
+        wish = self.wishes[doc.id] = Wish(doc, fresh=True, deleted=doc.id in self.wishes)
+        state = inspect(doc).dict
+        for each in ("title", *ATTRIBUTES):
+            if each in state:
+                self.note(doc, each)
+        assert not wish.same or wish.same == {"title"}
+
+    def delete(self, doc: Doc) -> None:
+        pk = key_of(doc)
+        wish = self.wishes.get(pk)
+        if wish is not None and wish.fresh:
+            self.session.expunge(doc)
+            del self.wishes[pk]
+            if wish.deleted:
+                self.wishes[pk] = Wish(doc, deleted=True)
+            return
+        self.session.delete(doc)
+        self.wishes[pk] = Wish(doc, deleted=True)
+
+    def forget(self, pk: int, attribute: str | None = None) -> None:
+        """What was assigned to the object of a row was taken back."""
+        wish = self.wishes.get(pk)
+        if wish is None or wish.fresh:
+            return
+        if attribute is None:
+            del self.wishes[pk]
+        else:
+            wish.slots.pop(attribute, None)
+            wish.same.discard(attribute)
+
+    def forget_object(self, pk: int) -> None:
+        """A statement deleted the row, and its object is no longer in the session."""
+        wish = self.wishes.get(pk)
+        if wish is not None and wish.fresh:
+            wish.deleted = False
+        else:
+            self.wishes.pop(pk, None)
+
+    def _hold(self, doc: Doc) -> None:
+        if not any(doc is each for each in self.objects):
+            self.objects.append(doc)
+
+    # What should come of it
+
+    def hopes(self) -> dict[int, Hope | None]:
+        """What rows should look like after a flush."""
+        found: dict[int, Hope | None] = {}
+        for pk, wish in self.wishes.items():
+            row = self.transaction.row(pk)
+            if wish.deleted and not wish.fresh:
+                found[pk] = None
+                continue
+            hoped = hope(row if row is not None and (wish.deleted or not wish.fresh) else Row(None))
+            if wish.title is not ABSENT:
+                hoped.title = wish.title
+            hoped.slots.update({each: self._items(values) for each, values in wish.slots.items()})
+            hoped.same = set(wish.same)
+            found[pk] = hoped
+        return found
+
+    def _items(self, values: Iterable[Attachment]) -> tuple[Item, ...]:
+        return tuple(self.world.item(value) for value in values)
+
+    # Doing it
+
+    def flush(self) -> bool:
+        return self.write(self.session.flush, self.hopes(), flushes=True)
+
+    def write(
+        self,
+        action: Callable[[], Any],
+        hopes: Hopes,
+        given: Sequence[Attachment] = (),
+        *,
+        flushes: bool = False,
+        commits: bool = False,
+        clash: bool = False,
+    ) -> bool:
+        """Do something that writes rows. False if it failed, and had an excuse; then ``recover``.
+
+        ``given`` are attachments of a statement; ``clash`` tells that the statement may violate a constraint.
+        """
+        excuse = self._excuses(hopes, given, flushes, clash)
+        self.touched |= set(hopes)
+        try:
+            action()
+        except Exception as error:
+            if not excuse(error):
+                raise
+            return False
+        finally:
+            self.young |= self.world.put_since()
+        if flushes:
+            self.wishes.clear()
+        if commits:
+            rows = self.world.committed_rows()
+        else:
+            rows = self.world.rows(self.session.connection())
+        self._learn(hopes, rows)
+        return True
+
+    def _learn(self, hopes: Hopes, rows: Mapping[int, Row]) -> None:
+        for pk in {*rows, *self.transaction.rows(), *hopes}:
+            before, row = self.transaction.row(pk), rows.get(pk)
+            if pk not in hopes:
+                assert row == before, f"row {pk} is {row}, and should still be {before}"
+                continue
+            hoped = hopes[pk]
+            if hoped is None or row is None:
+                assert hoped is row, f"row {pk} is {row}, and should be {hoped}"
+            else:
+                assert hoped.holds(row, before), f"row {pk} is {row}, and should be {hoped}"
+        every = [entry.name for row in rows.values() for _, entry in row.entries()]
+        assert len(every) == len(set(every)), f"a file is named twice: {every}"
+        for pk in hopes:
+            self._touch(self.transaction.row(pk))
+            self._touch(rows.get(pk))
+        self.transaction.write({pk: rows.get(pk) for pk in hopes})
+
+    def _touch(self, row: Row | None) -> None:
+        if row is not None:
+            self.touched |= {row.title, *(entry.name for _, entry in row.entries())}
+
+    def _excuses(
+        self, hopes: Hopes, given: Sequence[Attachment], flushes: bool, clash: bool
+    ) -> Callable[[Exception], bool]:
+        world, fired = self.world, self.world.fired
+        wishes = self.wishes if flushes else {}
+        wanted = [*given, *(item for wish in wishes.values() for values in wish.slots.values() for item in values)]
+        stored = world.stored()
+        lost = any(name not in stored for item in wanted if (name := original(item)) is not None)
+        visible = self.transaction.rows()
+        stale = any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh)
+        titles = [wish.title for wish in wishes.values() if wish.title not in (ABSENT, None)]
+        taken = [row.title for pk, row in visible.items() if pk not in wishes or wishes[pk].title != row.title]
+        clash = clash or len(titles) > len(set(titles)) or bool(set(titles) & set(taken))
+        clash = clash or any(wish.fresh and not wish.deleted and pk in visible for pk, wish in wishes.items())
+        wants: set[Any] = {*hopes, *titles, *(original(item) for item in wanted)}
+        for pk in hopes:
+            if (row := visible.get(pk)) is not None:
+                wants |= {row.title, *(entry.name for _, entry in row.entries())}
+            if (after := hopes[pk]) is not None:
+                wants.add(after.title)
+        wants.discard(None)
+        locked = any(other.is_in_the_way_of(wants) for other in self.others if other is not self)
+
+        def excuse(error: Exception) -> bool:
+            match error:
+                case StorageFailed():
+                    return world.fired > fired
+                case OwnershipLost():
+                    return lost
+                case IntegrityError():
+                    return clash
+                case StaleDataError() | SAWarning():
+                    return stale
+                case OperationalError():
+                    return locked and "lock timeout" in str(error)
+                case _:
+                    return False
+
+        return excuse
+
+    # Ends
+
+    def recover(self, then: str) -> None:
+        """After a failure: go on, if the session lets us, or roll back in some way."""
+        if then == "continue" and self.session.is_active and not self._poisoned():
+            return
+        if then == "savepoint" and self.savepoints:
+            self.rollback_to(1)
+        elif then == "close":
+            self.close()
+        else:
+            self.rollback()
+
+    def is_in_the_way_of(self, wants: set[Any]) -> bool:
+        """Whether this transaction may hold a lock on one of these rows, titles or files."""
+        return bool(self.touched & wants)
+
+    def _poisoned(self) -> bool:
+        if self.world.has_one_writer or not self.connected:
+            return False
+        driver: Any = self.session.connection().connection.driver_connection
+        return bool(driver.info.transaction_status == LOST)
+
+    def commit(self) -> bool:
+        done = self.write(self.session.commit, self.hopes(), flushes=True, commits=True)
+        if done:
+            self.transaction.commit_into(self.committed)
+            self.restart()
+        return done
+
+    def commit_unheard(self) -> None:
+        """Everything is flushed; the commit raises, although it happens."""
+        try:
+            self.session.commit()
+        except ConnectionResetError:
+            self.session.rollback()
+        else:
+            raise AssertionError("the error of the commit was swallowed")
+        self.transaction.commit_into(self.committed)
+        self.restart()
+
+    def rollback(self) -> None:
+        self.session.rollback()
+        self.restart()
+
+    def close(self) -> list[Doc]:
+        """Returns the objects that the session had; they are detached now."""
+        self.session.close()
+        self.restart()
+        objects, self.objects = self.objects, []
+        return [doc for doc in objects if inspect(doc).detached]
+
+    def savepoint(self) -> bool:
+        if not self.flush():
+            return False
+        self.savepoints.append((self.session.begin_nested(), self.transaction.copy()))
+        return True
+
+    def release(self) -> bool:
+        nested, _ = self.savepoints[-1]
+        done = self.write(nested.commit, self.hopes(), flushes=True)
+        if done:
+            self.savepoints.pop()
+        return done
+
+    def rollback_to(self, depth: int) -> None:
+        """Roll back the innermost savepoint, or one around it."""
+        nested, saved = self.savepoints[-depth]
+        del self.savepoints[-depth:]
+        nested.rollback()
+        self.transaction = saved
+        self.wishes.clear()
+
+    def needed(self) -> Iterator[tuple[Name, Item]]:
+        """What this transaction names, or would name again after a rollback to a savepoint."""
+        for transaction in (self.transaction, *(saved for _, saved in self.savepoints)):
+            yield from transaction.names()
+
+
+def original(attachment: Attachment) -> Name | None:
+    """The stored file that an attachment is, or is a copy of."""
+    body = body_of(attachment)
+    if isinstance(body, Upload):
+        return original(body.source.attachment) if isinstance(body.source, StoredSource) else None
+    return attachment.storage, attachment.key
+
+
+def key_of(doc: Doc) -> int:
+    identity = inspect(doc).identity
+    return doc.id if identity is None else identity[0]
+
+
+def _type(attribute: str) -> Any:
+    return getattr(Doc, attribute).type
+
+
+def loaded_by(doc: Doc, attribute: str) -> Any:
+    """What an object holds as the value of its row, or what it held before it was set."""
+    state: Any = inspect(doc)
+    return state.committed_state.get(attribute, state.dict.get(attribute, ABSENT))

@@ -1,0 +1,35 @@
+"""Runs of the machine: a sample in the default suite, thousands of examples in the torture session."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from .machine import Machine
+from .world import World
+
+EXAMPLES = int(os.environ.get("SA_ATTACHMENTS_MACHINE_EXAMPLES", "2000"))
+PARTS = 4
+"""The torture is cut into parts, so that workers share it."""
+
+SETTINGS = settings(
+    deadline=None, database=None, stateful_step_count=40, suppress_health_check=list(HealthCheck), print_blob=False
+)
+
+
+def run(world: World, options: settings, number: int) -> None:
+    run_state_machine_as_test(seed(number)(type("Machine", (Machine,), {"world": world})), settings=options)
+
+
+def test_a_sample(world: World) -> None:
+    run(world, settings(SETTINGS, max_examples=40), 1)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_many_examples(world: World, part: int) -> None:
+    run(world, settings(SETTINGS, max_examples=EXAMPLES // PARTS), 1000 + part)

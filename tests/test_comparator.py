@@ -1,0 +1,140 @@
+"""Attachment columns in queries compare with plain values, and with attachments, on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, func, select, type_coerce
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
+
+from sa_attachments import Attachment, AttachmentListType, AttachmentType, NotStored, Storages
+from tests.archive import DIALECTS
+
+on = pytest.mark.parametrize
+files = Storages()
+PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Doc(Base):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+    pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files))
+
+
+@pytest.fixture
+def docs(engine: Engine) -> Iterator[tuple[Session, list[Doc]]]:
+    """A small image, a larger text with metadata, nothing."""
+    with files.override({"default": "memory:", "other": "memory:"}), Session(engine) as session:
+        Base.metadata.create_all(engine)
+        text = Attachment.upload(
+            b"hello world",
+            'quo"te.txt',
+            metadata={"caption": "Mé", "n": 7, "f": 1.5, "yes": True, "no": False, "deep": {"list": ["a", {"x": 1}]}},
+            storage="other",
+        )
+        made = [Doc(file=Attachment.upload(PNG, "a.png"), pages=[b"one", b"two"]), Doc(file=text), Doc()]
+        session.add_all(made)
+        session.commit()
+        yield session, made
+
+
+def found(docs: tuple[Session, list[Doc]], condition: Any) -> list[int]:
+    session, made = docs
+    return [made.index(doc) for doc in session.scalars(select(Doc).where(condition).order_by(Doc.id))]
+
+
+CONDITIONS: list[tuple[str, Any, list[int]]] = [
+    ("content type", lambda: Doc.file.content_type == "image/png", [0]),
+    ("another content type", lambda: Doc.file.content_type != "image/png", [1]),
+    ("like", lambda: Doc.file.content_type.like("image/%"), [0]),
+    ("in", lambda: Doc.file.content_type.in_(["image/png", "text/plain"]), [0, 1]),
+    ("filename", lambda: Doc.file.filename == 'quo"te.txt', [1]),
+    ("filename in lower case", lambda: func.lower(Doc.file.filename).endswith(".png"), [0]),
+    ("larger", lambda: Doc.file.size > 16, [0]),
+    ("between", lambda: Doc.file.size.between(1, 11), [1]),
+    ("storage", lambda: Doc.file.storage == "other", [1]),
+    ("none", lambda: Doc.file.is_(None), [2]),
+    ("not none", lambda: Doc.file.is_not(None), [0, 1]),
+    ("equal to none", lambda: Doc.file == None, [2]),  # noqa: E711 - SQL
+    ("text in metadata", lambda: Doc.file.metadata["caption"] == "Mé", [1]),
+    ("other text in metadata", lambda: Doc.file.metadata["caption"] != "x", [1]),
+    ("one of these texts", lambda: Doc.file.metadata["caption"].in_(["Mé", "x"]), [1]),
+    ("number in metadata", lambda: Doc.file.metadata["n"] == 7, [1]),
+    ("larger number in metadata", lambda: Doc.file.metadata["n"] > 6, [1]),
+    ("float in metadata", lambda: Doc.file.metadata["f"] == 1.5, [1]),
+    ("true", lambda: Doc.file.metadata["yes"] == True, [1]),  # noqa: E712 - SQL
+    # SQLAlchemy takes what is missing for false on MariaDB.
+    ("false", lambda: (Doc.file.metadata["no"] == False) & (Doc.file.size == 11), [1]),  # noqa: E712 - SQL
+    ("number that is not text", lambda: Doc.file.metadata["n"] == "8", []),
+    ("missing", lambda: Doc.file.metadata["nowhere"] == "x", []),
+    ("deep", lambda: Doc.file.metadata["deep"]["list"][0] == "a", [1]),
+    ("by path", lambda: Doc.file["metadata", "deep", "list", 1, "x"] == 1, [1]),
+    ("plain JSON path", lambda: Doc.file["content_type"].as_string() == "image/png", [0]),
+    ("plain JSON path, compared", lambda: Doc.file["content_type"] == "image/png", [0]),
+    ("in a list", lambda: Doc.pages[1]["size"].as_integer() == 3, [0]),
+]
+
+
+@on("engine", DIALECTS, indirect=True)
+@on("name", [name for name, _, _ in CONDITIONS])
+def test_conditions(docs: tuple[Session, list[Doc]], name: str) -> None:
+    condition, expected = next((make(), expected) for each, make, expected in CONDITIONS if each == name)
+    assert found(docs, condition) == expected
+
+
+@on("engine", DIALECTS, indirect=True)
+def test_attachments(docs: tuple[Session, list[Doc]]) -> None:
+    session, made = docs
+    image, text = made[0].file, made[1].file
+    assert image is not None
+    assert text is not None
+    assert found(docs, Doc.file == image) == [0]
+    assert found(docs, Doc.file != image) == [1]
+    assert found(docs, image == Doc.file) == [0]
+    assert found(docs, Doc.file.in_([image, text])) == [0, 1]
+    assert found(docs, Doc.file.in_([text])) == [1]
+    assert found(docs, Doc.file.in_([])) == []
+    assert found(docs, Doc.file.not_in([image])) == [1]
+    assert found(docs, Doc.file == image.replace(filename="other")) == [0]
+    other = aliased(Doc)
+    assert session.scalars(select(other.id).where(other.file == image)).all() == [made[0].id]
+
+
+@on("engine", ["sqlite"], indirect=True)
+def test_a_new_attachment_cannot_be_asked_for(docs: tuple[Session, list[Doc]]) -> None:
+    with pytest.raises(NotStored):
+        _ = Doc.file == Attachment.upload(b"x")
+
+
+@on("engine", DIALECTS, indirect=True)
+def test_values_and_order(docs: tuple[Session, list[Doc]]) -> None:
+    session, _ = docs
+    statement = select(Doc.file.filename, Doc.file.size, Doc.file.content_type, Doc.file.storage)
+    assert session.execute(statement.where(Doc.file.is_not(None)).order_by(Doc.file.size)).all() == [
+        ('quo"te.txt', 11, "text/plain", "other"),
+        ("a.png", 20, "image/png", "default"),
+    ]
+    assert session.scalar(select(func.sum(Doc.file.size))) == 31
+    assert session.scalar(select(Doc.file.metadata).where(Doc.file.storage == "other"))["n"] == 7
+
+
+@on("engine", DIALECTS, indirect=True)
+def test_a_part_is_plain_json(docs: tuple[Session, list[Doc]]) -> None:
+    session, _ = docs
+    other = Doc.file.storage == "other"
+    assert session.scalar(select(Doc.file.metadata["deep"]).where(other)) == {"list": ["a", {"x": 1}]}
+    assert session.scalar(select(Doc.file["metadata"]["caption"]).where(other)) == "Mé"
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_postgresqls_own_operators(docs: tuple[Session, list[Doc]]) -> None:
+    condition = type_coerce(Doc.file, postgresql.JSONB).contains({"metadata": {"n": 7}})
+    assert found(docs, condition) == [1]

@@ -1,0 +1,264 @@
+"""Jobs in worker threads: in parallel, in order where that is promised, and never lost count of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from concurrent.futures import Future
+from contextvars import ContextVar
+
+import pytest
+from sqlalchemy.util import greenlet_spawn
+
+from sa_attachments.offload import Outcome, Worker, background, gather, within
+from sa_attachments.source import event_loop
+
+on = pytest.mark.parametrize
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+def fails() -> int:
+    raise OSError("disk full")
+
+
+# Gathering
+
+
+@on("parallel", [1, 2, 8])
+def test_outcomes_are_in_the_order_of_the_jobs(parallel: int) -> None:
+    def job(number: int) -> int:
+        time.sleep(0.01 * (3 - number))
+        return number
+
+    outcomes = gather([lambda n=n: job(n) for n in range(4)], parallel)  # type: ignore[misc]
+    assert outcomes == [Outcome(n) for n in range(4)]
+
+
+@on("parallel", [1, 4])
+def test_all_jobs_are_waited_for_though_one_fails(parallel: int) -> None:
+    done: list[int] = []
+
+    def slow() -> int:
+        time.sleep(0.05)
+        done.append(1)
+        return 1
+
+    first, second, third = gather([fails, slow, slow], parallel)
+    assert isinstance(first.error, OSError)
+    assert (second, third, done) == (Outcome(1), Outcome(1), [1, 1])
+
+
+def test_nothing_to_do() -> None:
+    assert gather([], 8) == []
+
+
+@on("parallel", [1, 2, 3])
+def test_no_more_run_at_a_time_than_asked_for(parallel: int) -> None:
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def job() -> None:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+
+    gather([job] * 7, parallel)
+    assert most == parallel
+
+
+def test_one_job_runs_in_the_calling_thread() -> None:
+    assert gather([threading.get_ident], 8) == [Outcome(threading.get_ident())]
+    assert gather([threading.get_ident] * 2, 1) == [Outcome(threading.get_ident())] * 2
+
+
+@on("jobs", [1, 2])
+@on("parallel", [1, 2])
+def test_jobs_see_the_context_variables_of_the_caller(jobs: int, parallel: int) -> None:
+    """Steps may ask whose request this is; one file or two must make no difference."""
+    token = tenant.set("acme")
+    try:
+        assert [outcome.value for outcome in gather([tenant.get] * jobs, parallel)] == ["acme"] * jobs
+    finally:
+        tenant.reset(token)
+
+
+@on("jobs", [1, 2])
+async def test_jobs_see_them_under_asyncio_too_and_the_loop(jobs: int) -> None:
+    token = tenant.set("acme")
+    outcomes = await greenlet_spawn(gather, [lambda: (tenant.get(), event_loop.get())] * jobs, 2)
+    tenant.reset(token)
+    assert outcomes == [Outcome(("acme", asyncio.get_running_loop()))] * jobs
+
+
+async def test_under_asyncio_the_loop_stays_free_and_jobs_run_at_the_same_time() -> None:
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+
+    watcher = asyncio.create_task(watch())
+    started = time.perf_counter()
+    outcomes = await greenlet_spawn(gather, [lambda: time.sleep(0.3), fails, lambda: time.sleep(0.3)], 3)
+    took = time.perf_counter() - started
+    watcher.cancel()
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), OSError, type(None)]
+    assert took < 0.55
+    assert longest < 0.15
+
+
+async def test_a_cancelled_caller_waits_for_the_jobs_that_run() -> None:
+    done: list[int] = []
+    begun = threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.1)
+        done.append(1)
+
+    task = asyncio.create_task(greenlet_spawn(gather, [slow, slow], 2))  # type: ignore[arg-type]
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert done == [1, 1]
+
+
+# The worker
+
+
+def test_the_worker_runs_jobs_in_order_and_ends_its_thread() -> None:
+    worker, done = Worker(), []
+    futures = [worker.submit(lambda n=n: done.append(n)) for n in range(20)]  # type: ignore[misc]
+    assert worker.idle(5)
+    assert done == list(range(20))
+    assert all(future is not None and future.done() for future in futures)
+    time.sleep(0.05)
+    assert "sa_attachments" not in [thread.name for thread in threading.enumerate()]
+    again = worker.submit(lambda: "again")
+    assert again is not None
+    assert again.result(5) == "again"
+
+
+def test_a_job_that_fails_stops_nobody() -> None:
+    worker = Worker()
+    first, second = worker.submit(fails), worker.submit(lambda: 2)
+    assert first is not None
+    assert second is not None
+    assert isinstance(first.exception(5), OSError)
+    assert second.result(5) == 2
+
+
+def test_idle_gives_up_after_its_time() -> None:
+    worker, release = Worker(), threading.Event()
+    worker.submit(release.wait)
+    started = time.perf_counter()
+    assert not worker.idle(0.05)
+    assert time.perf_counter() - started < 1
+    release.set()
+    assert worker.idle(5)
+    assert Worker().idle(0)
+
+
+def test_what_is_too_much_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "CAPACITY", 2)
+    worker, release, begun = Worker(), threading.Event(), threading.Event()
+    worker.submit(lambda: (begun.set(), release.wait()))
+    begun.wait()
+    assert [worker.submit(lambda: None) is None for _ in range(3)] == [False, False, True]
+    release.set()
+    assert worker.idle(5)
+
+
+def test_a_job_that_was_cancelled_while_it_waited_or_ran_stops_nobody() -> None:
+    worker, release, begun = Worker(), threading.Event(), threading.Event()
+    running = worker.submit(lambda: (begun.set(), release.wait()))
+    waiting, last = worker.submit(fails), worker.submit(lambda: "last")
+    begun.wait()
+    assert running is not None
+    assert waiting is not None
+    assert last is not None
+    running.cancel()
+    waiting.cancel()
+    release.set()
+    assert last.result(5) == "last"
+    assert worker.idle(5)
+
+
+def test_a_thread_that_cannot_be_started_is_started_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker()
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            worker.submit(lambda: 1)
+    second = worker.submit(lambda: 2)
+    assert second is not None
+    assert second.result(5) == 2
+    assert worker.idle(5)
+
+
+def test_a_forked_child_begins_with_an_empty_queue() -> None:
+    worker, release, begun = Worker(), threading.Event(), threading.Event()
+    worker.submit(lambda: (begun.set(), release.wait()))
+    begun.wait()
+    pid = os.fork()
+    if pid == 0:
+        future = worker.submit(lambda: 7) if worker.idle(1) else None
+        os._exit(future.result(5) if future is not None else 1)
+    _, status = os.waitpid(pid, 0)
+    release.set()
+    assert os.waitstatus_to_exitcode(status) == 7
+    assert worker.idle(5)
+
+
+# Waiting for no longer than is asked for
+
+
+def test_within() -> None:
+    future: Future[int] = Future()
+    assert not within(None, 1)
+    assert not within(future, 0.01)
+    assert not within(future, 0)
+    future.set_exception(OSError())
+    assert within(future, 0.01)
+
+
+async def test_within_under_asyncio() -> None:
+    future: Future[int] = Future()
+    assert not await greenlet_spawn(within, future, 0.01)
+    asyncio.get_running_loop().call_later(0.02, future.set_result, 1)
+    assert await greenlet_spawn(within, future, 5)
+    failed: Future[int] = Future()
+    failed.set_exception(OSError())
+    assert await greenlet_spawn(within, failed, 5)
+
+
+async def test_background_waits_as_long_as_it_may_and_keeps_the_task() -> None:
+    tasks: set[asyncio.Task[None]] = set()
+    done: list[int] = []
+
+    async def slow() -> None:
+        await asyncio.sleep(0.1)
+        done.append(1)
+
+    started = time.perf_counter()
+    await greenlet_spawn(background, slow(), tasks, 0.01)
+    assert time.perf_counter() - started < 0.09
+    assert len(tasks) == 1
+    await asyncio.wait(tasks)
+    assert (done, tasks) == ([1], set())
+    await greenlet_spawn(background, slow(), tasks, 5)
+    assert done == [1, 1]

@@ -1,0 +1,341 @@
+"""Places: only the database that a place belongs to may delete there; on any doubt nobody may."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine, MetaData, create_engine, select, text
+
+from sa_attachments import AttachmentWarning, StorageFailed
+from sa_attachments.ledger import Ledger
+from sa_attachments.places import MARKER, Places, read_marker, replace_marker, write_marker
+from sa_attachments.settling import run
+from sa_attachments.storages.local import LocalStorage
+from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.testing import Faulty
+from tests.archive import DIALECTS, Archive
+
+on = pytest.mark.parametrize
+everywhere = on("engine", DIALECTS, indirect=True)
+sqlite = on("engine", ["sqlite"], indirect=True)
+
+
+class Registered:
+    """A database and its ``Places``."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.places = Places()
+        metadata = MetaData()
+        self.ledger = Ledger.of(metadata)
+        metadata.create_all(engine)
+
+    def problem(self, storage: Any, name: str = "default", **options: Any) -> str | None:
+        with self.engine.begin() as connection:
+            return self.places.problem(connection, self.ledger, name, storage, run, **options)
+
+    def take_over(self, storage: Any, name: str = "default") -> None:
+        with self.engine.begin() as connection:
+            self.places.take_over(connection, self.ledger, name, storage, run)
+
+    def identity(self, name: str = "default") -> str:
+        with self.engine.connect() as connection:
+            return self.places.identity(connection, self.ledger, name)
+
+    def row(self) -> Any:
+        with self.engine.connect() as connection:
+            return connection.execute(select(self.ledger.places)).one_or_none()
+
+
+@pytest.fixture
+def database(engine: Engine) -> Registered:
+    return Registered(engine)
+
+
+@pytest.fixture
+def other(tmp_path: Path, open_engine: Callable[..., Engine]) -> Registered:
+    return Registered(open_engine(f"sqlite:///{tmp_path}/other.db"))
+
+
+# A place of one's own
+
+
+@everywhere
+def test_a_place_that_is_nobodys_is_marked_and_registered(database: Registered) -> None:
+    storage = MemoryStorage()
+    assert database.problem(storage) is None
+    marker = read_marker("default", storage)
+    assert marker == database.identity()
+    assert UUID(marker)
+    assert database.row()[:2] == ("default", marker)
+    assert database.problem(storage) is None
+    assert Registered(database.engine).problem(storage) is None  # another process
+
+
+@everywhere
+def test_a_place_that_was_only_met_is_marked_and_registered_later(database: Registered) -> None:
+    """The first staging marks it, before its transaction is committed."""
+    storage = MemoryStorage()
+    assert database.problem(storage, register=False) is None
+    assert database.row() is None
+    assert read_marker("default", storage) == database.identity()
+    assert database.problem(storage) is None
+    assert database.row() is not None
+
+
+@sqlite
+def test_the_marker_is_no_file_of_ours(database: Registered) -> None:
+    storage = MemoryStorage()
+    database.problem(storage)
+    assert list(storage.keys()) == []
+    assert storage.stat(MARKER).size == 36
+
+
+@sqlite
+def test_each_name_and_each_schema_has_an_identity_of_its_own(database: Registered) -> None:
+    assert database.identity("default") == database.identity("default") != database.identity("other")
+    with database.engine.connect() as connection:
+        translated = connection.execution_options(schema_translate_map={None: "tenant"})
+        assert database.places.identity(translated, database.ledger, "default") != database.identity()
+
+
+# Somebody else's
+
+
+@sqlite
+def test_the_place_of_another_database(database: Registered, other: Registered) -> None:
+    storage = MemoryStorage()
+    assert other.problem(storage) is None
+    problem = database.problem(storage)
+    assert problem is not None
+    assert "belongs to another database or storage name" in problem
+    assert "'?readonly=true'" in problem
+    assert "takeover" in problem
+    assert database.row() is None
+    assert other.problem(storage) is None
+
+
+@sqlite
+def test_a_second_name_for_one_place(database: Registered) -> None:
+    storage = MemoryStorage()
+    assert database.problem(storage, "one") is None
+    assert "belongs to another database or storage name" in (database.problem(storage, "two") or "")
+    assert database.problem(storage, "one") is None
+
+
+@sqlite
+def test_another_folder_under_the_same_name(database: Registered) -> None:
+    """A wrong working directory, a volume that is not mounted: the place has no marker."""
+    assert database.problem(MemoryStorage()) is None
+    empty = MemoryStorage()
+    assert "is another one than before" in (database.problem(empty) or "")
+    assert read_marker("default", empty) is None
+
+
+@sqlite
+def test_a_marker_that_is_nonsense(database: Registered) -> None:
+    storage = MemoryStorage()
+    storage.put(MARKER, io.BytesIO(b"\xff nonsense"), size=None, content_type="")
+    assert "belongs to another database" in (database.problem(storage) or "")
+
+
+@sqlite
+def test_a_readonly_storage_is_nobodys_to_delete_in(database: Registered) -> None:
+    storage = MemoryStorage(readonly=True)
+    assert database.problem(storage) == "storage 'default' is read-only"
+    assert database.row() is None
+
+
+@sqlite
+def test_two_that_come_at_the_same_time_have_one_winner(database: Registered, other: Registered) -> None:
+    storage = Faulty(MemoryStorage())
+    storage.at("put", 1, lambda: storage.heal() and write_marker("default", storage.inner, other.identity()))
+    assert "belongs to another database" in (database.problem(storage) or "")
+    assert other.problem(storage) is None
+
+
+@sqlite
+@on("verb", ["open", "put"])
+def test_a_place_that_cannot_be_looked_at_is_an_error_and_no_answer(database: Registered, verb: str) -> None:
+    storage = Faulty(MemoryStorage()).fail(verb)
+    with pytest.raises(StorageFailed, match=r"the marker of|mark the place of"):
+        database.problem(storage)
+    assert database.row() is None
+
+
+# Copies, moves and restored backups of the database
+
+
+@sqlite
+def test_a_copied_sqlite_file_is_another_database(
+    database: Registered, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> None:
+    storage = MemoryStorage()
+    assert database.problem(storage) is None
+    database.engine.dispose()
+    shutil.copy(tmp_path / "test.db", tmp_path / "copy.db")
+    copied = Registered(open_engine(f"sqlite:///{tmp_path}/copy.db"))
+    assert "a restored copy?" in (copied.problem(storage) or "")
+    assert database.problem(storage) is None
+
+
+@sqlite
+def test_a_moved_sqlite_file_is_the_same_database(
+    database: Registered, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> None:
+    storage = MemoryStorage()
+    assert database.problem(storage) is None
+    database.engine.dispose()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "test.db").rename(tmp_path / "folder" / "moved.db")
+    assert Registered(open_engine(f"sqlite:///{tmp_path}/folder/moved.db")).problem(storage) is None
+
+
+def test_databases_in_memory_differ() -> None:
+    one, two = (Registered(create_engine("sqlite://")) for _ in range(2))
+    assert one.identity() == one.identity() != two.identity()
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_databases_of_one_server_differ(engine: Engine, database: Registered) -> None:
+    with engine.connect() as connection:
+        mine = database.places.fingerprint(connection)
+        assert mine.startswith("postgresql/")
+        assert mine.endswith(f"/{engine.url.database}")
+    elsewhere = create_engine(engine.url.set(database="postgres"))
+    with elsewhere.connect() as connection:
+        other = database.places.fingerprint(connection)
+    elsewhere.dispose()
+    assert other != mine
+    assert other.split("/")[1] == mine.split("/")[1]
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_an_unprivileged_role_may_ask_whose_database_it_is(engine: Engine, database: Registered) -> None:
+    with engine.connect() as connection:
+        expected = database.places.fingerprint(connection)
+        connection.execute(text("CREATE ROLE nobody_much"))
+        connection.execute(text("SET LOCAL ROLE nobody_much"))
+        assert database.places.fingerprint(connection) == expected
+        connection.rollback()
+
+
+@on("engine", [name for name in DIALECTS if name == "mariadb"], indirect=True)
+def test_databases_of_one_mariadb_differ(engine: Engine, database: Registered) -> None:
+    with engine.connect() as connection:
+        mine = database.places.fingerprint(connection)
+        assert mine == database.places.fingerprint(connection)
+        connection.execute(text("USE information_schema"))
+        assert database.places.fingerprint(connection) != mine
+        connection.invalidate()
+
+
+# Taking over
+
+
+@sqlite
+def test_take_over_makes_the_place_belong_to_this_database(database: Registered, other: Registered) -> None:
+    storage = MemoryStorage()
+    other.problem(storage)
+    database.take_over(storage)
+    assert database.problem(storage) is None
+    assert "belongs to another database" in (other.problem(storage) or "")
+    other.take_over(storage)
+    assert other.problem(storage) is None
+    assert database.problem(storage) is not None
+
+
+@sqlite
+def test_take_over_of_a_place_without_a_marker(database: Registered) -> None:
+    database.problem(MemoryStorage())
+    moved = MemoryStorage()
+    database.take_over(moved)
+    assert database.problem(moved) is None
+
+
+@sqlite
+def test_replacing_the_marker_says_what_failed(database: Registered) -> None:
+    storage = Faulty(MemoryStorage()).fail("put")
+    with pytest.raises(StorageFailed):
+        replace_marker("default", storage, "x")
+    readonly = MemoryStorage(readonly=True)
+    with pytest.raises(StorageFailed, match="replace the marker of"):
+        replace_marker("default", readonly, "x")
+
+
+# What comes of it
+
+
+@pytest.fixture
+def archives(engine: Engine, tmp_path: Path, open_engine: Callable[..., Engine]) -> tuple[Archive, Archive]:
+    """Two databases on one folder."""
+    storage = LocalStorage(tmp_path / "files", durable=False)
+    first = Archive(engine, {"default": storage})
+    first.keep(b"first")
+    second = Archive(open_engine(f"sqlite:///{tmp_path}/second.db"), {"default": storage})
+    return first, second
+
+
+def contents(archive: Archive) -> list[bytes]:
+    storage = archive.files.resolve("default")
+    return sorted(storage.open(key).read() for key, _ in storage.keys())  # noqa: SIM118
+
+
+@sqlite
+def test_two_databases_on_one_folder_delete_nothing_of_each_other(archives: tuple[Archive, Archive]) -> None:
+    first, second = archives
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (id_,) = second.keep(b"second")
+        second.remove(id_)
+        assert "belongs to another database" in second.sweep().problem
+        second.sweep(full=True)
+    said = [str(each.message) for each in caught if each.category is AttachmentWarning]
+    assert said
+    assert all("belongs to another database" in each and "takeover" in each for each in said)
+    assert contents(first) == [b"first", b"second"]
+    swept = first.sweep(full=True)
+    assert (swept.problem, swept.strangers) == (None, 1)
+    second.files.takeover(second.engine)
+    with pytest.warns(AttachmentWarning, match="belongs to another database"):
+        assert first.sweep(full=True).problem is not None
+    assert b"first" in contents(first)
+
+
+@sqlite
+def test_storing_goes_on_in_somebody_elses_place(archives: tuple[Archive, Archive]) -> None:
+    _, second = archives
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttachmentWarning)
+        (id_,) = second.keep(b"second")
+        with second.session() as session:
+            assert session.get_one(second.Doc, id_).file.read() == b"second"  # type: ignore[union-attr]
+
+
+@sqlite
+def test_a_place_is_looked_at_once_per_process(engine: Engine) -> None:
+    archive = Archive(engine)
+    for _ in range(3):
+        archive.remove(*archive.keep(b"x"))
+    looks = [call for call in archive.storage.calls if call.verb == "open" and call.args[0] == MARKER]
+    assert len(looks) <= 2  # at the first staging, at the first purge
+    archive.sweep()
+    archive.sweep()
+    looks = [call for call in archive.storage.calls if call.verb == "open" and call.args[0] == MARKER]
+    assert len(looks) <= 4
+
+
+def test_a_marker_is_written_once() -> None:
+    storage = MemoryStorage()
+    assert read_marker("default", storage) is None
+    assert write_marker("default", storage, "one") == "one"
+    assert write_marker("default", storage, "two") == "one"
+    replace_marker("default", storage, "two")
+    assert read_marker("default", storage) == "two"

@@ -1,0 +1,364 @@
+"""Verify finds each kind of disagreement, and mends only what can be mended without losing anything."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.util import greenlet_spawn
+
+from sa_attachments import Attachment, AttachmentType, Storages
+from sa_attachments.descriptor import Named
+from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Line
+from sa_attachments.storages.memory import _File
+from sa_attachments.verify import Finding, VerifyReport
+from tests.archive import DAY, DIALECTS, NO_TIME, Archive
+
+on = pytest.mark.parametrize
+everywhere = on("engine", DIALECTS, indirect=True)
+sqlite = on("engine", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def archive(engine: Engine) -> Archive:
+    return Archive(engine, {"other": "memory:"})
+
+
+def look(archive: Archive, **options: Any) -> list[tuple[str, str, bool]]:
+    """``(kind, key, repaired)`` of what is found."""
+    report = archive.files.verify(archive.engine, **options)
+    return [(finding.kind, finding.key, finding.repaired) for finding in report.findings]
+
+
+def damage(archive: Archive, key: str, data: bytes) -> None:
+    archive.memory._files[key] = _File(data, archive.memory.stat(key)._replace(size=len(data)))
+
+
+# Nothing wrong
+
+
+@everywhere
+def test_where_all_is_well_nothing_is_found(archive: Archive) -> None:
+    archive.keep(b"one", b"two", pages=[b"three", b"four"])
+    archive.keep(b"gone")
+    with archive.session() as session:
+        session.add(archive.Doc(file=Attachment.upload(b"far", storage="other")))
+        session.add(archive.Doc())
+        session.commit()
+    report = archive.files.verify(archive.engine, checksums=True)
+    assert (report.findings, report.ok) == ([], True)
+    # The two lists that were shared are of two documents each.
+    assert (report.files, report.lines) == (8, 8)
+    assert report.counts == {}
+
+
+@sqlite
+def test_without_columns_there_is_nothing_to_compare(engine: Engine) -> None:
+    assert Storages("memory:").verify(engine) == VerifyReport()
+
+
+@sqlite
+def test_what_is_condemned_and_waits_is_no_finding(archive: Archive) -> None:
+    ids = archive.keep(b"one", b"two", b"three")
+    keys = [archive.key(id_) for id_ in ids]
+    with archive.engine.begin() as connection:
+        connection.execute(text("UPDATE docs SET file = NULL"))
+    for key, state in zip(keys, (CONDEMNED, PURGING, GONE), strict=True):
+        archive.change(key, state=state, purge_after=2**50)
+    assert look(archive) == []
+
+
+# Each kind
+
+
+@everywhere
+@on("repair", [False, True])
+def test_missing_bytes(archive: Archive, repair: bool) -> None:
+    (id_,) = archive.keep(b"one")
+    key = archive.key(id_)
+    archive.memory.delete([key])
+    report = archive.files.verify(archive.engine, repair=repair)
+    (finding,) = report.findings
+    assert (finding.kind, finding.storage, finding.key, finding.repaired) == ("missing", "default", key, False)
+    assert f"docs.file ({id_},)" in finding.where
+    assert not report.ok
+    assert archive.states() == {key: OWNED}
+
+
+@sqlite
+def test_a_storage_that_is_not_configured_any_more_is_missing(archive: Archive) -> None:
+    with archive.session() as session:
+        session.add(archive.Doc(file=Attachment.upload(b"far", storage="other")))
+        session.commit()
+    with archive.files.override({"default": archive.storage}):
+        (finding,) = archive.files.verify(archive.engine, repair=True).findings
+    assert (finding.kind, finding.storage) == ("missing", "other")
+    assert "no storage 'other'" in finding.where
+
+
+@sqlite
+def test_a_storage_that_fails_is_told(archive: Archive) -> None:
+    archive.keep(b"one")
+    archive.storage.fail("stat", error=ConnectionError("no route"))
+    (finding,) = archive.files.verify(archive.engine).findings
+    assert finding.kind == "missing"
+    assert "no route" in finding.where
+
+
+@everywhere
+@on(
+    ("data", "checksums", "found"),
+    [(b"on", False, True), (b"two", False, False), (b"two", True, True), (b"one", True, False)],
+)
+def test_damaged_bytes(archive: Archive, data: bytes, checksums: bool, found: bool) -> None:
+    (id_,) = archive.keep(b"one")
+    key = archive.key(id_)
+    damage(archive, key, data)
+    assert look(archive, checksums=checksums) == ([("damaged", key, False)] if found else [])
+    assert look(archive, checksums=checksums, repair=True) == ([("damaged", key, False)] if found else [])
+
+
+@everywhere
+@on("state", [CONDEMNED, None])
+def test_a_named_file_that_nobody_owns_gets_its_line_back(archive: Archive, state: str | None) -> None:
+    (id_,) = archive.keep(b"one")
+    key = archive.key(id_)
+    if state is None:
+        with archive.engine.begin() as connection:
+            connection.execute(delete(archive.ledger.lines))
+    else:
+        archive.change(key, state=state, purge_after=1)
+    assert look(archive)[0] == ("unowned", key, False)
+    assert archive.states() == ({key: state} if state else {})
+    report = archive.files.verify(archive.engine, repair=True)
+    assert ("unowned", key, True) in [(each.kind, each.key, each.repaired) for each in report.findings]
+    line = archive.line(key)
+    assert (line.state, line.purge_after, line.owner_table, line.owner_column) == (OWNED, None, "docs", "file")
+    assert look(archive) == []
+    archive.sweep(full=True)
+    assert archive.stored() == {key: b"one"}
+
+
+@everywhere
+@on("state", [PURGING, GONE])
+def test_what_is_being_purged_is_never_owned_again(archive: Archive, state: str) -> None:
+    """Hole 4."""
+    key = archive.key(*archive.keep(b"one"))
+    archive.change(key, state=state, purge_after=2**50)
+    assert look(archive, repair=True) == [("unowned", key, False)]
+    assert archive.states() == {key: state}
+
+
+@sqlite
+def test_an_unowned_file_without_bytes_gets_no_line(archive: Archive) -> None:
+    key = archive.key(*archive.keep(b"one"))
+    with archive.engine.begin() as connection:
+        connection.execute(delete(archive.ledger.lines))
+    archive.memory.delete([key])
+    assert look(archive, repair=True) == [("unowned", key, False), ("missing", key, False)]
+    assert archive.states() == {}
+
+
+@everywhere
+@on("how", ["row deleted", "value removed", "value replaced"])
+def test_a_line_without_a_row_is_condemned(archive: Archive, how: str) -> None:
+    ids = archive.keep(b"one", b"two")
+    one, two = (archive.key(id_) for id_ in ids)
+    statement = {
+        "row deleted": f"DELETE FROM docs WHERE id = {ids[0]}",
+        "value removed": f"UPDATE docs SET file = NULL WHERE id = {ids[0]}",
+        "value replaced": f"UPDATE docs SET file = 'null' WHERE id = {ids[0]}",
+    }[how]
+    with archive.engine.begin() as connection:
+        connection.execute(text(statement))
+    assert look(archive) == [("unnamed", one, False)]
+    assert archive.states() == {one: OWNED, two: OWNED}
+    report = archive.files.verify(archive.engine, repair=True)
+    assert [(each.kind, each.key, each.repaired) for each in report.findings] == [("unnamed", one, True)]
+    assert report.ok
+    assert archive.states() == {one: CONDEMNED, two: OWNED}
+    archive.sweep()
+    assert archive.stored() == {two: b"two"}
+    assert look(archive) == []
+
+
+@everywhere
+def test_an_item_that_left_its_list_is_unnamed(archive: Archive) -> None:
+    (id_,) = archive.keep(b"file", pages=[b"one", b"two"])
+    with archive.session() as session:
+        first, second = session.get_one(archive.Doc, id_).pages
+        facts = first.to_json()
+        gone = second.key
+    with archive.engine.begin() as connection:
+        connection.execute(
+            text(
+                "UPDATE docs SET pages = :v"
+                if archive.engine.dialect.name != "postgresql"
+                else "UPDATE docs SET pages = CAST(:v AS JSONB)"
+            ),
+            {"v": f"[{facts}]"},
+        )
+    assert look(archive, repair=True) == [("unnamed", gone, True)]
+
+
+@everywhere
+def test_a_file_that_moved_to_another_column_is_named_there(archive: Archive) -> None:
+    """The ledger may still say the column that it came from."""
+    (id_,) = archive.keep(b"one")
+    key = archive.key(id_)
+    archive.change(key, owner_column="pages")
+    assert look(archive, repair=True) == []
+    assert archive.states() == {key: OWNED}
+
+
+@everywhere
+def test_lines_of_columns_that_are_not_mapped_in_this_process_are_left_alone(archive: Archive) -> None:
+    """Hole 8: another process maps them."""
+    archive.keep(b"mine")
+    foreign = archive.stranger(DAY, data=b"theirs")
+    nobodys = archive.stranger(DAY, data=b"whose")
+    with archive.engine.begin() as connection:
+        archive.ledger.adopt(connection, Line(Named("default", foreign, 6), "others", "scan"))
+        archive.ledger.adopt(connection, Line(Named("default", nobodys, 5), "docs", "scan"))
+    assert look(archive) == []
+    assert look(archive, repair=True) == []
+    assert {archive.states()[foreign], archive.states()[nobodys]} == {OWNED}
+    archive.sweep(full=True)
+    assert {foreign, nobodys} <= set(archive.stored())
+
+
+@everywhere
+def test_strangers_are_left_to_the_sweep(archive: Archive) -> None:
+    old, young = archive.stranger(2 * DAY), archive.stranger(timedelta(hours=1))
+    assert look(archive) == [("stranger", old, False)]
+    assert look(archive, repair=True) == [("stranger", old, False)]
+    assert {old, young} <= set(archive.stored())
+    (finding,) = archive.files.verify(archive.engine).findings
+    assert "storage 'default'" in finding.where
+
+
+@sqlite
+def test_files_that_are_not_ours_are_no_strangers(archive: Archive) -> None:
+    archive.memory._files["readme.txt"] = _File(b"x", archive.memory.stat(archive.stranger(NO_TIME)))
+    assert look(archive) == []
+
+
+@everywhere
+def test_a_damaged_descriptor_is_unreadable_and_nothing_is_condemned_because_of_it(archive: Archive) -> None:
+    """It may name anything."""
+    (id_,) = archive.keep(b"one")
+    key = archive.key(id_)
+    facts = json.dumps({"key": key, "odd": True})
+    with archive.engine.begin() as connection:
+        connection.execute(text(f"UPDATE docs SET file = '{facts}'"))
+    report = archive.files.verify(archive.engine, repair=True)
+    assert [(each.kind, each.where) for each in report.findings] == [("unreadable", f"docs.file ({id_},)")]
+    assert archive.states() == {key: OWNED}
+    assert archive.stored() == {key: b"one"}
+
+
+# Repairing is careful
+
+
+@sqlite
+def test_a_row_that_names_the_file_by_the_time_of_the_repair_keeps_it(archive: Archive) -> None:
+    ids = archive.keep(b"one", b"two")
+    key = archive.key(ids[0])
+    with archive.engine.connect() as connection:
+        value = connection.scalar(text(f"SELECT file FROM docs WHERE id = {ids[0]}"))
+    with archive.engine.begin() as connection:
+        connection.execute(text(f"UPDATE docs SET file = NULL WHERE id = {ids[0]}"))
+
+    def back(what: str, count: int) -> None:
+        if what == "docs.file":  # the rows were read
+            with archive.engine.begin() as connection:
+                connection.execute(text(f"UPDATE docs SET file = :v WHERE id = {ids[0]}"), {"v": value})
+
+    assert look(archive, repair=True, progress=back) == []
+    assert archive.states()[key] == OWNED
+
+
+@sqlite
+def test_a_line_that_was_dropped_by_the_time_of_the_repair_is_no_finding(archive: Archive) -> None:
+    ids = archive.keep(b"one", b"two")
+    dropped: list[int] = []
+
+    def drop(what: str, count: int) -> None:
+        if what == "docs.file" and not dropped:
+            dropped.append(1)
+            archive.remove(ids[0])
+
+    assert [kind for kind, _, _ in look(archive, repair=True, progress=drop)] in (
+        [],
+        ["missing"],
+        ["unowned", "missing"],
+    )
+    assert list(archive.stored().values()) == [b"two"]
+
+
+@sqlite
+def test_a_repair_can_be_repeated(archive: Archive) -> None:
+    archive.keep(b"one", b"two")
+    with archive.engine.begin() as connection:
+        connection.execute(text("DELETE FROM docs WHERE id = 1"))
+    assert len(look(archive, repair=True)) == 1
+    assert look(archive, repair=True) == []
+
+
+# Many
+
+
+@sqlite
+def test_rows_and_lines_are_read_in_pages(archive: Archive) -> None:
+    archive.keep(*[b"x"] * 1010)
+    report = archive.files.verify(archive.engine)
+    assert (report.findings, report.files, report.lines) == ([], 1010, 1010)
+    told: list[tuple[str, int]] = []
+    archive.files.verify(archive.engine, progress=lambda what, count: told.append((what, count)))
+    assert sum(count for what, count in told if what == "docs.file") == 1010
+    assert sum(count for what, count in told if what == "ledger") == 1010
+
+
+@on("engine", ["sqlite", "postgres"], indirect=True)
+def test_composite_primary_keys_are_paged_too(engine: Engine) -> None:
+    files = Storages("memory:")
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Page(Base):
+        __tablename__ = "pages"
+        book: Mapped[int] = mapped_column(primary_key=True)
+        number: Mapped[int] = mapped_column(primary_key=True)
+        scan: Mapped[Attachment] = mapped_column(AttachmentType(files))
+
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all(Page(book=book, number=number, scan=b"x") for book in range(3) for number in range(200))
+        session.commit()
+    report = files.verify(engine)
+    assert (report.findings, report.rows, report.files) == ([], 600, 600)
+
+
+# Reports
+
+
+def test_a_report() -> None:
+    one = Finding("missing", "default", "k", "docs.file (1,)")
+    two = Finding("unnamed", "default", "l", "ledger", repaired=True)
+    assert VerifyReport(findings=[two]).ok
+    report = VerifyReport(findings=[one, two, one])
+    assert not report.ok
+    assert report.counts == {"missing": 2, "unnamed": 1}
+
+
+async def test_averify(async_engine: AsyncEngine) -> None:
+    archive = await greenlet_spawn(Archive, async_engine.sync_engine)
+    archive.stranger(2 * DAY)
+    report = await archive.files.averify(async_engine)
+    assert report.counts == {"stranger": 1}
