@@ -28,9 +28,9 @@ LAYERS: list[tuple[str, ...]] = [
     ("ledger",),
     ("comparator", "column"),
     ("references",),
-    ("places", "staging"),
+    ("conflicts", "places", "staging"),
     ("drops", "recovery"),
-    ("bulk", "flush", "settling", "sweep", "verify"),
+    ("bulk", "flush", "settling", "statements", "sweep", "verify"),
     ("tracker",),
     ("files",),
 ]
