@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 # from the rows under it.
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
-    ("filename", "key", "storage", "source", "intake", "descriptor", "attachment"),
+    ("filename", "key", "storage", "source", "intake", "descriptor", "binding", "upload", "content", "attachment"),
     ("processing", "storages"),
     ("serving",),
     ("clock", "frames", "offload"),
