@@ -183,7 +183,9 @@ class Stage:
         if token.used or not _let_in(item, reference):
             return False
         scope, connection = self.of(reference)
-        scope.ledger.own(connection, [line(each, reference) for each in named(facts_of(item))], scope.files.own_within)
+        lines = [line(each, reference) for each in named(facts_of(item))]
+        scope.ledger.own(connection, lines, scope.files.own_within)
+        self._owned += [(scope, connection, each.named) for each in lines]
         token.used = True
         self._frame.undo.append(token)
         return True
