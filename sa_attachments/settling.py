@@ -20,9 +20,8 @@ from sqlalchemy import Engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.util import greenlet_spawn
 
-from .attachment import storage_errors
 from .column import Home
-from .errors import AttachmentError
+from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
 from .offload import Worker, background, gather, in_greenlet, within
 from .places import Places

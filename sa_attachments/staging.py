@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from .attachment import Attachment, StoredSource, Upload, binding_of, body_of, facts_of, set_origin
+from .attachment import Attachment, binding_of, body_of, facts_of, set_origin
 from .column import Home, nameable
+from .content import StoredSource
 from .descriptor import Named, named
 from .errors import FileMissing, NoTransaction, OwnershipLost
 from .frames import Frame
@@ -26,6 +27,7 @@ from .offload import gather
 from .processing.steps import run
 from .processing.storing import store
 from .references import Reference
+from .upload import Upload
 
 
 @dataclass(frozen=True, slots=True)
