@@ -26,78 +26,28 @@ storage and key are capabilities, so never accept them from a client.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import io
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, NoReturn, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
 
 from . import filename as filenames
+from .binding import Binding
+from .content import Content, StoredSource
 from .descriptor import Facts, decode, encode, frozen, thawed
-from .errors import (
-    AttachmentError,
-    BadSource,
-    DescriptorDamaged,
-    FileDamaged,
-    NotStored,
-    NoUrl,
-    StorageFailed,
-    UnknownStorage,
-)
+from .errors import BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
 from .intake import source as wrap
-from .source import CHUNK, Guards, Source, Window, event_loop
-from .storage import HasPath, Readable, SignsDownloads, Storage
+from .source import Window
+from .storage import HasPath, SignsDownloads, Storage
+from .upload import Upload
 
 A = TypeVar("A", bound="Attachment")
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
-class Binding(Protocol):
-    """What an attachment needs to know of the column, or the storages, that it belongs to."""
-
-    @property
-    def label(self) -> str:
-        """For messages: ``"users.avatar"``."""
-        ...
-
-    def resolve(self, name: str) -> Storage:
-        """The storage of that name; UnknownStorage if there is none."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Upload:
-    """The body of a new attachment: the source, and what was said about it."""
-
-    source: Source
-    filename: str | None = None
-    claimed_content_type: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=lambda: frozen(None))
-    storage: str | None = None
-    move: bool = False
-    content_type: str | None = None
-    """What the bytes say; found out before the steps run."""
-    guards: Guards = ()
-    """They watch while the bytes are stored, or spooled to be read before that."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        return _upload, ({**fields, "metadata": thawed(self.metadata)},)
-
-
-def _upload(fields: dict[str, Any]) -> Upload:
-    return Upload(**{**fields, "metadata": frozen(fields["metadata"])})
-
-
-class Attachment:
+class Attachment(Content):
     """One file, new or stored. Frozen; see the module."""
 
     __slots__ = ("__weakref__", "_binding", "_body", "_origin")
@@ -258,76 +208,6 @@ class Attachment:
         """
         return encode(self._facts())
 
-    # Reading
-
-    def open(self, start: int = 0, end: int | None = None) -> BinaryIO:
-        """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``.
-
-        FileMissing if they are gone; for a new one SourceConsumed.
-        """
-        if start < 0 or (end is not None and end < 0):
-            raise ValueError(f"a range counts from the beginning, not {start} to {end}")
-        if isinstance(self._body, Upload):
-            whole = self._body.source.open(self._body.guards)
-            if not start and end is None:
-                return whole
-            return cast(BinaryIO, io.BufferedReader(Window(whole, start, end, whole.close)))
-        with storage_errors(self.storage, "open", self.key):
-            return self._place().open(self.key, start, end)
-
-    def read(self, start: int = 0, end: int | None = None) -> bytes:
-        """The bytes from ``start`` up to and without ``end``. FileDamaged if they are not as many as were stored."""
-        with self.open(start, end) as file:
-            data = file.read()
-        if self.is_stored and not start and end is None and len(data) != self.size:
-            raise FileDamaged(f"{self!r} has {len(data):,} bytes, {self.size:,} were stored")
-        return data
-
-    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """The bytes as text."""
-        return self.read().decode(encoding, errors)
-
-    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
-        """The bytes in pieces of ``size``; the last may be shorter."""
-        with self.open() as file:
-            while chunk := file.read(size):
-                yield chunk
-
-    def save_to(self, path: Path | str) -> None:
-        """Write the bytes to a local file, replacing it."""
-        with self.open() as file, Path(path).open("wb") as target:
-            shutil.copyfileobj(file, target, CHUNK)
-
-    @contextmanager
-    def path(self) -> Iterator[Path]:
-        """A real local path to read from, inside the ``with``; downloaded if need be."""
-        if isinstance(self._body, Upload):
-            local = self._body.source.path()
-        else:
-            place = self._place()
-            with storage_errors(self.storage, "give the path of", self.key):
-                local = place.path(self.key) if isinstance(place, HasPath) else None
-        if local is not None:
-            yield local
-            return
-        with TemporaryDirectory() as folder:
-            copy = Path(folder, f"file{filenames.extension(self.filename)}")
-            self.save_to(copy)
-            yield copy
-
-    async def aread(self, start: int = 0, end: int | None = None) -> bytes:
-        """``read`` without blocking the event loop."""
-        return await _in_thread(self.read, start, end)
-
-    async def achunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
-        """``chunks`` without blocking the event loop."""
-        file = await _in_thread(self.open)
-        try:
-            while chunk := await _in_thread(file.read, size):
-                yield chunk
-        finally:
-            await _in_thread(file.close)
-
     def url(self, expires: float | timedelta = 3600) -> str:
         """An address that serves the file for ``expires`` seconds. NoUrl if the storage can't give one."""
         facts, place = self._facts(), self._place()
@@ -394,37 +274,31 @@ class Attachment:
         _set_body(self, facts)
         return facts
 
+    def _open(self, start: int, end: int | None) -> BinaryIO:
+        if isinstance(self._body, Upload):
+            whole = self._body.source.open(self._body.guards)
+            if not start and end is None:
+                return whole
+            return cast(BinaryIO, io.BufferedReader(Window(whole, start, end, whole.close)))
+        with storage_errors(self.storage, "open", self.key):
+            return self._place().open(self.key, start, end)
+
+    def _size(self) -> int | None:
+        return self.size if self.is_stored else None
+
+    def _local(self) -> Path | None:
+        if isinstance(self._body, Upload):
+            return self._body.source.path()
+        place = self._place()
+        with storage_errors(self.storage, "give the path of", self.key):
+            return place.path(self.key) if isinstance(place, HasPath) else None
+
     def _place(self) -> Storage:
         if self._binding is None:
             raise UnknownStorage(
                 f"{self!r} came out of a pickle or a text and knows no storages: pass it through Storages.bind"
             )
         return self._binding.resolve(self.storage)
-
-
-class StoredSource:
-    """The bytes of a stored attachment, to be stored once more."""
-
-    shared = None
-
-    def __init__(self, attachment: Attachment) -> None:
-        self.attachment = attachment
-
-    def size(self) -> int:
-        return self.attachment.size
-
-    def head(self, size: int) -> bytes:
-        with self.attachment.open(0, size) as file:
-            return file.read(size)
-
-    def open(self, guards: Guards = ()) -> BinaryIO:
-        return self.attachment.open()
-
-    def stream(self) -> Readable:
-        return self.attachment.open()
-
-    def path(self) -> None:
-        return None
 
 
 # The rest is for the layers above, not for users.
@@ -464,29 +338,3 @@ def facts_of(attachment: Attachment) -> Facts:
 
 def origin_of(attachment: Attachment) -> object:
     return getattr(attachment, "_origin", None)
-
-
-@contextmanager
-def storage_errors(storage: str, operation: str, key: str | None = None) -> Iterator[None]:
-    """Failures of a storage become StorageFailed; errors of this library pass."""
-    try:
-        yield
-    except AttachmentError:
-        raise
-    except Exception as error:
-        about = f" {key!r}" if key else ""
-        raise StorageFailed(
-            f"storage {storage!r} failed to {operation}{about}: {type(error).__name__}: {error}",
-            storage=storage,
-            operation=operation,
-            key=key,
-        ) from error
-
-
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """In a worker thread, which may pull async sources from this loop."""
-    token = event_loop.set(asyncio.get_running_loop())
-    try:
-        return await asyncio.to_thread(function, *args, **kwargs)
-    finally:
-        event_loop.reset(token)

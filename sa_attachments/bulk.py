@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import UniqueConstraint, and_, case, false, literal, or_, select
+from sqlalchemy import and_, case, false, literal, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
 
 from .attachment import Attachment, origin_of
 from .column import nameable
+from .conflicts import conditions, given, refuse_foreign
 from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
@@ -236,23 +237,25 @@ class _Insert(_Statement):
             self._refuse_select()
             return None
         parameters: Any = self.state.parameters
-        single = _assigned(self.statement, self.references)
+        single = self.statement._values or {}
         many = [row for rows in self.statement._multi_values for row in rows]
         rows: list[Any] = many or (parameters if isinstance(parameters, list) else [{**(parameters or {}), **single}])
         places = [(i, r) for i, row in enumerate(rows) for r in self.references if _value(row, r) is not _ABSENT]
         upsert = self.statement._post_values_clause is not None or self.statement._prefixes
         if not places and not upsert:
             return None
+        refuse_foreign(self.statement, self.references)
         self.stage.check(self.references)
         stored = _distribute(self, places, lambda index, r: _value(rows[index], r), len(rows))
         if not upsert:
             return self._invoke(rows, stored, many, parameters)
-        conditions = [_conflicts(self.references[0], row) for row in rows]
-        conflict = or_(false(), *(condition for each in conditions for condition in each))
+        first = self.references[0]
+        met = [conditions(first.table, given(first, row)) for row in rows]
+        conflict = or_(false(), *(condition for each in met for condition in each))
         self.drop_from(self.read_where(conflict))
         result = self._invoke(rows, stored, many, parameters)
         self.keep(self.read_where(conflict))
-        for new, each in zip(stored, conditions, strict=True):
+        for new, each in zip(stored, met, strict=True):
             for reference in self.references:
                 if not each and reference.key in new:
                     self.drops.keep(reference.type.items(new[reference.key]))
@@ -329,20 +332,3 @@ def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:
         return key[0].in_([identity[0] for identity in identities])
     each = (and_(*(column == value for column, value in zip(key, i, strict=True))) for i in identities)
     return or_(false(), *each)
-
-
-def _conflicts(reference: Reference, row: Any) -> list[Any]:
-    """The conditions for rows that an upsert of ``row`` may meet: they agree in a primary or a unique key."""
-    table = reference.table
-    uniques = [list(table.primary_key)]
-    uniques += [list(c.columns) for c in table.constraints if isinstance(c, UniqueConstraint)]
-    uniques += [list(index.columns) for index in table.indexes if index.unique]
-    given = {
-        getattr(key, "key", key): value.effective_value if isinstance(value, BindParameter) else value
-        for key, value in row.items()
-    }
-    return [
-        and_(*(column == given[column.key] for column in columns))
-        for columns in uniques
-        if columns and all(given.get(column.key) is not None for column in columns)
-    ]

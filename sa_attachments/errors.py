@@ -9,7 +9,8 @@ already catch:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -106,6 +107,23 @@ class NoUrl(AttachmentError):
 
 class DescriptorDamaged(AttachmentError, ValueError):
     """A column holds something that does not describe an attachment."""
+
+
+@contextmanager
+def storage_errors(storage: str, operation: str, key: str | None = None) -> Iterator[None]:
+    """Failures of a storage become StorageFailed; errors of this library pass."""
+    try:
+        yield
+    except AttachmentError:
+        raise
+    except Exception as error:
+        about = f" {key!r}" if key else ""
+        raise StorageFailed(
+            f"storage {storage!r} failed to {operation}{about}: {type(error).__name__}: {error}",
+            storage=storage,
+            operation=operation,
+            key=key,
+        ) from error
 
 
 def _again(cls: type[AttachmentError], args: tuple[Any, ...], evidence: dict[str, Any]) -> AttachmentError:

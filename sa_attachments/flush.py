@@ -70,6 +70,8 @@ class Flush:
     def saving(self, state: InstanceState[Any]) -> None:
         """Before an object's INSERT or UPDATE: what a mapper hook may have changed since ``prepare``."""
         self._saved.add(state)
+        if state.key is None:
+            self._row_switch(state)
         late = []
         for reference in of_state(state):
             slot = self._slots.get((state, reference.key))
@@ -85,6 +87,13 @@ class Flush:
         """Before an object's DELETE; orphans are not known earlier."""
         self._deleted.add(state)
         self._process([slot for slot in _doomed(state) if (state, slot.reference.key) not in self._slots])
+
+    def _row_switch(self, state: InstanceState[Any]) -> None:
+        """A new object takes over the row of one that goes, an orphan perhaps, of which nobody hears otherwise."""
+        existing = self._session.identity_map.get(state.mapper.identity_key_from_instance(state.obj()))
+        if existing is not None:
+            doomed = _doomed(inspect(existing))
+            self._process([slot for slot in doomed if (slot.state, slot.reference.key) not in self._slots])
 
     def finish(self) -> None:
         """After the flush: drop what no row names any more."""

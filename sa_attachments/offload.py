@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy.util import await_only
-from sqlalchemy.util.concurrency import in_greenlet
+from sqlalchemy.util import await_only, concurrency
 
 from .source import event_loop
 
@@ -36,6 +35,14 @@ class Outcome(Generic[T]):
 
     value: T | None = None
     error: BaseException | None = None
+
+
+def in_greenlet() -> bool:
+    """Whether this code runs under SQLAlchemy's asyncio; it can't where greenlet is not installed."""
+    try:
+        return concurrency.in_greenlet()
+    except (ImportError, ValueError):  # SQLAlchemy 2.1, 2.0
+        return False
 
 
 def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:

@@ -18,8 +18,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, select, text
 
-from .attachment import storage_errors
-from .errors import FileMissing
+from .errors import FileMissing, storage_errors
 from .ledger import Ledger, insert_ignoring
 from .storage import Storage
 

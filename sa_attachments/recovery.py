@@ -23,10 +23,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column, or_, select, update
 from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool
 
-from .attachment import storage_errors
 from .clock import now
 from .descriptor import Named
-from .errors import AttachmentError, AttachmentWarning, UnknownStorage
+from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
 from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring
 from .places import Places, Runner, read_marker

@@ -19,13 +19,11 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.util import greenlet_spawn
-from sqlalchemy.util.concurrency import in_greenlet
 
-from .attachment import storage_errors
 from .column import Home
-from .errors import AttachmentError
+from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
-from .offload import Worker, background, gather, within
+from .offload import Worker, background, gather, in_greenlet, within
 from .places import Places
 from .recovery import Busy, Purger
 from .staging import Scope

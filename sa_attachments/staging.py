@@ -16,8 +16,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from .attachment import Attachment, StoredSource, Upload, binding_of, body_of, facts_of, set_origin
+from .attachment import Attachment, binding_of, body_of, facts_of, set_origin
 from .column import Home, nameable
+from .content import StoredSource
 from .descriptor import Named, named
 from .errors import FileMissing, NoTransaction, OwnershipLost
 from .frames import Frame
@@ -26,6 +27,7 @@ from .offload import gather
 from .processing.steps import run
 from .processing.storing import store
 from .references import Reference
+from .upload import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,9 @@ class Stage:
         if token.used or not _let_in(item, reference):
             return False
         scope, connection = self.of(reference)
-        scope.ledger.own(connection, [line(each, reference) for each in named(facts_of(item))], scope.files.own_within)
+        lines = [line(each, reference) for each in named(facts_of(item))]
+        scope.ledger.own(connection, lines, scope.files.own_within)
+        self._owned += [(scope, connection, each.named) for each in lines]
         token.used = True
         self._frame.undo.append(token)
         return True

@@ -17,9 +17,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Connection, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 
-from .attachment import storage_errors
 from .clock import milliseconds, now
-from .errors import StorageFailed
+from .errors import StorageFailed, storage_errors
 from .key import floor, is_key, moment
 from .ledger import CHUNK, CONDEMNED, chunked, insert_ignoring
 from .recovery import Purger

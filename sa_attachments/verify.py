@@ -29,11 +29,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, Text, and_, cast, select, tuple_, update
 
-from .attachment import Attachment, facts_of, storage_errors
+from .attachment import Attachment, facts_of
 from .clock import now
 from .column import AttachmentListType, AttachmentType
 from .descriptor import Named, named
-from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage
+from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, storage_errors
 from .key import is_key, moment
 from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked
 from .recovery import Purger

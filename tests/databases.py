@@ -6,8 +6,11 @@ connections are ended, its prepared transactions rolled back.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
 
 
 class PostgresDatabase:
@@ -69,7 +72,8 @@ class MariaDatabase:
     def _drop(self, connection: Connection) -> None:
         mine = text("SELECT id FROM information_schema.processlist WHERE db = :name")
         for process in connection.scalars(mine, {"name": self.name}).all():
-            connection.execute(text(f"KILL IF EXISTS {process}"))
+            with suppress(DBAPIError):  # It ended by itself.
+                connection.execute(text(f"KILL {process}"))
         connection.execute(text(f"DROP DATABASE IF EXISTS `{self.name}`"))
 
 

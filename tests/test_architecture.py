@@ -21,16 +21,16 @@ ROOT = Path(__file__).parent.parent
 # from the rows under it.
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
-    ("filename", "key", "storage", "source", "intake", "descriptor", "attachment"),
+    ("filename", "key", "storage", "source", "intake", "descriptor", "binding", "upload", "content", "attachment"),
     ("processing", "storages"),
     ("serving",),
     ("clock", "frames", "offload"),
     ("ledger",),
     ("comparator", "column"),
     ("references",),
-    ("places", "staging"),
+    ("conflicts", "places", "staging"),
     ("drops", "recovery"),
-    ("bulk", "flush", "settling", "sweep", "verify"),
+    ("bulk", "flush", "settling", "statements", "sweep", "verify"),
     ("tracker",),
     ("files",),
 ]

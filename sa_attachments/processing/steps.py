@@ -27,8 +27,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from ..attachment import Attachment, Upload, binding_of, body_of, make
+from ..attachment import Attachment, binding_of, body_of, make
 from ..errors import AttachmentError, Refused
+from ..upload import Upload
 from .sniffing import HEAD, content_type
 
 A = TypeVar("A", bound=Attachment)

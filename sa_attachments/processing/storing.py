@@ -15,12 +15,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..attachment import Attachment, Binding, StoredSource, Upload, binding_of, body_of, facts_of, make, storage_errors
+from ..attachment import Attachment, binding_of, body_of, facts_of, make
+from ..binding import Binding
+from ..content import StoredSource
 from ..descriptor import VERSION, Facts, Named, thawed
-from ..errors import AttachmentError, FileDamaged, StorageFailed
+from ..errors import AttachmentError, FileDamaged, StorageFailed, storage_errors
 from ..key import mint, moment
 from ..source import CHUNK
 from ..storage import Copies, Readable, Storage, TakesFile
+from ..upload import Upload
 
 A = TypeVar("A", bound=Attachment)
 
@@ -159,7 +162,7 @@ def _put(body: Upload, name: str, storage: Storage, key: str, content_type: str)
     return meter.size, meter.sha256
 
 
-def _unchanged(source: StoredSource, meter: Meter) -> None:
+def _unchanged(source: StoredSource[Attachment], meter: Meter) -> None:
     facts = facts_of(source.attachment)
     if (meter.size, meter.sha256) != (facts["size"], facts["sha256"]):
         raise FileDamaged(f"{source.attachment!r} is not what was stored: {meter.size:,} bytes, SHA-256 {meter.sha256}")

@@ -25,10 +25,12 @@ import dataclasses
 import io
 from dataclasses import dataclass
 
-from ..attachment import Attachment, StoredSource, Upload, binding_of, body_of, make
+from ..attachment import Attachment, binding_of, body_of, make
+from ..content import StoredSource
 from ..errors import BadConfiguration, Refused
 from ..filename import extension
 from ..source import BytesSource
+from ..upload import Upload
 from .mediatype import UNKNOWN, canonical, extensions, is_active, is_kind_of, is_textual, of_filename
 from .sniffing import HEAD, has_signature, require_signatures
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.testing import Faulty
@@ -75,6 +75,7 @@ def machine(tmp_path: Path, open_engine: Callable[..., Engine]) -> Iterator[Mach
     machine.remove()
 
 
+NORMAL, FULL, EXTRA = 1, 2, 3
 JOURNALS = {
     "delete": ("PRAGMA synchronous = FULL",),
     "wal": ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"),
@@ -225,3 +226,35 @@ def test_a_commit_can_be_lost_with_wal(machine: Machine, tmp_path: Path) -> None
         assert later.state() == {"0.file": ["first"]}
         assert later.sweep().ok
         assert later.problems(swept=True) == []
+
+
+@pytest.mark.parametrize("journal", JOURNALS)
+def test_claims_are_durable_and_the_users_setting_comes_back(
+    open_engine: Callable[..., Engine], journal: str, tmp_path: Path
+) -> None:
+    """The same by what SQLite is told, where no disk can be cut off."""
+    machine = Machine(Disk(tmp_path, tmp_path), Disk(tmp_path, tmp_path), open_engine, JOURNALS[journal])
+    app = machine.application()
+    app.create()
+    levels: list[tuple[str, int]] = []
+
+    @event.listens_for(app.engine, "commit")
+    def commit(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        (waiting,) = driver.execute("SELECT count(*) FROM attachment_ledger WHERE state = 'purging'").fetchone()
+        (level,) = driver.execute("PRAGMA synchronous").fetchone()
+        levels.append(("claim" if waiting else "other", level))
+
+    with app.session() as session:
+        doc = app.Doc(id=1, file=upload("old"))
+        session.add(doc)
+        session.commit()
+        doc.file = None
+        levels.clear()
+        session.commit()
+    usual = {"delete": FULL, "wal": NORMAL}[journal]
+    assert levels[0] == ("other", usual)
+    assert ("claim", EXTRA) in levels
+    assert ("claim", usual) not in levels
+    with app.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == usual

@@ -5,7 +5,6 @@ Each ``Site`` is an application as one process sees it: a database, a ``Storages
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sa_attachments import Attachment, AttachmentType, AttachmentWarning, Storages
 from sa_attachments.places import MARKER
 from sa_attachments.sweep import SweepReport
-from tests import engines
 
 on = pytest.mark.parametrize
 
@@ -60,6 +58,10 @@ class Site:
         with Session(self.engine) as session:
             session.delete(session.get_one(self.Doc, key))
             session.commit()
+
+    def roll_back(self, session: Session) -> None:
+        session.rollback()
+        assert self.files.settled(20)
 
     def read(self) -> list[bytes]:
         with Session(self.engine) as session:
@@ -177,11 +179,12 @@ def test_what_a_foreign_database_rolls_back_stays(make_engine: Callable[[str], E
     """Even its own new files: what it believes to be one may be somebody else's."""
     Site(make_engine("first"), {"default": f"local:{folder}"}).add(b"of the first")
     second = Site(make_engine("second"), {"default": f"local:{folder}"})
-    with Session(second.engine) as session, pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+    with Session(second.engine) as session:
         session.add(second.Doc(file=b"rolled back"))
-        session.flush()
-        session.rollback()
-        assert second.files.settled(20)
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            session.flush()
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            second.roll_back(session)
     assert contents(folder) == [b"of the first", b"rolled back"]
 
 
@@ -238,7 +241,7 @@ def test_after_a_takeover_the_former_owner_deletes_nothing(restored: tuple[Site,
 
 
 def test_after_a_takeover_the_new_owner_deletes(restored: tuple[Site, Site, int], folder: Path) -> None:
-    original, copy, key = restored
+    _, copy, key = restored
     copy.files.takeover(copy.engine)
     report = copy.sweep()
     assert report.ok
@@ -285,7 +288,7 @@ def test_a_moved_database_and_a_moved_folder_keep_their_place(
     key = site.add(b"one")
     site.engine.dispose()
     (tmp_path / "elsewhere").mkdir()
-    os.rename(tmp_path / "a.db", tmp_path / "elsewhere" / "b.db")
+    (tmp_path / "a.db").rename(tmp_path / "elsewhere" / "b.db")
     folder.rename(tmp_path / "elsewhere" / "files")
     moved = Site(open_engine(f"sqlite:///{tmp_path}/elsewhere/b.db"), {"default": f"local:{tmp_path}/elsewhere/files"})
     assert moved.sweep().ok
@@ -370,9 +373,11 @@ def test_two_names_that_were_swept_by_different_processes(make_engine: Callable[
     engine = make_engine("a")
     Site(engine, {"first": url, "default": "first"}).add(b"by the first name")
     other = Site(engine, {"second": url, "default": "second"})
-    with undeleted(folder), pytest.warns(AttachmentWarning, match=OTHER_OWNER):
-        other.add(b"by the second")
-        assert other.sweep()["second"].strangers == 0
+    with undeleted(folder):
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            other.add(b"by the second")
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            assert other.sweep()["second"].strangers == 0
     first = Site(engine, {"first": url, "default": "first"})
     with undeleted(folder):
         assert first.sweep().ok
@@ -406,12 +411,13 @@ def test_verify_writes_nothing_into_a_place(make_engine: Callable[[str], Engine]
 
 
 def test_verify_with_repair_takes_no_line_of_a_foreign_place(restored: tuple[Site, Site, int], folder: Path) -> None:
-    original, copy, key = restored
+    original, copy, _ = restored
     with Session(copy.engine) as session:
         session.execute(text("DELETE FROM docs"))
         session.commit()
-    with undeleted(folder), pytest.warns(AttachmentWarning, match=OTHER_OWNER):
-        report = copy.files.verify(copy.engine, repair=True)
-        assert not report.ok
-        copy.sweep()
+    with undeleted(folder):
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            assert not copy.files.verify(copy.engine, repair=True).ok
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            copy.sweep()
     assert original.read() == [b"of both", b"of the original"]

@@ -17,7 +17,9 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sa_attachments import Attachment, OwnershipLost, StorageFailed
-from sa_attachments.attachment import StoredSource, Upload, body_of
+from sa_attachments.attachment import body_of
+from sa_attachments.content import StoredSource
+from sa_attachments.upload import Upload
 
 from .model import Item, Name, Row, State, Transaction
 from .models import ATTRIBUTES, Doc

@@ -272,7 +272,7 @@ class Machine(RuleBasedStateMachine):
         clash = clash or title in [row.title for row in visible.values() if row.title is not None]
         hopes = {pk: self._hope(Hope(title, hope(Row(None)).slots), attribute, item) for pk in pks}
         if many:
-            self._execute(actor, insert(Doc), hopes, item, "rollback", rows, clash=clash)
+            self._execute(actor, insert(Doc), hopes, item, then, rows, clash=clash)
         else:
             self._execute(actor, insert(Doc).values(rows), hopes, item, then, clash=clash)
 
@@ -314,8 +314,8 @@ class Machine(RuleBasedStateMachine):
             for pk in pks:
                 actor.forget(pk, attribute)
 
-    @rule(who=WHO, pks=PKS, attribute=ATTRIBUTE, source=SOURCE)
-    def update_by_key(self, who: int, pks: list[int], attribute: str, source: str) -> None:
+    @rule(who=WHO, pks=PKS, attribute=ATTRIBUTE, source=SOURCE, then=THEN)
+    def update_by_key(self, who: int, pks: list[int], attribute: str, source: str, then: str) -> None:
         actor = self.turn(who)
         visible = actor.transaction.rows()
         there = [pk for pk in pks if pk in visible]
@@ -324,7 +324,9 @@ class Machine(RuleBasedStateMachine):
         item = self.pick(actor, source, pks[0], "scan")
         hopes = {pk: self._hope(hope(visible[pk]), attribute, item) for pk in there}
         parameters = [{"id": pk, attribute: _value(attribute, item)} for pk in there]
-        self._execute(actor, update(Doc), hopes, item, "rollback", parameters)
+        if self._execute(actor, update(Doc), hopes, item, then, parameters):
+            for pk in there:
+                actor.forget(pk, attribute)
 
     @rule(who=WHO, pks=PKS, then=THEN, autoflush=st.booleans())
     def delete_where(self, who: int, pks: list[int], then: str, autoflush: bool) -> None:

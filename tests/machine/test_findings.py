@@ -69,3 +69,17 @@ def test_a_staged_file_can_be_assigned_again_after_a_flush_that_failed(world: Wo
     world.sweep(busy=False)
     assert len(world.stored()) == (2 if after is None else 1)
     assert files.verify(world.engine).ok
+
+
+@on_sqlite
+def test_a_statement_that_failed_gives_up_a_staged_file(world: World) -> None:
+    staged = files.stage(world.upload())
+    with Session(world.engine) as session:
+        session.add(Doc(id=1, title="a"))
+        session.flush()
+        with pytest.raises(IntegrityError):
+            session.execute(insert(Doc).values(id=1, file=staged))
+        session.execute(insert(Doc).values(id=2, file=staged))
+        session.commit()
+    assert list(world.stored().values()) == [b"bytes of 0"]
+    assert files.verify(world.engine).ok

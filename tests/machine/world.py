@@ -174,7 +174,7 @@ class World:
         assert files.settled(30)
         assert self.committed_rows() == committed
         owned = {entry.name for row in committed.values() for _, entry in row.entries()}
-        self.staged -= owned
+        self.staged -= owned | set(kept)
         stored = self.stored()
         for name, item in named.items():
             assert name in stored, f"{item.filename} is lost: {name}"

@@ -1,0 +1,113 @@
+"""Conflicts: the rows that an upsert may meet, and what it may do with their files.
+
+Which of them it really meets is not foretold: they are read before and after, and the difference counts. So the
+conditions may be wider than the database's, never narrower.
+
+>>> from sqlalchemy import Column, Integer, MetaData, String, Table
+>>> table = Table("t", MetaData(), Column("id", Integer, primary_key=True), Column("a", String, unique=True))
+>>> [str(condition) for condition in conditions(table, {table.c.a: "x"})]
+['t.a = :a_1']
+
+Traps
+-----
+Only keys that the ``Table`` knows are looked at. A conflict in an index that only the database has leaves a file
+without a row, for ``Storages.verify`` to find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Column, Table, UniqueConstraint, and_, literal
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import BindParameter, ColumnElement, Null
+from sqlalchemy.sql.selectable import SelectBase
+
+from .errors import OwnershipLost
+from .references import Reference
+
+Given = dict[Column[Any], Any]
+
+
+def given(reference: Reference, row: Mapping[Any, Any]) -> Given:
+    """The values of one new row by column: those that the statement gives, and defaults that are plain values."""
+    table, attributes = reference.table, reference.mapper.column_attrs
+    found: Given = {}
+    for key, value in row.items():
+        name = getattr(key, "key", key)
+        column = attributes[name].columns[0] if key is name and name in attributes else table.c.get(name)
+        if isinstance(column, Column):
+            found[column] = value.effective_value if isinstance(value, BindParameter) else value
+    for column in table.columns:
+        default: Any = column.default
+        if column not in found and default is not None and default.is_scalar:
+            found[column] = default.arg
+    return found
+
+
+def conditions(table: Table, values: Given) -> list[ColumnElement[bool]]:
+    """One for each key in which a row may be in the way of a new one with these values."""
+    keys: list[Iterable[Any]] = [table.primary_key]
+    keys += [constraint.columns for constraint in table.constraints if isinstance(constraint, UniqueConstraint)]
+    keys += [index.expressions for index in table.indexes if index.unique]
+    agreeing = (_agreeing(table, key, values) for key in keys)
+    return [and_(*parts) for parts in agreeing if parts]
+
+
+def refuse_foreign(statement: Any, references: Sequence[Reference]) -> None:
+    """OwnershipLost if a conflict would set an attribute to something else than its own file, the new one or none."""
+    clause = statement._post_values_clause
+    pairs = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or {}
+    for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
+        for reference in references:
+            if getattr(key, "key", key) in (reference.key, reference.column.key) and not _is_own(value, reference):
+                raise OwnershipLost(
+                    f"{reference.target} may not be set to {str(value)[:80]!r} on conflict: a row can only keep its "
+                    "file, lose it, or take the one that the statement brings for it (excluded, inserted)"
+                )
+
+
+def _agreeing(table: Table, key: Iterable[Any], values: Given) -> list[ColumnElement[bool]]:
+    """That a row agrees in a key, as far as it is known; nothing if it can't, because a part is NULL."""
+    parts = []
+    for expression in key:
+        columns = [each for each in visitors.iterate(expression) if isinstance(each, Column)]
+        unknown = [column for column in columns if column not in values]
+        if any(not _is_filled(table, column) for column in unknown):
+            return []
+        if any(values[column] is None for column in columns if column in values):
+            return []
+        if columns and not unknown:
+            parts.append(expression == _with_values(expression, values))
+    return parts
+
+
+def _is_filled(table: Table, column: Column[Any]) -> bool:
+    """Whether something other than the statement gives the column a value."""
+    by_itself = column.default is not None or column.server_default is not None
+    return by_itself or column is table.autoincrement_column
+
+
+def _with_values(expression: Any, values: Given) -> Any:
+    def replaced(element: Any, **_: Any) -> Any:
+        if not isinstance(element, Column) or element not in values:
+            return None
+        value = values[element]
+        return value if isinstance(value, ColumnElement) else literal(value, element.type)
+
+    return visitors.replacement_traverse(expression, {}, replaced)
+
+
+def _is_own(value: Any, reference: Reference) -> bool:
+    if isinstance(value, BindParameter):
+        value = value.effective_value
+    if value is None or isinstance(value, Null):
+        return True
+    if not isinstance(value, ColumnElement):
+        return False
+    parts = [part for part in visitors.iterate(value) if isinstance(part, SelectBase | Column | BindParameter)]
+    own = [part for part in parts if isinstance(part, Column) and part.key == reference.column.key]
+    empty = [part for part in parts if isinstance(part, BindParameter) and part.effective_value is None]
+    # Another row's file is out of reach without a subquery, whatever the table is called.
+    return bool(own) and len(parts) == len(own) + len(empty)

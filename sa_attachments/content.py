@@ -1,0 +1,147 @@
+"""Content: all ways of reading what can be opened, in the calling thread and, under asyncio, beside the event loop.
+
+>>> import io
+>>> class Hello(Content):
+...     filename = "hello.txt"
+...     def _open(self, start, end): return io.BytesIO(b"hello"[start:end])
+...     def _size(self): return 5
+...     def _local(self): return None
+>>> Hello().read(1, 3), Hello().read_text(), list(Hello().chunks(2))
+(b'el', 'hello', [b'he', b'll', b'o'])
+>>> with Hello().path() as path: path.name, path.read_bytes()
+('file.txt', b'hello')
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Generic, ParamSpec, TypeVar
+
+from . import filename as filenames
+from .errors import FileDamaged
+from .source import CHUNK, Guards, event_loop
+from .storage import Readable
+
+C = TypeVar("C", bound="Content")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Content:
+    """Bytes that can be read. Subclasses say where they are: ``_open``, ``_size``, ``_local``, and their filename."""
+
+    __slots__ = ()
+
+    @property
+    def filename(self) -> str:
+        """The display name; a copy has its extension."""
+        raise NotImplementedError
+
+    def _open(self, start: int, end: int | None) -> BinaryIO:
+        """See ``open``; the range is checked."""
+        raise NotImplementedError
+
+    def _size(self) -> int | None:
+        """Number of bytes that there have to be, if it is known."""
+        raise NotImplementedError
+
+    def _local(self) -> Path | None:
+        """The file of this machine that holds the bytes, if there is one."""
+        raise NotImplementedError
+
+    def open(self, start: int = 0, end: int | None = None) -> BinaryIO:
+        """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``.
+
+        FileMissing if they are gone; for a new one SourceConsumed.
+        """
+        if start < 0 or (end is not None and end < 0):
+            raise ValueError(f"a range counts from the beginning, not {start} to {end}")
+        return self._open(start, end)
+
+    def read(self, start: int = 0, end: int | None = None) -> bytes:
+        """The bytes from ``start`` up to and without ``end``. FileDamaged if they are not as many as were stored."""
+        with self.open(start, end) as file:
+            data = file.read()
+        size = None if start or end is not None else self._size()
+        if size is not None and len(data) != size:
+            raise FileDamaged(f"{self!r} has {len(data):,} bytes, {size:,} were stored")
+        return data
+
+    def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The bytes as text."""
+        return self.read().decode(encoding, errors)
+
+    def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
+        """The bytes in pieces of ``size``; the last may be shorter."""
+        with self.open() as file:
+            while chunk := file.read(size):
+                yield chunk
+
+    def save_to(self, path: Path | str) -> None:
+        """Write the bytes to a local file, replacing it."""
+        with self.open() as file, Path(path).open("wb") as target:
+            shutil.copyfileobj(file, target, CHUNK)
+
+    @contextmanager
+    def path(self) -> Iterator[Path]:
+        """A real local path to read from, inside the ``with``; downloaded if need be."""
+        local = self._local()
+        if local is not None:
+            yield local
+            return
+        with TemporaryDirectory() as folder:
+            copy = Path(folder, f"file{filenames.extension(self.filename)}")
+            self.save_to(copy)
+            yield copy
+
+    async def aread(self, start: int = 0, end: int | None = None) -> bytes:
+        """``read`` without blocking the event loop."""
+        return await _in_thread(self.read, start, end)
+
+    async def achunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
+        """``chunks`` without blocking the event loop."""
+        file = await _in_thread(self.open)
+        try:
+            while chunk := await _in_thread(file.read, size):
+                yield chunk
+        finally:
+            await _in_thread(file.close)
+
+
+class StoredSource(Generic[C]):
+    """The bytes of a stored attachment, to be stored once more."""
+
+    shared = None
+
+    def __init__(self, attachment: C) -> None:
+        self.attachment = attachment
+
+    def size(self) -> int | None:
+        return self.attachment._size()
+
+    def head(self, size: int) -> bytes:
+        with self.attachment.open(0, size) as file:
+            return file.read(size)
+
+    def open(self, guards: Guards = ()) -> BinaryIO:
+        return self.attachment.open()
+
+    def stream(self) -> Readable:
+        return self.attachment.open()
+
+    def path(self) -> None:
+        return None
+
+
+async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """In a worker thread, which may pull async sources from this loop."""
+    token = event_loop.set(asyncio.get_running_loop())
+    try:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    finally:
+        event_loop.reset(token)

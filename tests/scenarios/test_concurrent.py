@@ -1,0 +1,293 @@
+"""Two sessions at work on one row at the same time, each in a thread of its own.
+
+Hole 5: what each remembers of the row is old by the time that it writes. The second one waits for the lock of the
+first, and reads what the row names then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
+
+from sa_attachments.references import of_class, read_locked
+
+from .models import Doc, Note
+from .world import World
+
+on = pytest.mark.parametrize
+servers = on("world", ["postgres", "mariadb"], indirect=True)
+
+
+def seed(world: World, data: bytes = b"old") -> int:
+    with world.session() as session:
+        doc = Doc(file=data)
+        session.add(doc)
+        session.commit()
+        return doc.id
+
+
+@contextmanager
+def meanwhile(job: Callable[[], Any], *, blocked: bool = True) -> Iterator[Future[Any]]:
+    """Run ``job`` in a thread, beside the block; it must be waiting for the block to end if it is to be ``blocked``."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(job)
+        if blocked:
+            with pytest.raises(TimeoutError):
+                future.exception(0.3)
+        yield future
+        future.exception(20)
+
+
+def writes(session: Session, what: str, key: int, data: bytes) -> None:
+    doc = session.get_one(Doc, key)
+    match what:
+        case "replace":
+            doc.file = data
+        case "take away":
+            doc.file = None
+        case "delete":
+            session.delete(doc)
+        case "update":
+            session.execute(update(Doc).where(Doc.id == key).values(file=data))
+    session.flush()
+
+
+@on("second", ["commit", "rollback"])
+@on("first", ["commit", "rollback"])
+@servers
+def test_both_replace_the_file(world: World, first: str, second: str) -> None:
+    """Hole 5: neither the old file nor one of the new ones leaks, and none is deleted that is named."""
+    key = seed(world)
+    loaded = threading.Barrier(2)
+
+    def job() -> None:
+        with world.session() as session:
+            session.get_one(Doc, key)
+            loaded.wait(10)
+            writes(session, "replace", key, b"second")
+            getattr(session, second)()
+
+    with world.session() as session:
+        writes(session, "replace", key, b"first")
+        threading.Timer(0.05, loaded.wait, [10]).start()
+        with meanwhile(job) as future:
+            getattr(session, first)()
+        future.result()
+    world.check(b"second" if second == "commit" else b"first" if first == "commit" else b"old")
+
+
+@on("what", ["replace", "take away", "delete", "update"])
+@servers
+def test_the_file_moves_away_while_the_second_waits(world: World, what: str) -> None:
+    """Hole 5: T1 moves A to row 2, T2 replaces on row 1 what it believes to be A."""
+    key = seed(world)
+
+    def job() -> None:
+        with world.session() as session:
+            writes(session, what, key, b"second")
+            session.commit()
+
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        session.add(Doc(title="other", file=doc.file))
+        doc.file = None
+        session.flush()
+        with meanwhile(job) as future:
+            session.commit()
+        future.result()
+    world.check(b"old", *([b"second"] if what in ("replace", "update") else []))
+
+
+@servers
+def test_the_file_moves_while_the_first_replaces_it(world: World) -> None:
+    """Hole 5, the other order: T2 moves what T1 replaced; it must not name a file that is condemned."""
+    key = seed(world)
+
+    def job() -> None:
+        with world.session() as session:
+            doc = session.get_one(Doc, key)
+            session.add(Doc(title="other", file=doc.file))
+            doc.file = None
+            session.commit()
+
+    with world.session() as session:
+        writes(session, "replace", key, b"first")
+        with meanwhile(job) as future:
+            session.commit()
+        error = future.exception()
+    if error is None:
+        world.check(b"old")
+    else:
+        assert "may not name" in str(error) or "nobody" in str(error)
+        world.check(b"first")
+
+
+@servers
+def test_the_row_is_deleted_while_the_second_waits(world: World) -> None:
+    key = seed(world)
+
+    def job() -> None:
+        with world.session() as session:
+            writes(session, "replace", key, b"second")
+            session.commit()
+
+    with world.session() as session:
+        writes(session, "delete", key, b"")
+        with meanwhile(job) as future:
+            session.commit()
+        assert isinstance(future.exception(), StaleDataError)
+    world.check()
+
+
+@on("world", ["postgres"], indirect=True)
+def test_a_serialization_failure_leaves_nothing(world: World) -> None:
+    """Under REPEATABLE READ the second fails, and tries again."""
+    key = seed(world)
+    engine = world.engine.execution_options(isolation_level="REPEATABLE READ")
+
+    def job() -> None:
+        with Session(engine) as session:
+            doc = session.get_one(Doc, key)
+            started.set()
+            doc.file = b"second"
+            with pytest.raises(OperationalError, match="could not serialize"):
+                session.flush()
+            session.rollback()
+            doc.file = b"again"
+            session.commit()
+
+    started = threading.Event()
+    with world.session() as session:
+        writes(session, "replace", key, b"first")
+        with meanwhile(job) as future:
+            assert started.wait(10)
+            session.commit()
+        future.result()
+    world.check(b"again")
+
+
+@on("world", ["postgres"], indirect=True)
+def test_a_deadlock_leaves_nothing(world: World) -> None:
+    one, two = seed(world, b"one"), seed(world, b"two")
+
+    def job() -> None:
+        with world.session() as session:
+            writes(session, "replace", two, b"two of second")
+            locked.wait(10)
+            writes(session, "replace", one, b"one of second")
+            session.commit()
+
+    locked = threading.Barrier(2)
+    errors: list[BaseException | None] = []
+    with world.session() as session, ThreadPoolExecutor(1) as pool:
+        writes(session, "replace", one, b"one of first")
+        future = pool.submit(job)
+        locked.wait(10)
+        try:
+            writes(session, "replace", two, b"two of first")
+            session.commit()
+            errors.append(None)
+        except OperationalError as error:
+            session.rollback()
+            errors.append(error)
+        errors.append(future.exception(20))
+    assert sum(error is None for error in errors) == 1
+    winner = b"first" if errors[0] is None else b"second"
+    world.check(b"one of " + winner, b"two of " + winner)
+
+
+@servers
+def test_child_rows_can_be_inserted_while_a_file_is_replaced(world: World) -> None:
+    """Hole 19: a foreign key's check must not wait for the lock on the owner's row."""
+    if world.name == "mariadb":
+        pytest.skip("InnoDB has no weaker lock")
+    key = seed(world)
+
+    def job() -> None:
+        with world.session() as session:
+            session.add(Note(doc_id=key, file=b"note"))
+            session.commit()
+
+    with world.session() as session:
+        read_locked(session.connection(), of_class(Doc), [(key,)])
+        with meanwhile(job, blocked=False) as future:
+            future.result(5)
+        writes(session, "replace", key, b"new")
+        session.commit()
+    world.check(b"new", b"note")
+
+
+@servers
+def test_many_threads_replace_a_few_files(world: World) -> None:
+    """No lock is taken in an order that differs: nobody deadlocks, and each row ends with one file."""
+    keys = [seed(world) for _ in range(3)]
+
+    def job(number: int) -> None:
+        with world.session() as session:
+            docs = [session.get_one(Doc, key) for key in keys]
+            for doc in docs if number % 2 else reversed(docs):
+                doc.file = b"%d" % number
+            session.commit()
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(job, number) for number in range(12)]:
+            future.result(60)
+    world.settle()
+    last = {world.stored()[facts["storage"], facts["key"]] for facts in world.named()}
+    assert len(last) == 1
+    world.check(*last, *last, *last)
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_one_session_is_handed_from_thread_to_thread(world: World) -> None:
+    """What the flush remembers goes with the session, not with the thread."""
+    session = world.session()
+
+    def step(function: Callable[[], Any]) -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function).result(20)
+
+    doc = Doc(file=b"one")
+    step(lambda: session.add(doc))
+    step(session.flush)
+    savepoint = step(session.begin_nested)
+    step(lambda: setattr(doc, "file", b"two"))
+    step(session.flush)
+    step(savepoint.rollback)
+    step(session.commit)
+    step(lambda: setattr(doc, "file", b"three"))
+    step(session.commit)
+    step(session.close)
+    world.check(b"three")
+
+
+@on("world", ["sqlite", "sqlite-legacy", "postgres", "mariadb"], indirect=True)
+def test_sessions_in_many_threads(world: World) -> None:
+    """Each with rows of its own; commits and rollbacks at random do not meet."""
+
+    def job(number: int) -> bytes | None:
+        with world.session() as session:
+            for attempt in range(50):
+                try:
+                    session.add(Doc(file=b"%d" % number))
+                    session.flush()
+                    break
+                except OperationalError:  # SQLite has one writer
+                    session.rollback()
+                    assert attempt < 49
+            session.rollback() if number % 3 == 0 else session.commit()
+        return None if number % 3 == 0 else b"%d" % number
+
+    with ThreadPoolExecutor(4) as pool:
+        kept = [data for data in pool.map(job, range(16)) if data is not None]
+    world.sweep()
+    world.check(*kept, swept=True)
