@@ -81,6 +81,26 @@ def named(facts: Mapping[str, Any]) -> Iterator[Named]:
                 yield Named(variant.get("storage", facts["storage"]), variant["key"], variant.get("size", 0))
 
 
+def renamed(facts: Facts, old: Named, new: Named) -> Facts:
+    """The descriptor with one of its files under another name.
+
+    >>> facts = {"storage": "a", "key": "k", "size": 1, "variants": {"thumb": {"key": "t", "size": 1}}}
+    >>> moved = renamed(facts, Named("a", "k", 1), Named("b", "l", 1))
+    >>> moved["storage"], moved["key"], moved["variants"]["thumb"]
+    ('b', 'l', {'key': 't', 'size': 1, 'storage': 'a'})
+    """
+    variants = {
+        name: {"storage": facts["storage"], **variant} if isinstance(variant, dict) and "key" in variant else variant
+        for name, variant in (facts.get("variants") or {}).items()
+    }
+    for variant in variants.values():
+        if isinstance(variant, dict) and (variant.get("storage"), variant.get("key")) == old[:2]:
+            variant |= {"storage": new.storage, "key": new.key}
+    if (facts["storage"], facts["key"]) == old[:2]:
+        facts = {**facts, "storage": new.storage, "key": new.key}
+    return {**facts, "variants": variants}
+
+
 def frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A deeply frozen copy of JSON values; BadSource if they are not JSON."""
     if not metadata:

@@ -29,7 +29,7 @@ from sqlalchemy import Connection, Engine, MetaData, Table, func, select
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
-from .attachment import Attachment, Upload, bind, body_of, make, set_origin
+from .attachment import Attachment, bind, body_of, make, set_origin
 from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
 from .descriptor import decode
@@ -37,6 +37,8 @@ from .drops import encode_identity
 from .errors import AttachmentWarning, BadConfiguration, FileMissing
 from .frames import Frame
 from .ledger import Ledger
+from .moving import Move, MoveReport
+from .moving import Progress as MoveProgress
 from .places import Places
 from .processing.steps import Step
 from .processing.steps import run as run_steps
@@ -47,6 +49,7 @@ from .settling import Settler, run
 from .staging import Scope, Token
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
+from .upload import Upload
 from .verify import Verification, VerifyReport
 
 log = logging.getLogger("sa_attachments")
@@ -210,14 +213,9 @@ class Storages(Registry):
         for purger in self._purgers(engine):
             with purger.connection() as connection, purger.transaction(connection):
                 clock = connection.scalar(select(now())) or 0
-            columns = [
-                each
-                for each in self._columns
-                if each.column is not None and self.ledger_of(each.column.table) is purger.ledger
-            ]
             verification = Verification(
                 purger,
-                columns,
+                self._columns_of(purger),
                 report,
                 repair=repair,
                 checksums=checksums,
@@ -230,6 +228,42 @@ class Storages(Registry):
     async def averify(self, engine: Any, **options: Any) -> VerifyReport:
         """``verify`` with an ``AsyncEngine``."""
         return await greenlet_spawn(lambda: self.verify(engine.sync_engine, **options))
+
+    def move(
+        self,
+        engine: Engine,
+        source: str,
+        target: str,
+        *,
+        retain: timedelta = timedelta(days=7),
+        part: tuple[int, int] = (1, 1),
+        dry_run: bool = False,
+        progress: MoveProgress = lambda rows, total: None,
+    ) -> MoveReport:
+        """Take the files of one storage to another, while the application goes on; see ``sa_attachments.moving``.
+
+        The files at the source are purged by a sweep after ``retain``. ``part=(2, 4)`` moves the second quarter of the
+        rows. Raises UnknownStorage, BadConfiguration.
+        """
+        source, target = self.real(source), self.real(target)
+        if source == target:
+            raise BadConfiguration(f"{source!r} can't be moved to itself: name another storage, not an alias")
+        if self.resolve(target).readonly:
+            raise BadConfiguration(f"{target!r} is read-only")
+        if not 1 <= part[0] <= part[1]:
+            raise BadConfiguration(f"part {part} makes no sense: (2, 4) is the second of four")
+        report = MoveReport()
+        for purger in self._purgers(engine):
+            if not dry_run:
+                with purger.connection() as connection, purger.transaction(connection):
+                    self.meet(purger.ledger, connection, target)
+            moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
+            moving.run(self._columns_of(purger))
+        return report
+
+    async def amove(self, engine: Any, source: str, target: str, **options: Any) -> MoveReport:
+        """``move`` with an ``AsyncEngine``."""
+        return await greenlet_spawn(lambda: self.move(engine.sync_engine, source, target, **options))
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
@@ -291,6 +325,15 @@ class Storages(Registry):
         ledgers = {self.ledger_of(column.column.table) for column in self._columns if column.column is not None}
         for ledger in ledgers or ({self._ledger} if self._ledger else set()):
             yield Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
+
+    def _columns_of(self, purger: Purger) -> list[AttachmentType | AttachmentListType]:
+        """The columns whose files this ledger knows, in the order of their names."""
+        mine = (
+            each
+            for each in self._columns
+            if each.column is not None and self.ledger_of(each.column.table) is purger.ledger
+        )
+        return sorted(mine, key=lambda each: each.label)
 
     def _names(self, purger: Purger) -> list[str]:
         """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""

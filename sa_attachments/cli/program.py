@@ -15,6 +15,7 @@ import click
 
 from .demo import demo
 from .failure import EXIT_CODES
+from .move import move
 from .stats import stats
 from .sweep import sweep
 from .takeover import takeover
@@ -37,7 +38,7 @@ def program() -> None:
     """
 
 
-for command in (demo, sweep, verify, stats, takeover):
+for command in (demo, sweep, verify, stats, takeover, move):
     program.add_command(command)
 
 

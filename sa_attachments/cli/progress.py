@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class Advance(Protocol):
+    """Moves the bar of a label."""
+
+    def __call__(self, label: str, by: int, total: int | None = None) -> None: ...
+
+
+class _Rate(ProgressColumn):
+    """So many per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
 
 
 @contextmanager
-def bars(totals: Mapping[str, int] | None = None) -> Iterator[Callable[[str, int], None]]:
-    """What ``Storages.sweep`` and ``verify`` take as ``progress``: a bar for each label, with an end if ``totals``
-    knows it.
+def bars(totals: Mapping[str, int] | None = None) -> Iterator[Advance]:
+    """What ``Storages.sweep`` and ``verify`` take as ``progress``: a bar for each label, with an end if ``totals``, or
+    whoever advances it, knows it.
     """
     console = Console(stderr=True, markup=False)
     columns = (
@@ -21,6 +46,7 @@ def bars(totals: Mapping[str, int] | None = None) -> Iterator[Callable[[str, int
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:,.0f}"),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
@@ -28,9 +54,9 @@ def bars(totals: Mapping[str, int] | None = None) -> Iterator[Callable[[str, int
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         tasks: dict[str, TaskID] = {}
 
-        def advance(label: str, by: int) -> None:
+        def advance(label: str, by: int, total: int | None = None) -> None:
             if label not in tasks:
-                tasks[label] = progress.add_task(label, total=(totals or {}).get(label))
+                tasks[label] = progress.add_task(label, total=total or (totals or {}).get(label))
             progress.advance(tasks[label], by)
 
         yield advance

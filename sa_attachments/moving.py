@@ -1,0 +1,335 @@
+"""Moving: take the files of one storage to another one, row by row, while the application reads and writes.
+
+Each page of rows goes through three steps, with no transaction open while bytes are copied:
+
+1. every file is copied to a fresh key of the target, and its SHA-256 compared with what the row says;
+2. in one transaction, the rows are locked and read again; those that still name the file get the new name in their
+   descriptor, the ledger a line for it, and the old line is condemned, to be purged after ``retain``;
+3. copies that no row took, because it was changed or deleted meanwhile, are deleted again.
+
+A move can be killed at any moment and begun again: rows that are done name the target and are passed over, and copies
+without a row are strangers to the next sweep. Rows that somebody else holds are passed over and tried again at the end.
+
+Traps
+-----
+New files go where columns say: let the column, or its alias, name the target before moving. Attachments that the
+application still holds in memory are read from the source, so keep ``retain`` longer than it holds any.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Text, and_, cast, column, func, select, table, tuple_, update
+from sqlalchemy.exc import DBAPIError
+
+from .attachment import Attachment, facts_of, make
+from .clock import milliseconds
+from .column import AttachmentListType, AttachmentType, nameable
+from .descriptor import Named, named, renamed
+from .errors import AttachmentError, DescriptorDamaged, FileDamaged, storage_errors
+from .key import mint
+from .ledger import Drop, Line, chunked
+from .offload import gather
+from .processing.storing import Meter
+from .recovery import Purger
+
+ColumnType = AttachmentType | AttachmentListType
+Identity = tuple[Any, ...]
+Progress = Callable[[int, int], None]
+"""Told ``(rows, of how many)`` while work goes on: how many were done since it was told before, and how many there are
+in all.
+"""
+
+PAGE = 100
+"""Rows whose files are copied together and renamed in one transaction."""
+
+_PASSES = 5
+
+
+@dataclass(slots=True)
+class MoveReport:
+    """What a move did; ``size`` in bytes."""
+
+    rows: int = 0
+    """Rows that named files of the source."""
+    files: int = 0
+    """Files that are, or in a dry run would be, at the target now."""
+    size: int = 0
+    overtaken: int = 0
+    """Files that their row gave up while they were copied."""
+    busy: int = 0
+    """Rows that somebody held until the end: move again."""
+    failed: list[str] = field(default_factory=list)
+    """Why a file could not be moved: lost or damaged at the source, or refused by a storage."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is left at the source."""
+        return not self.failed and not self.busy
+
+
+@dataclass(slots=True)
+class _Row:
+    identity: Identity
+    copies: dict[tuple[str, str], Named] = field(default_factory=dict)
+    """By old name."""
+
+
+class _Wanted(NamedTuple):
+    """A file to copy, and what is known of it."""
+
+    row: _Row
+    file: Named
+    content_type: str
+    sha256: str | None
+
+
+class Move:
+    """One move, over one ledger."""
+
+    def __init__(
+        self,
+        purger: Purger,
+        report: MoveReport,
+        source: str,
+        target: str,
+        *,
+        retain: timedelta,
+        part: tuple[int, int],
+        dry_run: bool,
+        progress: Progress,
+    ) -> None:
+        """``part``: ``(2, 4)`` moves the second quarter of the rows, so that four processes can share the work."""
+        self._purger = purger
+        self._report = report
+        self._source = source
+        self._target = target
+        self._retain = milliseconds(retain)
+        self._part = part
+        self._dry_run = dry_run
+        self._progress = progress
+        files = purger.scope.files
+        self._from, self._to = files.resolve(source), files.resolve(target)
+
+    def run(self, columns: Sequence[ColumnType]) -> None:
+        """Move what these columns name."""
+        total = self._count(columns)
+        for each in columns:
+            left: list[_Row] = []
+            for page in self._pages(each):
+                left += self._move(each, page)
+                self._progress(len(page), total)
+            for attempt in range(_PASSES):
+                if left:
+                    time.sleep(0.1 * attempt)
+                    left = [row for rows in chunked(left, PAGE) for row in self._switch(each, rows)]
+            self._report.busy += len(left)
+            self._discard([copy for row in left for copy in row.copies.values()])
+
+    def _count(self, columns: Sequence[ColumnType]) -> int:
+        """How many rows there are to move, about."""
+        total = 0
+        for each in columns:
+            assert each.column is not None
+            statement = select(func.count()).select_from(each.column.table).where(self._mentions(each))
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                total += connection.scalar(statement) or 0
+        return -(-total // self._part[1])
+
+    # Rows
+
+    def _pages(self, each: ColumnType) -> Iterator[list[tuple[Identity, list[Attachment]]]]:
+        """The rows that name files of the source, by primary key."""
+        assert each.column is not None
+        key = list(each.column.table.primary_key)
+        last: Identity | None = None
+        while True:
+            statement = select(*key, each.column).where(self._mentions(each)).order_by(*key).limit(PAGE)
+            if last is not None:
+                statement = statement.where(key[0] > last[0] if len(key) == 1 else tuple_(*key) > last)
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                page = [(tuple(row[:-1]), list(each.items(row[-1]))) for row in connection.execute(statement)]
+            if mine := [(identity, items) for identity, items in page if self._is_mine(identity)]:
+                yield mine
+            if len(page) < PAGE:
+                return
+            last = page[-1][0]
+
+    def _is_mine(self, identity: Identity) -> bool:
+        number, parts = self._part
+        return zlib.crc32(repr(identity).encode()) % parts == number - 1
+
+    def _mentions(self, each: ColumnType) -> Any:
+        """A cheap condition that holds for every row that names the source, and perhaps for others."""
+        assert each.column is not None
+        return and_(each.column.is_not(None), cast(each.column, Text).contains(f'"{self._source}"', autoescape=True))
+
+    # One page
+
+    def _move(self, each: ColumnType, page: Sequence[tuple[Identity, list[Attachment]]]) -> list[_Row]:
+        """Copy and switch; returns the rows that somebody holds."""
+        wanted: list[_Wanted] = []
+        for identity, items in page:
+            try:
+                wanted += self._wanted(_Row(identity), items)
+            except DescriptorDamaged as error:
+                self._report.failed.append(f"{each.label} {identity}: {error}")
+        rows = list({id(want.row): want.row for want in wanted}.values())
+        self._report.rows += len(rows)
+        if self._dry_run:
+            for want in wanted:
+                self._moved(want.file)
+            return []
+        outcomes = gather([_Copy(self, want) for want in wanted], min(self._from.parallel, self._to.parallel))
+        for want, outcome in zip(wanted, outcomes, strict=True):
+            if outcome.value is not None:
+                want.row.copies[want.file.storage, want.file.key] = outcome.value
+            elif isinstance(outcome.error, AttachmentError):
+                self._report.failed.append(f"{each.label} {want.row.identity}: {outcome.error}")
+            elif outcome.error is not None:
+                raise outcome.error
+        return self._switch(each, [row for row in rows if row.copies])
+
+    def _wanted(self, row: _Row, items: Sequence[Attachment]) -> list[_Wanted]:
+        """The files of the source that a row names."""
+        found = []
+        for item in items:
+            facts = facts_of(item)
+            for file in named(facts):
+                if file.storage == self._source:
+                    known = facts if file.key == facts["key"] else {}
+                    content_type = known.get("content_type", "application/octet-stream")
+                    found.append(_Wanted(row, file, content_type, known.get("sha256")))
+        return found
+
+    def copy(self, want: _Wanted) -> Named:
+        """Copy the bytes to a fresh key of the target. FileMissing, FileDamaged, StorageFailed."""
+        key, file = mint(), want.file
+        with storage_errors(self._source, "open", file.key):
+            stream = self._from.open(file.key)
+        with stream, storage_errors(self._target, "put", key):
+            meter = Meter(stream, ())
+            self._to.put(key, meter, size=file.size, content_type=want.content_type)
+        copied = Named(self._target, key, meter.size)
+        if meter.size != file.size or want.sha256 not in (None, meter.sha256):
+            self._discard([copied])
+            raise FileDamaged(
+                f"{file.storage}:{file.key} is not what was stored: {meter.size:,} bytes, SHA-256 {meter.sha256}"
+            )
+        return copied
+
+    def _switch(self, each: ColumnType, rows: Sequence[_Row]) -> list[_Row]:
+        """Give the rows their new names, where they still have the old ones; returns those that somebody holds."""
+        if not rows:
+            return []
+        try:
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                taken, met = self._rename(each, connection, rows)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return list(rows) if len(rows) == 1 else [left for row in rows for left in self._switch(each, [row])]
+        for row in rows:
+            if row.identity in met:
+                for old, copy in row.copies.items():
+                    if (row.identity, old) in taken:
+                        self._moved(copy)
+                    else:
+                        self._report.overtaken += 1
+                        self._discard([copy])
+        return [row for row in rows if row.identity not in met]
+
+    def _rename(
+        self, each: ColumnType, connection: Connection, rows: Sequence[_Row]
+    ) -> tuple[set[tuple[Identity, tuple[str, str]]], set[Identity]]:
+        """In one transaction; returns which copies were taken, and which rows were met (a deleted one counts)."""
+        assert each.column is not None
+        ledger = self._purger.ledger
+        key = list(each.column.table.primary_key)
+        by_identity = {row.identity: row for row in rows}
+        ledger.begin_write(connection)
+        condition = (
+            key[0].in_([identity[0] for identity in by_identity])
+            if len(key) == 1
+            else tuple_(*key).in_(list(by_identity))
+        )
+        statement = select(*key, each.column).where(condition).order_by(*key)
+        # Without locks: what is not even there was deleted, what is not locked is held by somebody.
+        there = {tuple(row) for row in connection.execute(select(*key).where(condition))}
+        locked = connection.execute(statement.with_for_update(skip_locked=True, key_share=True)).all()
+        met = {tuple(row[:-1]) for row in locked} | (set(by_identity) - there)
+        changed: dict[Identity, tuple[list[Attachment], dict[tuple[str, str], Named]]] = {}
+        for row in locked:
+            identity = tuple(row[:-1])
+            items, used = _renamed(each, each.items(row[-1]), by_identity[identity].copies)
+            if used:
+                changed[identity] = items, used
+        if changed:
+            table = each.column.table
+            new = [copy for _, used in changed.values() for copy in used.values()]
+            lines = [Line(copy, table.fullname, each.column.name) for copy in new]
+            ledger.own(connection, lines, self._purger.scope.files.own_within)
+            for identity, (items, _) in changed.items():
+                self._write(each, connection, identity, items)
+            old = [Named(*name, 0) for _, used in changed.values() for name in used]
+            ledger.drop(connection, [Drop(file, self._retain) for file in old])
+        return {(identity, name) for identity, (_, used) in changed.items() for name in used}, met
+
+    def _write(self, each: ColumnType, connection: Connection, identity: Identity, items: Sequence[Attachment]) -> None:
+        """Write the descriptors alone: a table without ``onupdate`` defaults, so that no row looks edited."""
+        assert each.column is not None
+        whole = each.column.table
+        lean = table(
+            whole.name, *(column(c.name, c.type) for c in (*whole.primary_key, each.column)), schema=whole.schema
+        )
+        key = [lean.c[c.name] for c in whole.primary_key]
+        statement = update(lean).where(*(c == value for c, value in zip(key, identity, strict=True)))
+        token = nameable.set({file.key for item in items for file in named(facts_of(item))})
+        try:
+            connection.execute(statement.values({lean.c[each.column.name]: each.value(items)}))
+        finally:
+            nameable.reset(token)
+
+    def _moved(self, file: Named) -> None:
+        self._report.files += 1
+        self._report.size += file.size
+
+    def _discard(self, copies: Sequence[Named]) -> None:
+        """Delete copies that no row names, and that nobody else knows of."""
+        if copies:
+            with storage_errors(self._target, "delete"):
+                self._to.delete([copy.key for copy in copies])
+
+
+def _renamed(
+    each: ColumnType, items: Sequence[Attachment], copies: Mapping[tuple[str, str], Named]
+) -> tuple[list[Attachment], dict[tuple[str, str], Named]]:
+    """The attachments of a row under their new names, and which copies that took; none if one of them is damaged."""
+    renamed_items = []
+    used: dict[tuple[str, str], Named] = {}
+    try:
+        for item in items:
+            facts = facts_of(item)
+            for file in list(named(facts)):
+                if (copy := copies.get((file.storage, file.key))) is not None:
+                    facts = renamed(facts, file, copy)
+                    used[file.storage, file.key] = copy
+            renamed_items.append(make(each.attachment_class, facts, each))
+    except DescriptorDamaged:
+        return [], {}
+    return renamed_items, used
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    move: Move
+    want: _Wanted
+
+    def __call__(self) -> Named:
+        return self.move.copy(self.want)

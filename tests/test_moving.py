@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import DateTime, Engine, func, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sa_attachments import Attachment, AttachmentListType, AttachmentType, BadConfiguration, Storages, UnknownStorage
+from sa_attachments.moving import MoveReport
+from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.testing import Faulty
+
+pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgres", "mariadb"], indirect=True)
+
+files = Storages({"old": "memory:", "new": "memory:", "default": "old"})
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Doc(Base):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    edited: Mapped[datetime | None] = mapped_column(DateTime(), onupdate=func.now())
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+    pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files))
+
+
+class World:
+    """Two storages, and rows that name files of the first."""
+
+    def __init__(self, engine: Engine, old: Faulty, new: Faulty) -> None:
+        self.engine = engine
+        self.old = old
+        self.new = new
+
+    def move(self, **options: Any) -> MoveReport:
+        return files.move(self.engine, "old", "new", **{"retain": timedelta(0), **options})
+
+    def contents(self) -> dict[int, list[tuple[str, bytes]]]:
+        with Session(self.engine) as session:
+            docs = session.scalars(select(Doc).order_by(Doc.id)).all()
+            return {d.id: [(a.storage, a.read()) for a in (*([d.file] if d.file else ()), *d.pages)] for d in docs}
+
+    def clean(self) -> tuple[int, int]:
+        """How many files the storages hold after all was swept, where nothing may be found."""
+        assert files.settled(20)
+        now = timedelta(0)
+        for _ in range(2):
+            files.sweep(self.engine, grace=now, stranger_retain=now)
+        report = files.verify(self.engine)
+        assert report.ok, report.findings
+        return len(list(self.old.inner.keys())), len(list(self.new.inner.keys()))
+
+
+@pytest.fixture
+def world(engine: Engine) -> Iterator[World]:
+    Base.metadata.create_all(engine)
+    old, new = Faulty(MemoryStorage(parallel=4)), Faulty(MemoryStorage(parallel=4))
+    with files.override({"old": old, "new": new, "default": "old"}):
+        with Session(engine) as session:
+            session.add_all(Doc(file=b"file %d" % n, pages=[b"page %d.1" % n, b"page %d.2" % n]) for n in range(1, 8))
+            session.add(Doc())
+            session.commit()
+        yield World(engine, old, new)
+
+
+def moved(n: int) -> list[tuple[str, bytes]]:
+    return [("new", b"file %d" % n), ("new", b"page %d.1" % n), ("new", b"page %d.2" % n)]
+
+
+ALL = {**{n: moved(n) for n in range(1, 8)}, 8: []}
+
+
+def test_every_file_reads_from_the_target_and_the_source_is_empty(world: World) -> None:
+    progress: list[tuple[int, int]] = []
+    report = world.move(progress=lambda rows, total: progress.append((rows, total)))
+    assert report.ok
+    assert (report.rows, report.files) == (14, 21)  # a row counts once for each of its columns
+    assert report.size == 7 * 6 + 14 * 8
+    assert (sum(rows for rows, _ in progress), {total for _, total in progress}) == (14, {14})
+    assert world.contents() == ALL
+    assert world.clean() == (0, 21)
+
+
+def test_again_there_is_nothing_to_move(world: World) -> None:
+    world.move()
+    report = world.move()
+    assert (report.rows, report.files) == (0, 0)
+    assert world.contents() == ALL
+
+
+def test_a_dry_run_only_counts(world: World) -> None:
+    report = world.move(dry_run=True)
+    assert (report.ok, report.files, report.size) == (True, 21, 7 * 6 + 14 * 8)
+    assert list(world.new.inner.keys()) == []
+    assert {storage for row in world.contents().values() for storage, _ in row} == {"old"}
+
+
+def test_the_source_is_kept_for_a_while(world: World) -> None:
+    before = world.contents
+    world.move(retain=timedelta(days=1))
+    assert world.clean() == (21, 21)
+    assert before() == ALL
+
+
+def test_descriptions_and_other_columns_are_as_they_were(world: World) -> None:
+    with Session(world.engine) as session:
+        doc = session.get_one(Doc, 1)
+        assert doc.file is not None
+        doc.file = doc.file.replace(filename="ä.txt", metadata={"a": [1, {"b": None}]})
+        session.commit()
+        facts, edited = doc.file.to_json(), doc.edited
+        old = doc.file
+    world.move()
+    with Session(world.engine) as session:
+        doc = session.get_one(Doc, 1)
+        assert doc.file is not None
+        assert doc.edited == edited
+        assert doc.file.to_json() == facts.replace(old.key, doc.file.key).replace('"old"', '"new"')
+
+
+def test_rows_that_change_while_their_files_are_copied_keep_their_change(world: World) -> None:
+    def change() -> None:
+        with Session(world.engine) as session:
+            session.get_one(Doc, 1).file = Attachment.upload(b"replaced", storage="new")
+            third = session.get_one(Doc, 3)
+            third.pages = [*reversed(third.pages), Attachment.upload(b"more", storage="new")]
+            described = session.get_one(Doc, 4)
+            assert described.file is not None
+            described.file = described.file.replace(filename="described.txt")
+            session.delete(session.get_one(Doc, 2))
+            session.commit()
+
+    world.new.at("put", 2, change)  # the first is the marker of the place
+    report = world.move()
+    assert report.ok
+    assert report.overtaken >= 1
+    while files.move(world.engine, "old", "new", retain=timedelta(0)).files:
+        pass
+    pages = [("new", b"page 3.2"), ("new", b"page 3.1"), ("new", b"more")]
+    expected = {**ALL, 1: [("new", b"replaced"), *moved(1)[1:]], 3: [("new", b"file 3"), *pages]}
+    del expected[2]
+    assert world.contents() == expected
+    with Session(world.engine) as session:
+        file = session.get_one(Doc, 4).file
+        assert file is not None
+        assert file.filename == "described.txt"
+    assert world.clean() == (0, sum(map(len, expected.values())))
+
+
+def test_a_session_that_read_before_does_not_undo_the_move(world: World) -> None:
+    with Session(world.engine, expire_on_commit=False) as session:
+        doc, other = session.get_one(Doc, 1), session.get_one(Doc, 2)
+        session.commit()
+        world.move(retain=timedelta(days=1))
+        assert doc.file is not None
+        doc.file = doc.file.replace(filename="described.txt")
+        other.file = None
+        session.commit()
+    assert world.contents() == {**ALL, 2: moved(2)[1:]}
+
+
+def test_rows_that_somebody_holds_are_tried_again_and_left_at_the_end(world: World) -> None:
+    if world.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no locks of rows")
+    with Session(world.engine) as session:
+        session.execute(select(Doc.id).where(Doc.id == 5).with_for_update())
+        report = world.move()
+        assert (report.busy, report.ok) == (2, False)
+    assert [row[0][0] for row in world.contents().values() if row].count("old") == 1
+    assert world.move().ok
+    assert world.contents() == ALL
+    assert world.clean() == (0, 21)
+
+
+def test_a_file_that_is_lost_or_damaged_is_reported_and_the_others_are_moved(world: World) -> None:
+    with Session(world.engine) as session:
+        lost, damaged = session.get_one(Doc, 1).file, session.get_one(Doc, 2).file
+    assert lost is not None
+    assert damaged is not None
+    inner = world.old.inner
+    assert isinstance(inner, MemoryStorage)
+    inner.delete([lost.key])
+    inner._files[damaged.key] = inner._files[damaged.key]._replace(data=b"FILE 2")
+    report = world.move()
+    assert not report.ok
+    assert report.files == 19
+    said = sorted(report.failed)
+    assert said[0].startswith("docs.file (1,): ")
+    assert "is not what was stored" in said[1]
+    assert len(list(world.new.inner.keys())) == 19
+
+
+def test_a_damaged_descriptor_is_reported_and_left_alone(world: World) -> None:
+    with world.engine.begin() as connection:
+        connection.execute(text("""UPDATE docs SET file = '{"storage": "old", "key": 1}' WHERE id = 3"""))
+    report = world.move()
+    assert [each[:16] for each in report.failed] == ["docs.file (3,): "]
+    assert report.files == 20
+
+
+def test_a_target_that_fails_leaves_rows_as_they_are(world: World) -> None:
+    for number in range(2, 23):  # the first is the marker of the place
+        world.new.fail("put", number, OSError("disk full"))
+    report = world.move()
+    assert (report.files, len(report.failed)) == (0, 21)
+    assert "disk full" in report.failed[0]
+    assert {storage for row in world.contents().values() for storage, _ in row} == {"old"}
+    world.new.heal()
+    assert world.move().ok
+    assert world.contents() == ALL
+
+
+def test_several_can_share_the_work(world: World) -> None:
+    with Session(world.engine) as session:
+        session.execute(insert(Doc), [{"file": b"bulk %d" % n} for n in range(40)])
+        session.commit()
+    reports = [world.move(part=(number, 3)) for number in (1, 2, 3)]
+    assert all(report.files for report in reports)
+    assert sum(report.files for report in reports) == 61
+    assert world.clean() == (0, 61)
+
+
+def test_pages_of_many_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sa_attachments.moving.PAGE", 3)
+    assert world.move().files == 21
+    assert world.contents() == ALL
+
+
+def test_mistakes(world: World) -> None:
+    for source, target in (("old", "old"), ("default", "old")):
+        with pytest.raises(BadConfiguration, match="can't be moved to itself"):
+            files.move(world.engine, source, target)
+    with pytest.raises(UnknownStorage, match="no storage 'elsewhere'"):
+        files.move(world.engine, "old", "elsewhere")
+    with pytest.raises(BadConfiguration, match="makes no sense"):
+        world.move(part=(3, 2))
+    world.new.readonly = True
+    with pytest.raises(BadConfiguration, match="'new' is read-only"):
+        world.move()
