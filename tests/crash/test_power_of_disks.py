@@ -89,9 +89,10 @@ def test_at_many_steps_of_all_operations(machine: Machine, journal: str, tmp_pat
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
+@pytest.mark.parametrize("first", range(16))
 @pytest.mark.parametrize("journal", JOURNALS)
-def test_at_all_steps_of_all_operations(machine: Machine, journal: str, tmp_path: Path) -> None:
-    cut_at_each(machine, journal, tmp_path, every=1)
+def test_at_all_steps_of_all_operations(machine: Machine, journal: str, first: int, tmp_path: Path) -> None:
+    cut_at_each(machine, journal, tmp_path, every=16, first=first)
 
 
 def setting(driver: Any, pragmas: tuple[str, ...]) -> None:
@@ -114,13 +115,13 @@ def settle_in(app: Application) -> None:
     os.sync()
 
 
-def cut_at_each(machine: Machine, journal: str, tmp_path: Path, every: int) -> None:
+def cut_at_each(machine: Machine, journal: str, tmp_path: Path, *, every: int, first: int = 0) -> None:
     """Run the workload, cut the power at every so many steps, and look at what each of the cuts left."""
     machine.pragmas = JOURNALS[journal]
     cuts: list[tuple[int, str, Machine]] = []
 
     def reached(number: int) -> None:
-        if number % every == 0:
+        if number % every == first:
             cuts.append((number, mortal.steps[-1], machine.cut(tmp_path / str(number))))
 
     mortal = Mortal(reached)
