@@ -25,7 +25,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine, MetaData, Table, func, select
+from sqlalchemy import Connection, Engine, MetaData, Table, func, inspect, select
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
@@ -213,9 +213,10 @@ class Storages(Registry):
         for purger in self._purgers(engine):
             with purger.connection() as connection, purger.transaction(connection):
                 clock = connection.scalar(select(now())) or 0
+                columns = self._columns_in(connection, purger)
             verification = Verification(
                 purger,
-                self._columns_of(purger),
+                columns,
                 report,
                 repair=repair,
                 checksums=checksums,
@@ -254,11 +255,12 @@ class Storages(Registry):
             raise BadConfiguration(f"part {part} makes no sense: (2, 4) is the second of four")
         report = MoveReport()
         for purger in self._purgers(engine):
-            if not dry_run:
-                with purger.connection() as connection, purger.transaction(connection):
+            with purger.connection() as connection, purger.transaction(connection):
+                columns = self._columns_in(connection, purger)
+                if not dry_run:
                     self.meet(purger.ledger, connection, target)
             moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
-            moving.run(self._columns_of(purger))
+            moving.run(columns)
         return report
 
     async def amove(self, engine: Any, source: str, target: str, **options: Any) -> MoveReport:
@@ -322,18 +324,21 @@ class Storages(Registry):
 
     def _purgers(self, engine: Engine) -> Iterator[Purger]:
         schemas = engine.get_execution_options().get("schema_translate_map") or {}
-        ledgers = {self.ledger_of(column.column.table) for column in self._columns if column.column is not None}
-        for ledger in ledgers or ({self._ledger} if self._ledger else set()):
+        found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
+        found += [self._ledger] if self._ledger else []
+        # The ledgers of several MetaData are one table in one database.
+        for ledger in {ledger.lines.fullname: ledger for ledger in found}.values():
             yield Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
 
-    def _columns_of(self, purger: Purger) -> list[AttachmentType | AttachmentListType]:
-        """The columns whose files this ledger knows, in the order of their names."""
-        mine = (
+    def _columns_in(self, connection: Connection, purger: Purger) -> list[AttachmentType | AttachmentListType]:
+        """The columns whose files the ledger knows and whose tables are in this database, not in another one."""
+        there, schemas, ledger = inspect(connection), dict(purger.scope.schemas), purger.ledger.lines.fullname
+        return [
             each
             for each in self._columns
-            if each.column is not None and self.ledger_of(each.column.table) is purger.ledger
-        )
-        return sorted(mine, key=lambda each: each.label)
+            if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger
+            if there.has_table(table.name, schemas.get(table.schema, table.schema))
+        ]
 
     def _names(self, purger: Purger) -> list[str]:
         """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""

@@ -95,10 +95,8 @@ class Places:
     def identity(self, connection: Connection, ledger: Ledger, name: str) -> str:
         """What the marker of this database's place says."""
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        schema = schemas.get(ledger.places.schema, ledger.places.schema)
-        return str(
-            uuid5(NAMESPACE_URL, "\n".join(("sa-attachments", self.fingerprint(connection), schema or "", name)))
-        )
+        schema = schemas.get(ledger.places.schema, ledger.places.schema) or _found_in(connection, ledger)
+        return str(uuid5(NAMESPACE_URL, "\n".join(("sa-attachments", self.fingerprint(connection), schema, name))))
 
     def fingerprint(self, connection: Connection) -> str:
         """The identity of a database, as the server tells it; a copied SQLite file differs, a moved one does not."""
@@ -119,6 +117,14 @@ class Places:
                 rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
                 said = "/".join(str(value) for _, value in sorted(tuple(row) for row in rows))
                 return f"mysql/{uuid5(NAMESPACE_URL, said)}/{connection.scalar(text('SELECT DATABASE()'))}"
+
+
+def _found_in(connection: Connection, ledger: Ledger) -> str:
+    """The schema in which a search path finds the ledger: each has one of its own."""
+    if connection.dialect.name != "postgresql":
+        return ""
+    relation = text("SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(:name)")
+    return str(connection.scalar(relation, {"name": ledger.lines.name}))
 
 
 def replace_marker(name: str, storage: Storage, identity: str) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column, or_, select, update
@@ -287,21 +287,31 @@ def _forget_returned(pool: Any) -> None:
 def _impatient(connection: Connection) -> Iterator[None]:
     """Short waits for locks and durable commits, as long as the connection is ours."""
     is_own = connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool | NullPool)
-    if is_own:
-        # After a COMMIT that SQLite refused, Session.close() lets its connection go with the transaction still open.
-        connection.connection.rollback()
     ask, change, back = _SETTINGS.get(connection.dialect.name, ((), (), ()))
-    before = [_driver_sql(connection, question) for question in ask]
-    for command in change:
-        _driver_sql(connection, command)
+    with _outside(connection) if is_own else nullcontext():
+        before = [_driver_sql(connection, question) for question in ask]
+        for command in change:
+            _driver_sql(connection, command)
     try:
         yield
     finally:
         if not connection.invalidated:
-            if is_own:
-                connection.connection.rollback()  # So does a COMMIT of ours that was refused.
-            for command, value in zip(back, before, strict=True):
-                _driver_sql(connection, command.format(value))
+            with _outside(connection) if is_own else nullcontext():
+                for command, value in zip(back, before, strict=True):
+                    _driver_sql(connection, command.format(value))
+
+
+@contextmanager
+def _outside(connection: Connection) -> Iterator[None]:
+    """Outside of SQLite's transactions: it changes its settings only there."""
+    # A COMMIT that SQLite refuses leaves the transaction open: one of ours, or of a session that was closed after it.
+    connection.connection.rollback()
+    driver: Any = connection.connection.driver_connection
+    if always := driver.in_transaction:  # sqlite3's autocommit=False begins the next one at once
+        _driver_sql(connection, "ROLLBACK")
+    yield
+    if always:
+        _driver_sql(connection, "BEGIN")
 
 
 _SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {

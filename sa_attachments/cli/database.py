@@ -15,15 +15,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from .failure import Failure, one_line
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class Database:
         return self._url.render_as_string()
 
     async def _run(self, work: Callable[[Engine], T]) -> T:
-        engine: AsyncEngine = self._opened(create_async_engine)
+        engine = self._opened(_asynchronous)
         try:
             return await greenlet_spawn(work, engine.sync_engine)
         finally:
@@ -84,6 +86,12 @@ class Database:
         if "greenlet" in str(error):
             return Failure(f"{driver!r} is for asyncio: pip install 'sa-attachments[asyncio]'{instead}")
         return Failure(f"{driver!r} needs the module {error.name!r}, which is not installed{instead}")
+
+
+def _asynchronous(url: URL) -> AsyncEngine:
+    from sqlalchemy.ext.asyncio import create_async_engine  # It needs greenlet, which nobody else here does.
+
+    return create_async_engine(url)
 
 
 def _absolute(url: URL, folder: Path) -> URL:

@@ -1,0 +1,281 @@
+"""Cleaning after a transaction, with every kind of pool, and on no other ledger than that of the transaction."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, event, insert, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
+
+from sa_attachments import Attachment, AttachmentType, LedgerMissing, Storages
+from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.testing import Faulty
+
+from .models import Base, Doc, files
+from .world import World
+
+on = pytest.mark.parametrize
+OpenEngine = Callable[..., Engine]
+
+POOLS: dict[str, dict[str, Any]] = {
+    "one": {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 1},
+    "null": {"poolclass": NullPool},
+    "static": {"poolclass": StaticPool},
+    "singleton": {"poolclass": SingletonThreadPool},
+}
+
+
+@on("pool", POOLS)
+@on("world", ["sqlite", "sqlite-legacy", "postgres", "mariadb"], indirect=True)
+def test_pools(world: World, pool: str, open_engine: OpenEngine) -> None:
+    engine = open_engine(world.engine.url, legacy=world.name == "sqlite-legacy", **POOLS[pool])
+    with Session(engine) as session:
+        doc = Doc(file=b"old", pages=[b"page"])
+        session.add(doc)
+        session.commit()
+        doc.file = b"new"
+        session.commit()
+        session.add(Doc(file=b"undone"))
+        session.flush()
+        session.rollback()
+        doc.pages = []
+        session.commit()
+    world.check(b"new")
+
+
+@on("pool", ["static", "singleton"])
+def test_in_memory(tmp_path: Path, pool: str, open_engine: OpenEngine) -> None:
+    options = {"connect_args": {"check_same_thread": False}} if pool == "static" else {}
+    engine = open_engine("sqlite://", **POOLS[pool], **options)
+    world = World(pool, engine, engine)
+    with files.override(world.storages):
+        with world.session() as session:
+            doc = Doc(file=b"old")
+            session.add(doc)
+            session.commit()
+            doc.file = b"new"
+            session.commit()
+            session.add(Doc(file=b"undone"))
+            session.flush()
+        world.check(b"new")
+
+
+@on("pool", ["static", "singleton"])
+def test_the_transaction_of_another_session_on_the_same_connection_is_left_alone(
+    pool: str, open_engine: OpenEngine
+) -> None:
+    """Hole 18: settling would commit what the other session has not committed."""
+    engine = open_engine("sqlite://", **POOLS[pool])
+    world = World(pool, engine, engine)
+    with files.override(world.storages), world.session() as first, world.session() as second:
+        doc = Doc(file=b"old")
+        first.add(doc)
+        first.commit()
+
+        @event.listens_for(first, "after_commit")
+        def begin(session: Session) -> None:
+            second.add(Doc(title="of the second"))
+            second.flush()
+
+        doc.file = b"new"
+        first.commit()
+        second.rollback()
+        event.remove(first, "after_commit", begin)
+        assert first.scalar(select(Doc.id).where(Doc.title == "of the second")) is None
+        first.close()
+        world.sweep()
+        world.check(b"new", swept=True)
+
+
+class Quick(DeclarativeBase):
+    pass
+
+
+quick = Storages()
+
+
+class Item(Quick):
+    """In a ``Storages`` that waits no longer than usual."""
+
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment] = mapped_column(AttachmentType(quick))
+
+
+@pytest.fixture
+def storage() -> Iterator[Faulty]:
+    storage = Faulty(MemoryStorage())
+    with quick.override({"default": storage}):
+        yield storage
+    storage.heal()
+
+
+@on("world", ["postgres", "mariadb"], indirect=True)
+def test_a_commit_does_not_wait_until_a_pool_of_one_is_free(
+    world: World, storage: Faulty, open_engine: OpenEngine
+) -> None:
+    """Hole 18: somebody waits in line for the only connection, and keeps it; the cleaning comes after."""
+    engine = open_engine(world.engine.url, pool_size=1, max_overflow=0)
+    Quick.metadata.create_all(engine)
+
+    def hold() -> None:
+        with engine.connect():
+            time.sleep(1)
+
+    with Session(engine) as session, ThreadPoolExecutor(1) as pool:
+        item = Item(file=b"old")
+        session.add(item)
+        session.commit()
+        item.file = b"new"
+        session.flush()
+        future = pool.submit(hold)
+        time.sleep(0.2)
+        began = time.monotonic()
+        session.commit()
+        assert time.monotonic() - began < 0.8
+        future.result(10)
+    assert quick.settled(10)
+    assert [call.verb for call in storage.calls].count("delete") == 1
+    assert len(list(storage.inner.keys())) == 1
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_a_storage_that_hangs_does_not_hold_the_commit(world: World, storage: Faulty) -> None:
+    Quick.metadata.create_all(world.engine)
+    with world.session() as session:
+        item = Item(file=b"old")
+        session.add(item)
+        session.commit()
+        item.file = b"new"
+        session.flush()
+        storage.hang("delete")
+        began = time.monotonic()
+        session.commit()
+        assert time.monotonic() - began < 0.8
+        storage.heal()
+    assert quick.settled(10)
+    quick.sweep(world.engine, grace=timedelta(0))
+    assert len(list(storage.inner.keys())) == 1
+
+
+SETTINGS = {
+    "sqlite": ["PRAGMA busy_timeout", "PRAGMA synchronous"],
+    "postgresql": ["SHOW lock_timeout", "SHOW synchronous_commit", "SHOW transaction_isolation"],
+    "mysql": ["SELECT @@innodb_lock_wait_timeout", "SELECT @@tx_isolation"],
+}
+
+
+@on("world", ["sqlite", "postgres", "mariadb", "aiosqlite", "asyncpg"], indirect=True)
+def test_the_connection_is_given_back_as_it_was(world: World) -> None:
+    """Hole 18: short timeouts are for cleaning only."""
+
+    def settings() -> list[Any]:
+        with world.engine.connect() as connection:
+            dialect = connection.dialect.name
+            return [connection.scalar(text(ask)) for ask in SETTINGS.get(dialect, SETTINGS["mysql"])]
+
+    before = settings()
+    with world.session() as session:
+        doc = Doc(file=b"old")
+        session.add(doc)
+        session.commit()
+        doc.file = b"new"
+        session.commit()
+    world.check(b"new")
+    assert settings() == before
+
+
+@on("local", ["", "LOCAL "])
+@on("end", ["commit", "rollback"])
+@on("world", ["postgres", "asyncpg"], indirect=True)
+def test_a_search_path_leads_to_another_ledger(world: World, end: str, local: str) -> None:
+    """Hole 1: what the ledger of another connection's search path does not know is not dead."""
+    with world.observer.begin() as connection:
+        connection.execute(text("CREATE SCHEMA tenant"))
+    world.create(Base.metadata, schema="tenant")
+    with world.session() as session:
+        session.execute(text(f"SET {local}search_path TO tenant"))
+        doc = Doc(file=b"old")
+        session.add(doc)
+        session.commit()
+        session.execute(text(f"SET {local}search_path TO tenant"))
+        doc.file = b"new"
+        session.add(Doc(file=b"more"))
+        session.flush()
+        getattr(session, end)()
+        session.connection().invalidate()  # its search path is not for others
+    world.settle()
+    named = {world.stored()[facts["storage"], facts["key"]] for facts in world.named()}
+    assert named == ({b"new", b"more"} if end == "commit" else {b"old"})
+
+
+@on("world", ["postgres", "asyncpg"], indirect=True)
+def test_a_sweep_on_another_search_path_takes_nothing_for_a_stranger(world: World) -> None:
+    """Hole 1: the ledgers of two schemas are two owners, and one place has one owner."""
+    with world.observer.begin() as connection:
+        connection.execute(text("CREATE SCHEMA tenant"))
+    world.create(Base.metadata, schema="tenant")
+    with world.session() as session:
+        session.execute(text("SET LOCAL search_path TO tenant"))
+        session.add(Doc(file=b"one"))
+        session.commit()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        world.sweep()
+        report = world.sweep()
+    assert report["default"].problem is not None
+    world.check(b"one")
+
+
+WAYS: dict[str, Callable[[Session], object]] = {
+    "flush": lambda session: (session.add(Doc(file=b"one")), session.flush()),
+    "delete": lambda session: (session.delete(session.scalars(select(Doc)).one()), session.flush()),
+    "bulk insert": lambda session: session.execute(insert(Doc), [{"file": b"one"}]),
+    "bulk delete": lambda session: session.execute(delete(Doc)),
+}
+
+
+@on("way", WAYS)
+def test_without_a_ledger_nothing_is_stored(world: World, way: str) -> None:
+    with world.session() as session:
+        session.add(Doc(title="there"))
+        session.commit()
+    ledger = Base.metadata.tables["attachment_ledger"]
+    ledger.drop(world.observer)
+    with world.session() as session:
+        with world.nothing_stored(), pytest.raises(LedgerMissing, match=r"attachment_ledger.*create_all"):
+            WAYS[way](session)
+        session.rollback()
+        session.close()
+        ledger.create(world.observer)
+        session.add(Doc(file=b"one"))
+        session.commit()
+    world.check(b"one")
+
+
+def test_a_ledger_that_went_away_says_so(world: World) -> None:
+    """It was there when this process looked first."""
+    ledger = Base.metadata.tables["attachment_ledger"]
+    with world.session() as session:
+        session.add(Doc(file=b"one"))
+        session.commit()
+        session.delete(session.scalars(select(Doc)).one())
+        session.commit()
+        session.close()
+        world.settle()
+        ledger.drop(world.observer)
+        session.add(Doc(file=b"two"))
+        with pytest.raises(LedgerMissing):
+            session.commit()
+        session.rollback()
+        session.close()
+        ledger.create(world.observer)
+    world.check()
