@@ -22,13 +22,14 @@ import warnings
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine, MetaData, Table, func, inspect, select
+from sqlalchemy import Connection, Engine, MetaData, Table, inspect, select
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
+from . import statistics
 from .attachment import Attachment, bind, body_of, make, set_origin
 from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
@@ -55,15 +56,6 @@ from .verify import Verification, VerifyReport
 log = logging.getLogger("sa_attachments")
 
 A = TypeVar("A", bound=Attachment)
-
-
-class LedgerStats(NamedTuple):
-    """How many files, and how many bytes in all, a storage has in one state."""
-
-    storage: str
-    state: str
-    files: int
-    size: int
 
 
 class Storages(Registry):
@@ -274,18 +266,9 @@ class Storages(Registry):
                 self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
             self._places.verdicts.pop((purger.scope, self.real(name)), None)
 
-    def stats(self, engine: Engine) -> list[LedgerStats]:
+    def stats(self, engine: Engine) -> list[statistics.LedgerStats]:
         """Number and bytes of files, by storage and state of the ledger."""
-        found = []
-        for purger in self._purgers(engine):
-            c = purger.ledger.lines.c
-            statement = select(c.storage, c.state, func.count(), func.coalesce(func.sum(c.size), 0)).group_by(
-                c.storage, c.state
-            )
-            with purger.connection() as connection, purger.transaction(connection):
-                rows = connection.execute(statement.order_by(c.storage, c.state)).all()
-            found += [LedgerStats(storage, state, files, int(size)) for storage, state, files, size in rows]
-        return found
+        return [line for purger in self._purgers(engine) for line in statistics.read(purger)]
 
     def settled(self, timeout: float | None = None) -> bool:
         """Wait until this process has tried to clean up after ended transactions; False after ``timeout`` seconds."""

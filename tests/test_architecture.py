@@ -30,7 +30,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("references",),
     ("conflicts", "places", "staging"),
     ("drops", "recovery"),
-    ("bulk", "flush", "settling", "statements", "sweep", "verify"),
+    ("bulk", "flush", "moving", "settling", "statements", "statistics", "sweep", "verify"),
     ("tracker",),
     ("files",),
 ]

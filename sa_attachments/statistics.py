@@ -1,0 +1,27 @@
+"""Statistics: how many files a ledger knows, and how many bytes, by storage and state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sqlalchemy import func, select
+
+from .recovery import Purger
+
+
+class LedgerStats(NamedTuple):
+    """How many files, and how many bytes in all, a storage has in one state."""
+
+    storage: str
+    state: str
+    files: int
+    size: int
+
+
+def read(purger: Purger) -> list[LedgerStats]:
+    """The statistics of one ledger."""
+    c = purger.ledger.lines.c
+    statement = select(c.storage, c.state, func.count(), func.coalesce(func.sum(c.size), 0))
+    with purger.connection() as connection, purger.transaction(connection):
+        rows = connection.execute(statement.group_by(c.storage, c.state).order_by(c.storage, c.state)).all()
+    return [LedgerStats(storage, state, files, int(size)) for storage, state, files, size in rows]
