@@ -29,7 +29,7 @@ from sqlalchemy import Connection, Engine, MetaData, Table, func, inspect, selec
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
-from .attachment import Attachment, Upload, bind, body_of, make, set_origin
+from .attachment import Attachment, bind, body_of, make, set_origin
 from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
 from .descriptor import decode
@@ -47,6 +47,7 @@ from .settling import Settler, run
 from .staging import Scope, Token
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
+from .upload import Upload
 from .verify import Verification, VerifyReport
 
 log = logging.getLogger("sa_attachments")
