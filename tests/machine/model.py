@@ -110,6 +110,8 @@ class Transaction:
 
     def write(self, after: Mapping[int, Row | None]) -> None:
         """Rows became this at once, by one flush or statement."""
+        # Others may still change what did not change: nothing locks it.
+        after = {pk: row for pk, row in after.items() if row != self.row(pk)}
         old = [(pk, attribute, entry) for pk in after for attribute, entry in _entries(self.row(pk))]
         now = {entry.name for row in after.values() for _, entry in _entries(row)}
         for pk, kept in list(self._kept.items()):
