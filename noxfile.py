@@ -59,7 +59,7 @@ def torture(session: nox.Session) -> None:
     """Minutes of random operations, kills at every step, sweeps that race writers."""
     install(session)
     session.env["SA_ATTACHMENTS_TORTURE"] = "1"
-    session.run("pytest", "-n", "auto", "tests/torture", *session.posargs)
+    session.run("pytest", "-n", "auto", "-m", "torture", "tests", *session.posargs)
 
 
 @nox.session

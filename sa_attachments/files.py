@@ -144,7 +144,11 @@ class Storages(Registry):
         kept.
         """
         mapper = attribute.parent
-        reference = next(each for each in of_class(mapper.class_) if each.key == attribute.key)
+        reference = next((each for each in of_class(mapper.class_) if each.key == attribute.key), None)
+        if reference is None:
+            raise BadConfiguration(
+                f"{mapper.class_.__name__}.{attribute.key} holds no attachments that it could restore"
+            )
         identity = primary_key if isinstance(primary_key, tuple) else (primary_key,)
         connection = session.connection(bind_arguments={"mapper": mapper, "clause": reference.table})
         ledger = self.ledger_of(reference.table)
@@ -311,7 +315,9 @@ class Storages(Registry):
         found += [self._ledger] if self._ledger else []
         # The ledgers of several MetaData are one table in one database.
         for ledger in {ledger.lines.fullname: ledger for ledger in found}.values():
-            yield Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
+            purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
+            purger.patience = 1000
+            yield purger
 
     def _columns_in(self, connection: Connection, purger: Purger) -> list[AttachmentType | AttachmentListType]:
         """The columns whose files the ledger knows and whose tables are in this database, not in another one."""

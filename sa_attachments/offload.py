@@ -12,6 +12,7 @@ A cancelled coroutine still waits for the jobs that run, so that whoever called 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import threading
@@ -72,7 +73,9 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            await asyncio.wait(futures)
+            while not running.done():
+                with contextlib.suppress(asyncio.CancelledError):  # once is enough
+                    await asyncio.wait(futures)
             raise
     finally:
         pool.shutdown(wait=False)

@@ -27,6 +27,7 @@ from .errors import AttachmentWarning
 from .flush import Flush, collect
 from .frames import Frame
 from .references import Reference, find, of_class, of_state
+from .statements import hear
 
 _INFO = "sa_attachments"
 
@@ -107,7 +108,7 @@ def wire() -> None:
     event.listen(Session, "after_flush", _after_flush)
     event.listen(Session, "after_commit", _after_commit)
     event.listen(Session, "after_transaction_end", _after_transaction_end)
-    event.listen(Session, "do_orm_execute", _do_orm_execute)
+    hear(_concerns, _execute)
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> None:
@@ -175,15 +176,14 @@ def _checkin(dbapi_connection: Any, record: Any) -> None:
             _settle(frame)
 
 
-def _do_orm_execute(state: ORMExecuteState) -> Any:
-    if state.is_select or not (state.is_insert or state.is_update or state.is_delete):
-        return None
-    mapper = state.bind_mapper
-    if mapper is None:
-        return None
-    configure_mappers()  # The statement may be the first thing that the process does with them.
-    if not (references := of_class(mapper.class_)):
-        return None
+def _concerns(mapper: Mapper[Any]) -> bool:
+    configure_mappers()  # A statement may be the first thing that the process does with them.
+    return bool(of_class(mapper.class_))
+
+
+def _execute(state: ORMExecuteState) -> Any:
+    assert state.bind_mapper is not None
+    references = of_class(state.bind_mapper.class_)
     return execute(state, references, lambda: Frames.of(state.session).current(state.session))
 
 

@@ -128,6 +128,7 @@ def cut_at_each(machine: Machine, journal: str, tmp_path: Path, *, every: int, f
     app = machine.application(mortal.storage(LocalStorage(machine.files.folder / "files")))
     app.create()
     (app.given / "given").write_bytes(content("given"))
+    machine.files.flush()
     mortal.engine(app.engine)
     scenes.run("all", app)
     assert app.problems() == []

@@ -8,69 +8,21 @@ transaction sees of the others at that moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import event, inspect
-from sqlalchemy.exc import IntegrityError, OperationalError, SAWarning
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
+from sqlalchemy.orm.exc import ObjectDeletedError
 
-from sa_attachments import Attachment, OwnershipLost, StorageFailed
-from sa_attachments.attachment import body_of
-from sa_attachments.content import StoredSource
-from sa_attachments.upload import Upload
+from sa_attachments import Attachment
 
+from .excuses import Excuses
 from .model import Item, Name, Row, State, Transaction
 from .models import ATTRIBUTES, Doc
+from .wishes import ABSENT, Hope, Hopes, Wish, hope, key_of, loaded_by, original, type_of
 from .world import World
 
-ABSENT = object()
 LOST = 3  # libpq's PQTRANS_INERROR: the server will answer COMMIT by ROLLBACK.
-
-
-@dataclass
-class Wish:
-    """What was done to the object of one row since the last flush."""
-
-    doc: Doc
-    fresh: bool = False
-    """A new object was added."""
-    deleted: bool = False
-    """The object that stood for the row was deleted, before ``fresh`` perhaps."""
-    title: Any = ABSENT
-    slots: dict[str, tuple[Attachment, ...]] = field(default_factory=dict)
-    same: set[str] = field(default_factory=set)
-    """Attributes that were set to what the object held anyway: SQLAlchemy may write them or not."""
-
-
-@dataclass
-class Hope:
-    """What a row should look like; None in ``row`` of the machine means that it should be gone."""
-
-    title: str | None
-    slots: dict[str, tuple[Item, ...]]
-    same: set[str] = field(default_factory=set)
-
-    def holds(self, row: Row, before: Row | None) -> bool:
-        if row.title != self.title and not ("title" in self.same and before and row.title == before.title):
-            return False
-        return all(
-            items(row, each) == wanted or (each in self.same and before and row.slots[each] == before.slots[each])
-            for each, wanted in self.slots.items()
-        )
-
-
-Hopes = Mapping[int, Hope | None]
-
-
-def items(row: Row, attribute: str) -> tuple[Item, ...]:
-    return tuple(entry.item for entry in row.slots[attribute])
-
-
-def hope(row: Row) -> Hope:
-    """That a row stays as it is."""
-    return Hope(row.title, {each: items(row, each) for each in ATTRIBUTES})
 
 
 class Actor:
@@ -129,7 +81,7 @@ class Actor:
         if doc is None or (attribute not in inspect(doc).dict and (offline or not self.may_connect())):
             return ()
         try:
-            return tuple(_type(attribute).items(getattr(doc, attribute)))
+            return tuple(type_of(attribute).items(getattr(doc, attribute)))
         except ObjectDeletedError:
             return ()
 
@@ -145,9 +97,9 @@ class Actor:
         if attribute == "title":
             wish.title, same = value, loaded == value
         else:
-            wish.slots[attribute] = tuple(_type(attribute).items(value))
-            same = not wish.fresh and _type(attribute).compare_values(loaded, value)
-            new = all(isinstance(body_of(item), Upload) and original(item) is None for item in wish.slots[attribute])
+            wish.slots[attribute] = tuple(type_of(attribute).items(value))
+            same = not wish.fresh and type_of(attribute).compare_values(loaded, value)
+            new = all(not item.is_stored and original(item) is None for item in wish.slots[attribute])
             (self.uploaded.add if new else self.uploaded.discard)((id(doc), attribute))
         (wish.same.add if same else wish.same.discard)(attribute)
 
@@ -237,23 +189,20 @@ class Actor:
 
         ``given`` are attachments of a statement; ``clash`` tells that the statement may violate a constraint.
         """
-        excuse = self._excuses(hopes, given, flushes, clash)
+        excuses = self._excuses(hopes, given, self.wishes if flushes else {}, clash)
         self.touched |= set(hopes)
         try:
             action()
         except Exception as error:
-            if not excuse(error):
+            if not excuses.cover(error):
                 raise
             return False
         finally:
             self.young |= self.world.put_since()
         if flushes:
             self.wishes.clear()
-        if commits:
-            rows = self.world.committed_rows()
-        else:
-            rows = self.world.rows(self.session.connection())
-        self._learn(hopes, rows)
+        here = None if commits else self.session.connection()
+        self._learn(hopes, self.world.committed_rows() if here is None else self.world.rows(here))
         return True
 
     def _learn(self, hopes: Hopes, rows: Mapping[int, Row]) -> None:
@@ -278,45 +227,25 @@ class Actor:
         if row is not None:
             self.touched |= {row.title, *(entry.name for _, entry in row.entries())}
 
-    def _excuses(
-        self, hopes: Hopes, given: Sequence[Attachment], flushes: bool, clash: bool
-    ) -> Callable[[Exception], bool]:
-        world, fired = self.world, self.world.fired
-        wishes = self.wishes if flushes else {}
-        wanted = [*given, *(item for wish in wishes.values() for values in wish.slots.values() for item in values)]
-        stored = world.stored()
-        lost = any(name not in stored for item in wanted if (name := original(item)) is not None)
+    def _excuses(self, hopes: Hopes, given: Sequence[Attachment], wishes: Mapping[int, Wish], clash: bool) -> Excuses:
         visible = self.transaction.rows()
-        stale = any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh)
+        wanted = [*given, *(item for wish in wishes.values() for values in wish.slots.values() for item in values)]
+        names = {name for item in wanted if (name := original(item)) is not None}
         titles = [wish.title for wish in wishes.values() if wish.title not in (ABSENT, None)]
-        taken = [row.title for pk, row in visible.items() if pk not in wishes or wishes[pk].title != row.title]
-        clash = clash or len(titles) > len(set(titles)) or bool(set(titles) & set(taken))
-        clash = clash or any(wish.fresh and not wish.deleted and pk in visible for pk, wish in wishes.items())
-        wants: set[Any] = {*hopes, *titles, *(original(item) for item in wanted)}
-        for pk in hopes:
-            if (row := visible.get(pk)) is not None:
-                wants |= {row.title, *(entry.name for _, entry in row.entries())}
-            if (after := hopes[pk]) is not None:
-                wants.add(after.title)
-        wants.discard(None)
-        locked = any(other.is_in_the_way_of(wants) for other in self.others if other is not self)
-
-        def excuse(error: Exception) -> bool:
-            match error:
-                case StorageFailed():
-                    return world.fired > fired
-                case OwnershipLost():
-                    return lost
-                case IntegrityError():
-                    return clash
-                case StaleDataError() | SAWarning():
-                    return stale
-                case OperationalError():
-                    return locked and "lock timeout" in str(error)
-                case _:
-                    return False
-
-        return excuse
+        taken = {row.title for pk, row in visible.items() if pk not in wishes or wishes[pk].title != row.title}
+        twice = any(wish.fresh and not wish.deleted and pk in visible for pk, wish in wishes.items())
+        locks: set[Any] = {*hopes, *titles, *names}
+        for row in (visible[pk] for pk in hopes if pk in visible):
+            locks |= {row.title, *(entry.name for _, entry in row.entries())}
+        locks |= {each.title for each in hopes.values() if each is not None}
+        others = [other for other in self.others if other is not self]
+        return Excuses(
+            self.world,
+            lost=not names <= set(self.world.stored()),
+            clash=clash or twice or len(titles) > len(set(titles)) or not taken.isdisjoint(titles),
+            stale=any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh),
+            locked=any(other.is_in_the_way_of(locks - {None}) for other in others),
+        )
 
     # Ends
 
@@ -395,26 +324,3 @@ class Actor:
         """What this transaction names, or would name again after a rollback to a savepoint."""
         for transaction in (self.transaction, *(saved for _, saved in self.savepoints)):
             yield from transaction.names()
-
-
-def original(attachment: Attachment) -> Name | None:
-    """The stored file that an attachment is, or is a copy of."""
-    body = body_of(attachment)
-    if isinstance(body, Upload):
-        return original(body.source.attachment) if isinstance(body.source, StoredSource) else None
-    return attachment.storage, attachment.key
-
-
-def key_of(doc: Doc) -> int:
-    identity = inspect(doc).identity
-    return doc.id if identity is None else identity[0]
-
-
-def _type(attribute: str) -> Any:
-    return getattr(Doc, attribute).type
-
-
-def loaded_by(doc: Doc, attribute: str) -> Any:
-    """What an object holds as the value of its row, or what it held before it was set."""
-    state: Any = inspect(doc)
-    return state.committed_state.get(attribute, state.dict.get(attribute, ABSENT))

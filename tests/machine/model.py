@@ -1,4 +1,4 @@
-"""The model: what rows should name, in memory, committed and inside of each open transaction. Pure; knows nothing of sessions.
+"""The model: what rows should name, committed and inside of each open transaction. Pure; knows nothing of sessions.
 
 >>> item = Item(b"one", "one.txt", None)
 >>> committed = State()
@@ -108,8 +108,10 @@ class Transaction:
         both = (*self.base.kept.get(pk, ()), *self._kept.get(pk, ()))
         return tuple(entry for entry in both if entry.name not in self._taken or entry in self._kept.get(pk, ()))
 
-    def write(self, after: Mapping[int, Row | None]) -> bool:
-        """Rows became this at once, by one flush or statement; returns whether a file is kept that no row names any more."""
+    def write(self, after: Mapping[int, Row | None]) -> None:
+        """Rows became this at once, by one flush or statement."""
+        # Others may still change what did not change: nothing locks it.
+        after = {pk: row for pk, row in after.items() if row != self.row(pk)}
         old = [(pk, attribute, entry) for pk in after for attribute, entry in _entries(self.row(pk))]
         now = {entry.name for row in after.values() for _, entry in _entries(row)}
         for pk, kept in list(self._kept.items()):
@@ -119,7 +121,6 @@ class Transaction:
         for pk, entry in dropped:
             self._kept[pk] = (*self._kept.get(pk, ()), entry)
         self.changed.update(after)
-        return bool(dropped)
 
     def commit_into(self, state: State) -> None:
         for pk, row in self.changed.items():

@@ -1,4 +1,4 @@
-"""The one table that the machine plays with: two single attachments and a list, in two storages, one of them with retention."""
+"""The table that the machine plays with: two single attachments and a list, in two storages, one with retention."""
 
 from __future__ import annotations
 

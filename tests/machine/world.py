@@ -97,13 +97,14 @@ class World:
             storage.heal()
 
     def sweep(self, busy: bool) -> None:
-        """Whatever nobody owns goes now; ``busy`` tells whether some transaction may be in the way of SQLite's writer."""
+        """Whatever nobody owns goes now; if ``busy``, some transaction may be in the way of SQLite's writer."""
         time.sleep(0.003)  # Times of files and of the database are compared in milliseconds.
         fired = self.fired
         try:
             report = files.sweep(self.engine, grace=NOW, stranger_retain=NOW)
         except OperationalError:
-            assert busy and self.has_one_writer
+            assert busy
+            assert self.has_one_writer
             return
         except StorageFailed:
             assert self.fired > fired
@@ -127,7 +128,7 @@ class World:
     def stored(self) -> dict[Name, bytes]:
         found = {}
         for name, storage in self.storages.items():
-            for key, _ in storage.inner.keys():
+            for key, _ in storage.inner.keys():  # noqa: SIM118 - it is no dict
                 with storage.inner.open(key) as file:
                     found[name, key] = file.read()
         return found

@@ -7,18 +7,19 @@ with a session of an async engine: exactly what ``AsyncSession.run_sync`` does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.engine import URL
 from sqlalchemy.util import greenlet_spawn
 
 from tests import engines
 
 from .models import files
-from .world import World
+from .world import AsyncWorld, World
 
 SYNC = engines.ENGINES
 EVERYWHERE = [*SYNC, *engines.ASYNC_ENGINES]
@@ -52,6 +53,23 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[
     made = World(name, engine, observer)
     with files.override(made.storages):
         yield made
+
+
+@pytest.fixture(params=engines.ASYNC_ENGINES)
+async def aworld(
+    request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> AsyncIterator[AsyncWorld]:
+    """For tests that are coroutines."""
+    url: str | URL = f"sqlite:///{tmp_path}/test.db"
+    driver = "aiosqlite"
+    if request.param == "asyncpg":
+        url, driver = request.getfixturevalue("postgres_url"), "asyncpg"
+    engine = engines.open_async_engine(engines.with_driver(url, driver))
+    made = AsyncWorld(request.param, engine, open_engine(url))
+    with files.override(made.storages):
+        yield made
+        made.storage.heal()
+    await engine.dispose()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,8 +14,9 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, MetaData, Table, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
-from sqlalchemy.util import await_only
+from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util.concurrency import in_greenlet
 
 from sa_attachments import AttachmentListType, AttachmentType, Storages
@@ -145,6 +146,21 @@ class World:
         for metadata, schema in self._tables:
             for table in metadata.tables.values():
                 yield table, schema
+
+
+class AsyncWorld(World):
+    """The same for tests that are coroutines."""
+
+    def __init__(self, name: str, engine: AsyncEngine, observer: Engine) -> None:
+        super().__init__(name, engine.sync_engine, observer)
+        self.asynchronous = engine
+
+    def sessions(self, **options: Any) -> AsyncSession:
+        return AsyncSession(self.asynchronous, **options)
+
+    async def acheck(self, *contents: bytes, swept: bool = False) -> None:
+        """``check``."""
+        await greenlet_spawn(lambda: self.check(*contents, swept=swept))
 
 
 def _texts(connection: Connection, table: Table, schema: str | None, column: str) -> list[str]:

@@ -1,0 +1,193 @@
+"""Under asyncio nothing blocks the event loop, and who is cancelled leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import event, select
+
+from sa_attachments import Attachment
+
+from .models import Doc, files
+from .world import AsyncWorld
+
+on = pytest.mark.parametrize
+
+
+async def seed(aworld: AsyncWorld) -> int:
+    async with aworld.sessions() as session:
+        session.add(Doc(file=b"old"))
+        await session.commit()
+        return (await session.scalars(select(Doc.id))).one()
+
+
+async def longest_pause(work: Callable[[], Awaitable[object]]) -> float:
+    """For how many seconds the event loop did nothing else, at most, while ``work`` ran."""
+    pauses: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.001)
+            pauses.append(time.perf_counter() - before - 0.001)
+
+    ticker = asyncio.create_task(tick())
+    await asyncio.sleep(0.01)
+    await work()
+    await asyncio.sleep(0.01)
+    ticker.cancel()
+    return max(pauses)
+
+
+async def replace_and_roll_back(aworld: AsyncWorld) -> None:
+    async with aworld.sessions() as session:
+        doc = Doc(file=b"one", pages=[b"two", b"three"])
+        session.add(doc)
+        await session.commit()
+        doc.file = b"four"
+        await session.commit()
+        await session.delete(doc)
+        session.add(Doc(file=b"five"))
+        await session.flush()
+        await session.rollback()
+        staged = await files.astage(Attachment.upload(b"six"))
+        session.add(Doc(file=staged))
+        await session.commit()
+        doc = (await session.scalars(select(Doc).limit(1))).one()
+        await doc.file.aread()  # type: ignore[union-attr]
+    await files.asettled()
+
+
+async def test_a_slow_storage_never_blocks_the_loop(aworld: AsyncWorld) -> None:
+    """300 ms for each call of the storage, never more than 20 ms for the loop: the best of some attempts, since a busy
+    machine may take the processor away; if it always does, a run without the delay is as slow.
+    """
+    await replace_and_roll_back(aworld)  # what happens for the first time only
+    with_delay, without = 1.0, 0.0
+    for _ in range(5):
+        for verb in ("put", "open", "delete", "copy"):
+            aworld.storage.at(verb, None, lambda: time.sleep(0.3))
+        began = time.perf_counter()
+        with_delay = min(with_delay, await longest_pause(lambda: replace_and_roll_back(aworld)))
+        assert time.perf_counter() - began > 0.9
+        aworld.storage.heal()
+        without = await longest_pause(lambda: replace_and_roll_back(aworld))
+        if with_delay < 0.02:
+            break
+    assert with_delay < max(0.02, 2 * without)
+
+
+async def test_the_measure_notices_a_loop_that_is_blocked() -> None:
+    async def block() -> None:
+        time.sleep(0.1)
+
+    assert await longest_pause(block) > 0.09
+
+
+async def test_events_of_the_engine_see_no_statement_outside_of_the_greenlet(aworld: AsyncWorld) -> None:
+    """Cleaning is a task of the loop that the session runs in, not a thread with a connection of its own."""
+    loops: set[object] = set()
+
+    @event.listens_for(aworld.engine, "before_cursor_execute")
+    def note(*_: object) -> None:
+        loops.add(asyncio.get_running_loop())
+
+    await replace_and_roll_back(aworld)
+    assert loops == {asyncio.get_running_loop()}
+
+
+@on("when", ["in the put", "after the put"])
+async def test_cancelled_while_uploading(aworld: AsyncWorld, when: str) -> None:
+    """The upload goes on in its thread; it is waited for, and what it stored is deleted."""
+    key = await seed(aworld)
+    aworld.storage.hang("put", after=when == "after the put")
+
+    async def upload() -> None:
+        async with aworld.sessions() as session:
+            (await session.get_one(Doc, key)).file = b"new"
+            session.add(Doc(file=b"added"))
+            await session.commit()
+
+    task = asyncio.create_task(upload())
+    assert await asyncio.to_thread(aworld.storage.wait_for_hang)
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    aworld.storage.heal()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    await aworld.acheck(b"old")
+
+
+async def test_cancelled_again_and_again(aworld: AsyncWorld) -> None:
+    """A second cancellation, while the first one waits for the upload, must not leave it alone."""
+    aworld.storage.hang("put", on=2)  # the first marks the place
+
+    async def upload() -> None:
+        async with aworld.sessions() as session:
+            session.add(Doc(file=b"new"))
+            await session.commit()
+
+    task = asyncio.create_task(upload())
+    assert await asyncio.to_thread(aworld.storage.wait_for_hang)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.02)
+    aworld.storage.heal()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await aworld.acheck()
+
+
+async def test_a_timeout_around_a_commit(aworld: AsyncWorld) -> None:
+    key = await seed(aworld)
+    aworld.storage.at("put", None, lambda: time.sleep(0.3))
+    with pytest.raises(TimeoutError):  # noqa: PT012 - what the timeout is around matters
+        async with asyncio.timeout(0.1), aworld.sessions() as session:
+            (await session.get_one(Doc, key)).file = b"new"
+            await session.commit()
+    aworld.storage.heal()
+    await aworld.acheck(b"old")
+
+
+async def test_cancelled_while_cleaning(aworld: AsyncWorld) -> None:
+    """It is committed; the cleaning goes on by itself, or is left to the sweep."""
+    key = await seed(aworld)
+    aworld.storage.hang("delete")
+
+    async def replace() -> None:
+        async with aworld.sessions() as session:
+            (await session.get_one(Doc, key)).file = b"new"
+            await session.commit()
+
+    task = asyncio.create_task(replace())
+    assert await asyncio.to_thread(aworld.storage.wait_for_hang)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    aworld.storage.heal()
+    await files.asettled()
+    await files.asweep(aworld.asynchronous, grace=timedelta(0))
+    await aworld.acheck(b"new", swept=True)
+
+
+async def test_a_session_can_be_used_after_its_cancellation(aworld: AsyncWorld) -> None:
+    key = await seed(aworld)
+    async with aworld.sessions() as session:
+        (await session.get_one(Doc, key)).file = b"new"
+        aworld.storage.hang("put")
+        task = asyncio.create_task(session.commit())
+        assert await asyncio.to_thread(aworld.storage.wait_for_hang)
+        task.cancel()
+        aworld.storage.heal()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await session.rollback()
+        (await session.get_one(Doc, key)).file = b"newer"
+        await session.commit()
+    await aworld.acheck(b"newer")

@@ -1,0 +1,323 @@
+"""Settling: no commit, rollback or close waits for cleaning for long, or fails because of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, StaticPool, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.util import greenlet_spawn
+
+from sa_attachments import Storages
+from sa_attachments.descriptor import Named
+from sa_attachments.frames import Frame
+from sa_attachments.ledger import OWNED, PURGING
+from sa_attachments.settling import run
+from tests.archive import DIALECTS, NO_TIME, Archive
+
+on = pytest.mark.parametrize
+everywhere = on("engine", DIALECTS, indirect=True)
+sqlite = on("engine", ["sqlite"], indirect=True)
+PATIENT = 2.0  # Machines of tests may be slow; what hangs here would do so for ever.
+
+
+def timed(action: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+@pytest.fixture
+def archive(engine: Engine) -> Archive:
+    """Its budget is long, so that a slow machine makes no difference."""
+    return opened(engine, timedelta(seconds=30))
+
+
+@pytest.fixture
+def hasty(engine: Engine) -> Archive:
+    return opened(engine, timedelta(milliseconds=50))
+
+
+def opened(engine: Engine, budget: timedelta) -> Archive:
+    archive = Archive(engine, budget=budget)
+    archive.keep(b"first")  # the place is known
+    archive.settle()
+    return archive
+
+
+def suspect(archive: Archive, *, marked: bool = False) -> tuple[Frame, str]:
+    """The frame of a transaction that was rolled back, and the key of the file that it had staged."""
+    key = archive.stranger(NO_TIME)
+    frame = Frame()
+    work = frame.work(archive.scope())
+    if archive.engine.dialect.name != "sqlite":  # where all may share one connection: asking would end their work
+        with archive.engine.connect() as connection:
+            work.identity = archive.ledger.identity(connection)
+    work.staged.append(Named("default", key, 8))
+    frame.marked = marked
+    return frame, key
+
+
+# Within the budget
+
+
+@everywhere
+def test_what_is_done_within_the_budget_is_waited_for(archive: Archive) -> None:
+    frame, key = suspect(archive)
+    archive.files.settle(frame)
+    assert key not in archive.stored()
+    assert key not in archive.states()
+
+
+@everywhere
+def test_a_storage_that_hangs_is_not_waited_for(hasty: Archive) -> None:
+    frame, key = suspect(hasty)
+    hasty.storage.hang("delete")
+    assert timed(lambda: hasty.files.settle(frame)) < PATIENT
+    assert hasty.storage.wait_for_hang()
+    assert hasty.states()[key] == PURGING
+    hasty.storage.release()
+    hasty.settle()
+    assert key not in hasty.stored()
+    hasty.sweep()
+    assert hasty.states().get(key) != PURGING
+
+
+@everywhere
+def test_many_that_wait_do_not_wait_for_each_other(hasty: Archive) -> None:
+    hasty.storage.hang("delete")
+    frames = [suspect(hasty)[0] for _ in range(5)]
+    assert timed(lambda: [hasty.files.settle(frame) for frame in frames]) < PATIENT
+    hasty.storage.heal()
+    hasty.settle()
+    hasty.sweep()
+    assert list(hasty.stored().values()) == [b"first"]
+
+
+@on("engine", [name for name in DIALECTS if name != "sqlite"], indirect=True)
+def test_on_a_server_a_worker_does_the_work(archive: Archive) -> None:
+    threads: list[str] = []
+    archive.storage.at("delete", None, lambda: threads.append(threading.current_thread().name))
+    archive.files.settle(suspect(archive)[0])
+    archive.settle()
+    assert threads == ["sa_attachments"]
+
+
+@sqlite
+def test_on_sqlite_only_the_storage_works_in_the_worker(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has one writer: another thread that writes would make the application's statements fail."""
+    threads: list[str] = []
+    archive.storage.at("delete", None, lambda: threads.append(threading.current_thread().name))
+    connects: list[int] = []
+    plain = archive.engine.connect
+
+    def connect() -> Any:
+        connects.append(threading.get_ident())
+        return plain()
+
+    monkeypatch.setattr(type(archive.engine), "connect", lambda self: connect())
+    archive.files.settle(suspect(archive)[0])
+    archive.settle()
+    assert threads == ["sa_attachments"]
+    assert set(connects) == {threading.get_ident()}
+
+
+# Without hurting
+
+
+@everywhere
+@on("verb", ["delete", "open"])
+def test_a_storage_that_fails_hurts_nobody(archive: Archive, verb: str, caplog: pytest.LogCaptureFixture) -> None:
+    archive.files._places.verdicts.clear()
+    archive.storage.fail(verb, error=ConnectionError("no route"))
+    frame, key = suspect(archive)
+    with caplog.at_level(logging.WARNING, "sa_attachments"):
+        archive.files.settle(frame)
+        archive.settle()
+    assert "no route" in caplog.text
+    assert "next sweep" in caplog.text
+    assert key in archive.stored()
+    archive.storage.heal()
+    archive.sweep()
+    assert key not in archive.stored()
+
+
+@everywhere
+def test_a_database_that_fails_hurts_nobody(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame, key = suspect(archive)
+
+    def connect(self: Engine) -> Any:
+        raise ConnectionRefusedError("no database")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "sa_attachments"):
+        patch.setattr(Engine, "connect", connect)
+        archive.files.settle(frame)
+        archive.settle()
+    assert "cleaning after a transaction failed, the next sweep does it" in caplog.text
+    assert key in archive.stored()
+
+
+@sqlite
+def test_a_worker_that_cannot_be_started_hurts_nobody(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    frame, _ = suspect(archive)
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "sa_attachments"):
+        patch.setattr(threading.Thread, "start", start)
+        archive.files.settle(frame)
+    assert "can't start new thread" in caplog.text
+
+
+@sqlite
+def test_too_much_to_do_is_left_to_the_sweep(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame, key = suspect(archive)
+    with monkeypatch.context() as patch:
+        patch.setattr("sa_attachments.offload.Worker.CAPACITY", 0)
+        archive.files.settle(frame)
+    assert key in archive.stored()
+    archive.sweep()
+    assert key not in archive.stored()
+
+
+@sqlite
+def test_a_writer_that_keeps_sqlite_is_not_waited_for(archive: Archive) -> None:
+    frame, key = suspect(archive)
+    with archive.engine.connect() as writer:
+        archive.ledger.begin_write(writer)
+        assert timed(lambda: archive.files.settle(frame)) < PATIENT
+    assert key in archive.stored()
+    archive.files.settle(frame)
+    assert key not in archive.stored()
+
+
+# What never came into a ledger
+
+
+@sqlite
+def test_loose_files_are_deleted_by_those_who_put_them(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    archive = Archive(engine, {"other": "memory:"})
+    mine, theirs = archive.stranger(NO_TIME), archive.stranger(NO_TIME)
+    frame = Frame()
+    frame.loose += [(archive.files, Named("default", mine, 1)), (Storages("memory:"), Named("default", theirs, 1))]
+    frame.loose.append((archive.files, Named("nowhere", "k", 1)))
+    with caplog.at_level(logging.WARNING, "sa_attachments"):
+        archive.files.settle(frame)
+        archive.settle()
+    assert set(archive.stored()) == {theirs}
+    assert "could not delete all of them of 'nowhere', a sweep finds it" in caplog.text
+    assert archive.states() == {}
+
+
+@sqlite
+def test_another_storages_work_is_not_ours(archive: Archive) -> None:
+    frame, key = suspect(archive)
+    Storages("memory:").settle(frame)
+    assert key in archive.stored()
+
+
+# One connection for all
+
+
+@on("pool", ["static", "singleton"])
+def test_a_shared_connection_is_left_alone_while_somebody_is_in_a_transaction(pool: str) -> None:
+    """Hole 18: settling would commit another session's work."""
+    options: dict[str, Any] = {"poolclass": StaticPool} if pool == "static" else {}
+    engine = create_engine("sqlite://", connect_args={"check_same_thread": False}, **options)
+    archive = Archive(engine)
+    (id_,) = archive.keep(b"one")
+    other = archive.session()
+    other.add(archive.Doc(file=b"in flight"))
+    other.flush()
+    frame, key = suspect(archive)
+    archive.files.settle(frame)
+    archive.settle()
+    assert key in archive.stored()
+    other.rollback()
+    other.close()
+    archive.files.settle(frame)
+    archive.settle()
+    assert list(archive.stored().values()) == [b"one"]
+    with archive.session() as session:
+        assert [doc.id for doc in session.query(archive.Doc)] == [id_]
+
+
+# Under asyncio
+
+
+async def test_under_asyncio_a_task_does_the_work_and_the_loop_stays_free(async_engine: AsyncEngine) -> None:
+    archive = await greenlet_spawn(Archive, async_engine.sync_engine)
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(0.001)
+            longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
+
+    async with AsyncSession(async_engine) as session:
+        session.add(archive.Doc(file=b"one"))
+        await session.commit()
+        watcher = asyncio.create_task(watch())
+        archive.storage.hang("delete", seconds=0.3)
+        session.add(archive.Doc(file=b"two"))
+        await session.flush()
+        started = time.perf_counter()
+        await session.rollback()
+        assert time.perf_counter() - started < 0.29
+    await archive.files.asettled()
+    watcher.cancel()
+    assert list(archive.stored().values()) == [b"one"]
+    assert longest < 0.2
+
+
+def test_run_does_the_job_at_once() -> None:
+    assert run(threading.get_ident) == threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+
+
+async def test_run_does_it_in_a_thread_under_asyncio() -> None:
+    assert await greenlet_spawn(run, threading.get_ident) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        await greenlet_spawn(run, lambda: 1 / 0)
+
+
+# Waiting for it
+
+
+@sqlite
+def test_settled_tells_whether_something_is_left_to_do(hasty: Archive) -> None:
+    assert hasty.files.settled(0)
+    hasty.storage.hang("delete")
+    hasty.files.settle(suspect(hasty)[0])
+    assert not hasty.files.settled(0.01)
+    hasty.storage.release()
+    assert hasty.files.settled(10)
+
+
+@sqlite
+def test_what_the_ledger_calls_owned_is_never_touched(archive: Archive) -> None:
+    states = archive.states()
+    for marked in (True, False):
+        frame = Frame()
+        (key,) = states
+        frame.work(archive.scope()).dropped.append(Named("default", key, 5))
+        frame.work(archive.scope()).staged.append(Named("default", key, 5))
+        frame.marked = marked
+        archive.files.settle(frame)
+    archive.settle()
+    assert archive.states() == states == {key: OWNED}
+    assert list(archive.stored()) == [key]
