@@ -334,7 +334,10 @@ class Storages(Registry):
         lines = purger.ledger.lines
         with purger.connection() as connection, purger.transaction(connection):
             used = connection.scalars(select(lines.c.storage).distinct()).all() if self.patterns() else []
-        return sorted({*self.names(), *(name for name in used if self.matches(name) and self.real(name) == name)})
+        names = {*self.names(), *(name for name in used if self.matches(name) and self.real(name) == name)}
+        for name in names:
+            self.resolve(name)  # makes it known what is a part of another one, whose files it has
+        return sorted(names - self.parts())
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,19 @@ class TakesFile(Protocol):
 
 
 @runtime_checkable
+class Heals(Protocol):
+    """Keeps each file several times, and can restore what some of its members lost."""
+
+    def lacking(self, key: str) -> Sequence[str]:
+        """Names of the members that do not have the file."""
+        ...
+
+    def heal(self, key: str) -> int:
+        """Copy the file to the members that lack it; returns to how many. FileMissing if all do."""
+        ...
+
+
+@runtime_checkable
 class Unfinished(Protocol):
     """Leaves traces of puts that were killed: temporary files, parts of multipart uploads."""
 

@@ -1,8 +1,9 @@
 """Verify: compare what rows name, what the ledger says and what the storages hold.
 
-Six kinds of findings, each about one file:
+Seven kinds of findings, each about one file:
 
 ``missing``    a row names a file that its storage does not hold;
+``incomplete`` a member of a mirror does not hold a file that another one does;
 ``damaged``    the bytes have another size (or, asked for ``checksums``, another SHA-256) than the row says;
 ``unowned``    a row names a file that the ledger does not call owned;
 ``unnamed``    the ledger calls a file owned that no row of its column names;
@@ -10,8 +11,8 @@ Six kinds of findings, each about one file:
 ``unreadable`` a row's descriptor is damaged.
 
 ``repair`` mends what can be mended without losing anything, after asking again under lock: ``unowned`` files get
-their line back, ``unnamed`` ones are condemned, if their column is mapped in this process. Strangers are left to the
-sweep.
+their line back, ``unnamed`` ones are condemned, if their column is mapped in this process, ``incomplete`` ones
+are copied to where they lack. Strangers are left to the sweep.
 
 Traps
 -----
@@ -33,11 +34,12 @@ from .attachment import Attachment, facts_of
 from .clock import now
 from .column import AttachmentListType, AttachmentType
 from .descriptor import Named, named
-from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, storage_errors
+from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
 from .key import is_key, moment
 from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked
 from .recovery import Purger
 from .source import CHUNK as BYTES
+from .storage import Heals
 
 ColumnType = AttachmentType | AttachmentListType
 
@@ -179,6 +181,24 @@ class Verification:
         else:
             if not whole:
                 self._found("damaged", file, where)
+            elif isinstance(storage, Heals) and (lacking := storage.lacking(file.key)):
+                where = f"{where}, lacking in {listing(lacking)}"
+                self._found("incomplete", file, where, self._heal(storage, file))
+
+    def _heal(self, storage: Heals, file: Named) -> bool:
+        """Copy a file to the members of a mirror that lost it, while its line is locked: a purge can't come between,
+        whose bytes would come back.
+        """
+        if not self._repair:
+            return False
+        ledger = self._purger.ledger
+        locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update()
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            ledger.begin_write(connection)
+            if connection.scalar(locked) != OWNED:
+                return False
+            with storage_errors(file.storage, "heal", file.key):
+                return storage.heal(file.key) > 0
 
     def _sha256(self, item: Attachment) -> str:
         digest = hashlib.sha256()

@@ -38,9 +38,10 @@ from importlib.metadata import entry_points
 from typing import TypeAlias, cast
 from urllib.parse import quote
 
-from sa_attachments.errors import BadConfiguration, MissingExtra, UnknownStorage, listing
+from sa_attachments.errors import AttachmentError, BadConfiguration, MissingExtra, UnknownStorage, listing
 from sa_attachments.storage import Storage
 
+from .probe import probe
 from .url import StorageURL
 
 GROUP = "sa_attachments.backends"
@@ -105,10 +106,25 @@ class Registry:
         entries = self._current()
         return [name for name in entries.values if "*" not in name and not entries.is_alias(name)] if entries else []
 
+    def parts(self) -> set[str]:
+        """The real names that are parts of other storages, as far as these were made."""
+        entries = self._current()
+        return set(entries.parts) if entries else set()
+
     def patterns(self) -> list[str]:
         """The patterns of real names."""
         entries = self._current()
         return [name for name in entries.patterns if not entries.is_alias(name)] if entries else []
+
+    def probe(self) -> dict[str, Exception | None]:
+        """Try out each storage that is configured by its own name; tells of each what does not work, if anything."""
+        found: dict[str, Exception | None] = dict.fromkeys(sorted(self.names()))
+        for name in found:
+            try:
+                probe(name, self.resolve(name))
+            except (AttachmentError, ImportError) as error:
+                found[name] = error
+        return found
 
     def matches(self, name: str) -> bool:
         """Whether ``resolve`` would find it."""
@@ -156,9 +172,17 @@ class Registry:
     def _make(self, name: str, value: Value) -> Storage:
         if not isinstance(value, str):
             return value
-        url = StorageURL(value)
+        entries = self._present()
+
+        def part(other: str) -> Storage:
+            entries.parts.add(entries.real(other))
+            return self.resolve(other)
+
+        url = StorageURL(value, part)
         try:
             return self._backend(url.scheme, name)(url)
+        except RecursionError:
+            raise BadConfiguration(f"storage {name!r}: {url} is a part of itself") from None
         except BadConfiguration as error:
             raise BadConfiguration(f"storage {name!r}: {error}") from None
 
@@ -187,6 +211,7 @@ class _Entries:
     def __init__(self, values: Mapping[str, Value]) -> None:
         self.values = dict(values)
         self.live: dict[str, Storage] = {}
+        self.parts: set[str] = set()
         self.patterns = sorted((name for name in self.values if "*" in name), key=lambda name: (-len(name), name))
         for name, value in self.values.items():
             self._check(name, value)

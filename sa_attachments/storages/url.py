@@ -25,10 +25,12 @@ StorageURL('db:postgresql://me:***@host/x?token=***&region=x')
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from sa_attachments.errors import BadConfiguration, listing
+from sa_attachments.storage import Storage
 
 D = TypeVar("D", bound="int | bool | str | None")
 
@@ -44,8 +46,11 @@ class StorageURL:
     ``scheme`` names the backend; ``rest`` is what stands between the colon and the question mark, as it was written.
     """
 
-    def __init__(self, text: str) -> None:
-        """Raises BadConfiguration if ``text`` is not of the form ``scheme:rest?options``."""
+    def __init__(self, text: str, storage: Callable[[str], Storage] | None = None) -> None:
+        """``storage`` gives other storages by name. Raises BadConfiguration if ``text`` is not of the form
+        ``scheme:rest?options``.
+        """
+        self._storage = storage
         scheme, colon, rest = text.strip().partition(":")
         self.rest, _, query = rest.partition("?")
         self.scheme = scheme.lower()
@@ -108,6 +113,12 @@ class StorageURL:
         if not value:
             raise self._bad(name, value, "some text")
         return value
+
+    def storage(self, name: str) -> Storage:
+        """Another storage of the same ``Storages``, to be a part of this one. UnknownStorage."""
+        if self._storage is None:
+            raise self.mistake(f"{name!r} can be another storage only where there are several")
+        return self._storage(name)
 
     def done(self) -> None:
         """No more options are expected: BadConfiguration names those that nobody took, and those that there are."""

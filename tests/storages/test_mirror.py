@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from sa_attachments import Attachment, AttachmentType, BadConfiguration, Storages, UnknownStorage
+from sa_attachments.key import mint
+from sa_attachments.storages import StorageURL
+from sa_attachments.storages.local import LocalStorage
+from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.storages.mirror import MirrorStorage
+from sa_attachments.testing import Faulty, StorageContract
+from sa_attachments.testing.probes import listed, put, raises, read
+
+NOW = timedelta(0)
+
+
+class TestMirror(StorageContract):
+    @pytest.fixture
+    def storage(self, tmp_path: Path) -> MirrorStorage:
+        local = LocalStorage(tmp_path, durable=False)
+        return MirrorStorage({"memory": MemoryStorage(), "local": local, "other": MemoryStorage()})
+
+
+@pytest.fixture
+def a() -> Faulty:
+    return Faulty(MemoryStorage())
+
+
+@pytest.fixture
+def b() -> Faulty:
+    return Faulty(MemoryStorage())
+
+
+@pytest.fixture
+def mirror(a: Faulty, b: Faulty) -> MirrorStorage:
+    return MirrorStorage({"a": a, "b": b})
+
+
+def test_a_put_that_one_member_refuses_is_undone_in_the_others(mirror: MirrorStorage, a: Faulty, b: Faulty) -> None:
+    b.fail("put", error=OSError("disk full"))
+    with raises(OSError):
+        put(mirror, mint(), b"x")
+    assert listed(a.inner) == listed(b.inner) == []
+
+
+def test_reading_passes_over_members_that_lost_the_file_or_fail(mirror: MirrorStorage, a: Faulty, b: Faulty) -> None:
+    key = put(mirror, mint(), b"x")
+    a.inner.delete([key])
+    assert read(mirror, key) == b"x"
+    assert mirror.stat(key).size == 1
+    a.fail("open").fail("stat")
+    assert read(mirror, key) == b"x"
+    b.fail("open", error=OSError("b is down"))
+    a.heal()
+    with pytest.raises(OSError, match="b is down"):  # a does not have it, but b may
+        mirror.open(key)
+
+
+def test_a_delete_counts_when_all_members_did_it(mirror: MirrorStorage, a: Faulty, b: Faulty) -> None:
+    key, other = put(mirror, mint(), b"x"), put(mirror, mint(), b"y")
+    b.at("delete", 1, lambda: None)
+    assert not mirror.delete([key])
+    b.inner.readonly = True
+    assert list(mirror.delete([other])) == [other]
+
+
+def test_lists_each_file_once_wherever_it_is(mirror: MirrorStorage, a: Faulty, b: Faulty) -> None:
+    keys = sorted(put(mirror, mint(), b"x") for _ in range(4))
+    a.inner.delete([keys[0], keys[2]])
+    b.inner.delete([keys[1]])
+    assert listed(mirror) == keys
+
+
+def test_copies_what_a_member_lost_too(mirror: MirrorStorage, a: Faulty, b: Faulty) -> None:
+    source = put(mirror, mint(), b"x")
+    b.inner.delete([source])
+    key = mint()
+    mirror.copy(source, key)
+    assert read(a, key) == read(b, key) == b"x"
+
+
+def test_comes_from_a_url() -> None:
+    files = Storages({"a": "memory:", "b": "memory:", "default": "mirror:a, b", "alias": "a"})
+    put(files.resolve("default"), "key", b"x")
+    assert read(files.resolve("a"), "key") == read(files.resolve("b"), "key") == b"x"
+    assert files.parts() == {"a", "b"}
+
+
+def test_mistakes() -> None:
+    for wrong in ("mirror:", "mirror:a", "mirror:a,a"):
+        with pytest.raises(BadConfiguration, match="expected two or more names"):
+            Storages({"a": "memory:", "default": wrong}).resolve()
+    with pytest.raises(UnknownStorage, match="no storage 'c'"):
+        Storages({"a": "memory:", "default": "mirror:a,c"}).resolve()
+    with pytest.raises(BadConfiguration, match="a part of itself"):
+        Storages({"a": "memory:", "default": "mirror:a,default"}).resolve()
+    with pytest.raises(BadConfiguration, match="only where there are several"):
+        MirrorStorage.from_url(StorageURL("mirror:a,b"))
+
+
+files = Storages()
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Doc(Base):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
+def test_verify_finds_and_heals_what_members_lost(engine: Engine, a: Faulty, b: Faulty) -> None:
+    Base.metadata.create_all(engine)
+    with files.override({"a": a, "b": b, "default": "mirror:a,b"}):
+        with Session(engine) as session:
+            doc = Doc(file=b"one")
+            session.add_all([doc, Doc(file=b"two"), Doc(file=b"three")])
+            session.commit()
+            assert doc.file is not None
+            key = doc.file.key
+        b.inner.delete([key])
+        [finding] = files.verify(engine).findings
+        assert (finding.kind, finding.key, finding.repaired) == ("incomplete", key, False)
+        assert finding.where.endswith("lacking in 'b'")
+        assert files.verify(engine, repair=True).ok
+        assert files.verify(engine).findings == []
+        assert read(b.inner, key) == b"one"
+        assert [each.name for each in files.sweep(engine, grace=NOW, stranger_retain=NOW).storages] == ["default"]
+        with Session(engine) as session:
+            session.get_one(Doc, 1).file = None
+            session.commit()
+        files.settled(20)
+        assert len(listed(a.inner)) == len(listed(b.inner)) == 2
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
+def test_a_file_that_was_purged_meanwhile_does_not_come_back(engine: Engine, a: Faulty, b: Faulty) -> None:
+    Base.metadata.create_all(engine)
+    with files.override({"a": a, "b": b, "default": "mirror:a,b"}):
+        with Session(engine) as session:
+            session.add(Doc(file=b"one"))
+            session.commit()
+        [key] = listed(a.inner)
+        b.inner.delete([key])
+
+        def drop() -> None:
+            a.hang("delete")  # the purge is claimed, and under way
+            with Session(engine) as session:
+                session.get_one(Doc, 1).file = None
+                session.commit()
+            assert a.wait_for_hang()
+
+        a.at("stat", 2, drop)  # after the verification met the file, before it heals
+        report = files.verify(engine, repair=True)
+        assert ("incomplete", False) in [(finding.kind, finding.repaired) for finding in report.findings]
+        a.release()
+        assert files.settled(20)
+        files.sweep(engine, grace=NOW, stranger_retain=NOW)
+        assert listed(a.inner) == listed(b.inner) == []
+
+
+def test_a_probe_tells_what_does_not_work(a: Faulty, b: Faulty, tmp_path: Path) -> None:
+    c = Faulty(MemoryStorage())
+    readonly = MemoryStorage(readonly=True)
+    tried = Storages({"a": a, "b": b, "c": c, "readonly": readonly, "unknown": "nonsense:x", "alias": "a"})
+    a.fail("delete", error=OSError("no right"))
+    b.at("open", 2, lambda: b.inner.delete(listed(b.inner)))
+    found = tried.probe()
+    assert found["c"] is None
+    assert found["readonly"] is None
+    assert "failed to delete" in str(found["a"])
+    assert "there is no" in str(found["b"])
+    assert "no backend 'nonsense'" in str(found["unknown"])
+    assert listed(c.inner) == []
