@@ -99,10 +99,8 @@ def _print(report: VerifyReport, not_compared: dict[str, int]) -> None:
     for name, problem in report.problems.items():
         console.print(Text(f"{name}: {problem}", "red"), soft_wrap=True)
     for column, number in sorted(not_compared.items()):
-        said = (
-            f"{column}: not compared, as it is not mapped here; the ledger has {number:,} files of it: name the module"
-        )
-        console.print(Text(f"{said} with its model by --import", "red"), soft_wrap=True)
+        why = f"not compared, as it is not mapped here; the ledger has {number:,} files of it"
+        console.print(Text(f"{column}: {why}: name the module with its model by --import", "red"), soft_wrap=True)
     looked = f"{report.rows:,} rows, {report.files:,} files, {report.lines:,} lines of the ledger"
     found = ", ".join(f"{number:,} {kind}" for kind, number in sorted(report.counts.items()))
     ok = report.ok and not not_compared
