@@ -26,7 +26,7 @@ from .conflicts import conditions, given, refuse_foreign
 from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
-from .references import Reference, Row, names, read_locked, read_rows
+from .references import Reference, Row, meant, names, read_locked, read_rows
 from .staging import Stage, Token, Want, copy_wanted
 
 Rows = dict[tuple[Any, ...], Row]
@@ -289,13 +289,14 @@ _ABSENT = object()
 
 
 def _value(row: Any, reference: Reference) -> Any:
-    names = reference.key, reference.column.key
-    return next((value for key, value in row.items() if getattr(key, "key", key) in names), _ABSENT)
+    return next((value for key, value in row.items() if meant(reference, key) is reference.column), _ABSENT)
 
 
 def _merged(row: Any, new: dict[str, Any], references: Sequence[Reference]) -> Any:
-    by_name = {name: new[r.key] for r in references if r.key in new for name in (r.key, r.column.key)}
-    return {key: by_name.get(getattr(key, "key", key), value) for key, value in row.items()}
+    by_column: dict[Any, Any] = {
+        reference.column: new[reference.key] for reference in references if reference.key in new
+    }
+    return {key: by_column.get(meant(references[0], key), value) for key, value in row.items()}
 
 
 def _distribute(
@@ -320,7 +321,7 @@ def _assigned(statement: Any, references: Sequence[Reference]) -> dict[Any, Any]
         reference: value
         for key, value in pairs
         for reference in references
-        if getattr(key, "key", key) in (reference.key, reference.column.key)
+        if meant(reference, key) is reference.column
     }
 
 

@@ -25,21 +25,18 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement, Null
 from sqlalchemy.sql.selectable import SelectBase
 
 from .errors import OwnershipLost
-from .references import Reference
+from .references import Reference, meant
 
 Given = dict[Column[Any], Any]
 
 
 def given(reference: Reference, row: Mapping[Any, Any]) -> Given:
     """The values of one new row by column: those that the statement gives, and defaults that are plain values."""
-    table, attributes = reference.table, reference.mapper.column_attrs
     found: Given = {}
     for key, value in row.items():
-        name = getattr(key, "key", key)
-        column = attributes[name].columns[0] if key is name and name in attributes else table.c.get(name)
-        if isinstance(column, Column):
+        if (column := meant(reference, key)) is not None:
             found[column] = value.effective_value if isinstance(value, BindParameter) else value
-    for column in table.columns:
+    for column in reference.table.columns:
         default: Any = column.default
         if column not in found and default is not None and default.is_scalar:
             found[column] = default.arg
@@ -61,7 +58,8 @@ def refuse_foreign(statement: Any, references: Sequence[Reference]) -> None:
     pairs = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or {}
     for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
         for reference in references:
-            if getattr(key, "key", key) in (reference.key, reference.column.key) and not _is_own(value, reference):
+            # Unlike in values(), a name is that of a column here.
+            if getattr(key, "key", key) == reference.column.key and not _is_own(value, reference):
                 raise OwnershipLost(
                     f"{reference.target} may not be set to {str(value)[:80]!r} on conflict: a row can only keep its "
                     "file, lose it, or take the one that the statement brings for it (excluded, inserted)"

@@ -94,8 +94,9 @@ class Content:
         if local is not None:
             yield local
             return
+        extension = filenames.extension(self.filename)
         with TemporaryDirectory() as folder:
-            copy = Path(folder, f"file{filenames.extension(self.filename)}")
+            copy = Path(folder, f"file{extension if len(extension) <= 32 else ''}")  # file systems take 255 bytes
             self.save_to(copy)
             yield copy
 

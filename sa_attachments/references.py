@@ -93,6 +93,19 @@ def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:
     return cast("tuple[Reference, ...]", state.manager.info.get(_INFO, ()))
 
 
+def meant(reference: Reference, key: Any) -> Column[Any] | None:
+    """The column of the reference's class that a key of ``values()`` stands for: the name of an attribute, before that
+    of a column, or one of them itself.
+    """
+    attributes = reference.mapper.column_attrs
+    if isinstance(key, str) and key in attributes:
+        found: Any = attributes[key].columns[0]
+    else:
+        element = getattr(key, "__clause_element__", lambda: key)()
+        found = reference.table.c.get(getattr(element, "key", element))
+    return found if isinstance(found, Column) else None
+
+
 def names(items: Iterable[Attachment]) -> set[tuple[str, str]]:
     """``(storage, key)`` of all files that stored attachments name; a damaged descriptor names nothing."""
     found: set[tuple[str, str]] = set()

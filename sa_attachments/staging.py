@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,10 +104,12 @@ class Stage:
                 bind_arguments={"mapper": reference.mapper, "clause": reference.table}
             )
             _refuse_autocommit(connection, reference)
-            if self._options and "schema_translate_map" in self._options:
-                connection = connection.execution_options(schema_translate_map=self._options["schema_translate_map"])
-            self._known[where] = Scope.of(reference, connection), connection
             self._frame.seen(connection)
+            if self._options and "schema_translate_map" in self._options:
+                # A copy, since options stay with a connection: they are the statement's, not the session's.
+                schemas = self._options["schema_translate_map"]
+                connection = copy(connection).execution_options(schema_translate_map=schemas)
+            self._known[where] = Scope.of(reference, connection), connection
         return self._known[where]
 
     def check(self, references: Iterable[Reference]) -> None:

@@ -207,6 +207,7 @@ def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
     event.listen(mapper, "before_insert", _saving)
     event.listen(mapper, "before_update", _saving)
     event.listen(mapper, "before_delete", _deleting)
+    event.listen(cls, "pickle", _pickle)
     event.listen(cls, "unpickle", _unpickle)
 
 
@@ -226,9 +227,15 @@ def _listen(reference: Reference) -> None:
         event.listen(attribute, "init_scalar", init_scalar, retval=True)
 
 
+def _pickle(target: Any, state_dict: Any) -> None:
+    # The object itself has nothing yet when its state is unpickled.
+    state_dict[_INFO] = {each.key: target.__dict__.get(each.key) for each in of_state(inspect(target))}
+
+
 def _unpickle(target: Any, state_dict: Any) -> None:
+    values = state_dict.get(_INFO, {})
     for reference in of_state(inspect(target)):
-        for item in reference.type.items(target.__dict__.get(reference.key)):
+        for item in reference.type.items(values.get(reference.key)):
             bind(item, reference.type)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import asdict
 
 import click
 from rich.text import Text
-from sqlalchemy import Engine
+from sqlalchemy import Engine, func, select
 
+from sa_attachments import AttachmentWarning, Storages
+from sa_attachments.ledger import OWNED
 from sa_attachments.verify import VerifyReport
 
 from . import answer
@@ -34,6 +37,9 @@ def verify(application: Application, repair: bool, checksums: bool, as_json: boo
     stranger    a storage holds a file that the ledger does not know     the sweep purges it
     unreadable  a row's descriptor is damaged
 
+    Only columns that are mapped can be compared: models that were not imported are told, by the columns of theirs that
+    the ledger knows. So are storages whose place belongs to another database, or that don't answer.
+
     Files that change hands meanwhile may be reported: look twice. Exit code 1 if something was found that was not
     repaired.
 
@@ -45,26 +51,42 @@ def verify(application: Application, repair: bool, checksums: bool, as_json: boo
     application.require_columns()
     files = application.files
 
-    def work(engine: Engine) -> VerifyReport:
+    def work(engine: Engine) -> tuple[VerifyReport, dict[str, int]]:
         totals: Counter[str] = Counter()
         for line in files.stats(engine):
             totals[line.storage] += line.files
             totals["ledger"] += line.files
-        with bars(totals) as progress:
-            return files.verify(engine, repair=repair, checksums=checksums, progress=progress)
+        with warnings.catch_warnings(), bars(totals) as progress:
+            warnings.simplefilter("ignore", AttachmentWarning)  # The report says the same.
+            report = files.verify(engine, repair=repair, checksums=checksums, progress=progress)
+        return report, unmapped(files, engine)
 
-    report = application.run(work)
+    report, not_compared = application.run(work)
+    ok = report.ok and not not_compared
     if as_json:
         counts = {"rows": report.rows, "files": report.files, "lines": report.lines}
         findings = [asdict(finding) for finding in report.findings]
-        document = {"ok": report.ok, **counts, "counts": dict(report.counts), "findings": findings}
-        answer.document({**document, "problems": report.problems})
+        document = {"ok": ok, **counts, "counts": dict(report.counts), "findings": findings}
+        answer.document({**document, "problems": report.problems, "unmapped": not_compared})
     else:
-        _print(report)
-    return 0 if report.ok else 1
+        _print(report, not_compared)
+    return 0 if ok else 1
 
 
-def _print(report: VerifyReport) -> None:
+def unmapped(files: Storages, engine: Engine) -> dict[str, int]:
+    """How many files the ledger calls owned by columns that are not mapped in this process, by column."""
+    mapped = {(each.column.table.fullname, each.column.name) for each in files._columns if each.column is not None}
+    found: dict[str, int] = {}
+    for purger in files._purgers(engine):
+        c = purger.ledger.lines.c
+        owners = select(c.owner_table, c.owner_column, func.count()).where(c.state == OWNED)
+        with purger.connection() as connection, purger.transaction(connection):
+            rows = connection.execute(owners.group_by(c.owner_table, c.owner_column)).all()
+        found |= {f"{table}.{column}": number for table, column, number in rows if (table, column) not in mapped}
+    return found
+
+
+def _print(report: VerifyReport, not_compared: dict[str, int]) -> None:
     console = answer.console()
     for finding in report.findings[:SHOWN]:
         kind = f"{finding.kind}, repaired" if finding.repaired else finding.kind
@@ -75,8 +97,12 @@ def _print(report: VerifyReport) -> None:
     if (more := len(report.findings) - SHOWN) > 0:
         console.print(f"and {more:,} more; --json lists all")
     for name, problem in report.problems.items():
-        console.print(Text(f"{name}: {problem}", "red"))
+        console.print(Text(f"{name}: {problem}", "red"), soft_wrap=True)
+    for column, number in sorted(not_compared.items()):
+        why = f"not compared, as it is not mapped here; the ledger has {number:,} files of it"
+        console.print(Text(f"{column}: {why}: name the module with its model by --import", "red"), soft_wrap=True)
     looked = f"{report.rows:,} rows, {report.files:,} files, {report.lines:,} lines of the ledger"
     found = ", ".join(f"{number:,} {kind}" for kind, number in sorted(report.counts.items()))
-    found = found or ("all is well" if report.ok else "no findings")
-    console.print(Text(f"{looked}: {found}", "green" if report.ok else "red"), soft_wrap=True)
+    ok = report.ok and not not_compared
+    found = found or ("all is well" if ok else "no findings")
+    console.print(Text(f"{looked}: {found}", "green" if ok else "red"), soft_wrap=True)

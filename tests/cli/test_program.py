@@ -66,9 +66,6 @@ def test_other_missing_modules_are_not_blamed_on_the_extra() -> None:
     assert "ModuleNotFoundError" in done.stderr
 
 
-@pytest.mark.xfail(
-    reason="offload and settling ask SQLAlchemy's in_greenlet, which raises without greenlet", strict=True
-)
 def test_greenlet_is_needed_only_for_asyncio_drivers(tmp_path: Path) -> None:
     without = WITHOUT.format("greenlet")
     kept = python(without, "demo", "--keep", str(tmp_path / "kept"))

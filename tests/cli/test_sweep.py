@@ -20,21 +20,10 @@ def test_purges_what_nobody_will_ever_own(shop: Shop) -> None:
     (kept,) = shop.sell(b"named")
     lost = shop.lose(b"lost")
     swept = shop.json("sweep", *AT_ONCE)
-    assert swept == {
-        "ok": True,
-        "storages": [
-            {
-                "name": "default",
-                "listed": 2,
-                "strangers": 1,
-                "skipped": 0,
-                "purged": 1,
-                "failed": 0,
-                "unfinished": 0,
-                "problem": None,
-            }
-        ],
-    }
+    assert swept["ok"] is True
+    (storage,) = swept["storages"]
+    numbers = {"listed": 2, "strangers": 1, "skipped": 0, "purged": 1, "failed": 0, "unfinished": 0}
+    assert storage.items() >= {"name": "default", "problem": None, **numbers}.items()
     assert not lost.exists()
     assert kept.read_bytes() == b"named"
 

@@ -73,3 +73,23 @@ def test_wants_the_models_even_where_the_ledger_is_given(sqlite_shop: Shop) -> N
     assert result.exit_code == 2
     assert "name the modules with the models by --import" in json.loads(result.stdout)["error"]
     assert run("stats", "--storages", "bare:files", *database).exit_code == 0
+
+
+def test_tells_of_models_that_were_not_imported(shop: Shop) -> None:
+    shop.sell(b"one", b"three")
+    shop.execute("UPDATE attachment_ledger SET owner_column = 'scan' WHERE size = 5")
+    result = shop.run("verify")
+    assert result.exit_code == 1
+    assert "products.scan: not compared, as it is not mapped here; the ledger has 1 files of it" in result.stdout
+    assert "by --import" in result.stdout
+    assert shop.json("verify", exit_code=1)["unmapped"] == {"products.scan": 1}
+
+
+def test_tells_of_a_place_of_somebody_else(shop: Shop) -> None:
+    shop.sell(b"one")
+    shop.execute("UPDATE attachment_storage SET fingerprint = 'another'")
+    result = shop.run("verify")
+    assert result.exit_code == 1
+    assert "default: the place of storage 'default' belongs to another database" in result.stdout
+    assert result.stderr == ""
+    assert "sa-attachments takeover" in shop.json("verify", exit_code=1)["problems"]["default"]

@@ -1,0 +1,341 @@
+"""Every way to map a class: what is true of one is true of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, text, update
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedAsDataclass,
+    aliased,
+    column_property,
+    declared_attr,
+    mapped_column,
+    registry,
+    undefer,
+)
+from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.util import await_only
+from sqlmodel import Field, SQLModel
+
+from sa_attachments import Attachment, AttachmentListType, AttachmentType, Storages
+from sa_attachments.storages.memory import MemoryStorage
+
+from .models import files
+from .world import World
+
+on = pytest.mark.parametrize
+databases = on("world", ["sqlite", "postgres", "aiosqlite", "asyncpg"], indirect=True)
+
+
+class Picture(Attachment):
+    """What a subclass adds."""
+
+    @property
+    def is_image(self) -> bool:
+        return self.content_type.startswith("image/")
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's form
+        Attachment: AttachmentType(files),
+        Sequence[Attachment]: AttachmentListType(files),
+        Picture: AttachmentType(files, attachment_class=Picture),
+    }
+
+
+class Mapped_(Base):
+    """By annotations alone."""
+
+    __tablename__ = "mapped"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment | None]
+    pages: Mapped[Sequence[Attachment]]
+    picture: Mapped[Picture | None]
+
+
+class Dataclass(MappedAsDataclass, Base):
+    __tablename__ = "dataclasses"
+    id: Mapped[int] = mapped_column(primary_key=True, init=False)
+    file: Mapped[Attachment | None] = mapped_column(default=None)
+    pages: Mapped[Sequence[Attachment]] = mapped_column(default_factory=tuple)
+
+
+class HasFile:
+    """A mixin; each class gets a column of its own."""
+
+    file: Mapped[Attachment | None]
+
+    @declared_attr
+    @classmethod
+    def scan(cls) -> Mapped[Attachment | None]:
+        return mapped_column(AttachmentType(files), deferred=True)
+
+
+class MixedOne(HasFile, Base):
+    __tablename__ = "mixed_one"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Abstract(Base):
+    __abstract__ = True
+    file: Mapped[Attachment | None]
+    pages: Mapped[Sequence[Attachment]]
+
+
+class MixedTwo(HasFile, Abstract):
+    __tablename__ = "mixed_two"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Composite(Base):
+    __tablename__ = "composite"
+    left: Mapped[int] = mapped_column(primary_key=True)
+    right: Mapped[str] = mapped_column(String(10), primary_key=True)
+    file: Mapped[Attachment | None]
+
+
+class Renamed(Base):
+    """Attributes that are not called like their columns, one of them like another column."""
+
+    __tablename__ = "renamed"
+    key: Mapped[UUID] = mapped_column("id", primary_key=True, default=uuid4)
+    photo: Mapped[Attachment | None] = mapped_column("file")
+    file: Mapped[Attachment | None] = mapped_column("other")
+
+
+class Versioned(Base):
+    __tablename__ = "versioned"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version = mapped_column(Integer, nullable=False)
+    file: Mapped[Attachment | None]
+    size: Mapped[int | None] = column_property(select(text("42")).scalar_subquery())
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - SQLAlchemy's form
+
+
+class Imperative:
+    def __init__(self, **values: object) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+
+registry(metadata=Base.metadata).map_imperatively(
+    Imperative,
+    Table(
+        "imperative",
+        Base.metadata,
+        Column("id", Integer, primary_key=True),
+        Column("file", AttachmentType(files)),
+        Column("pages", AttachmentListType(files)),
+    ),
+)
+
+
+class Modelled(SQLModel, table=True):
+    __tablename__ = "modelled"
+    model_config = {"arbitrary_types_allowed": True}
+    id: Optional[int] = Field(default=None, primary_key=True)  # noqa: UP045 - SQLModel reads it at run time
+    file: Any = Field(default=None, sa_column=Column(AttachmentType(files)))
+    pages: Any = Field(default=(), sa_column=Column(AttachmentListType(files)))
+
+
+KINDS: dict[str, tuple[Any, list[str], list[str]]] = {
+    "annotations": (Mapped_, ["file", "picture"], ["pages"]),
+    "dataclass": (Dataclass, ["file"], ["pages"]),
+    "mixin": (MixedOne, ["file", "scan"], []),
+    "mixin and abstract": (MixedTwo, ["file", "scan"], ["pages"]),
+    "composite": (Composite, ["file"], []),
+    "renamed": (Renamed, ["photo", "file"], []),
+    "imperative": (Imperative, ["file"], ["pages"]),
+    "sqlmodel": (Modelled, ["file"], ["pages"]),
+    "versioned": (Versioned, ["file"], []),
+}
+
+
+def made(cls: Any, number: int, **values: object) -> Any:
+    """An object with this primary key, set after its construction: dataclasses do not take it."""
+    obj = cls(**values)
+    match cls:
+        case _ if cls is Composite:
+            obj.left, obj.right = number, "x"
+        case _ if cls is Renamed:
+            obj.key = UUID(int=number)
+        case _:
+            obj.id = number
+    return obj
+
+
+@databases
+@on("kind", KINDS)
+def test_the_life_of_a_row(world: World, kind: str) -> None:
+    cls, single, plural = KINDS[kind]
+    world.create(SQLModel.metadata if kind == "sqlmodel" else Base.metadata)
+    with world.session() as session:
+        first = made(cls, 1, **{name: f"{name} 1".encode() for name in single}, **{name: [b"p1"] for name in plural})
+        second = made(cls, 2, **{name: f"{name} 2".encode() for name in single})
+        session.add_all([first, second])
+        session.commit()
+        for name in single:
+            assert getattr(first, name).read() == f"{name} 1".encode()
+            setattr(first, name, b"new " + name.encode())
+        for name in plural:
+            setattr(first, name, [*getattr(first, name), b"p2"])
+        session.flush()
+        session.rollback()
+        for name in single:
+            setattr(first, name, b"newer " + name.encode())
+        for name in plural:
+            setattr(first, name, [b"p3", *getattr(first, name)])
+        session.commit()
+        session.delete(second)
+        session.commit()
+    world.check(*(b"newer " + name.encode() for name in single), *([b"p3", b"p1"] if plural else []))
+
+
+@databases
+@on("kind", [kind for kind in KINDS if kind != "versioned"])
+def test_bulk_statements(world: World, kind: str) -> None:
+    cls, single, plural = KINDS[kind]
+    world.create(SQLModel.metadata if kind == "sqlmodel" else Base.metadata)
+    keys = {"composite": lambda i: {"left": i, "right": "x"}, "renamed": lambda i: {"key": UUID(int=i)}}
+    key = keys.get(kind, lambda i: {"id": i})
+    more: dict[str, Any] = {name: [b"page"] for name in plural}
+    with world.session() as session:
+        rows = [{**key(i), single[0]: b"%d" % i, **more} for i in (1, 2, 3)]
+        session.execute(insert(cls), rows)
+        session.execute(update(cls).where(getattr(cls, single[0]).is_not(None)).values({single[0]: b"all"}))
+        session.execute(update(cls), [{**key(1), single[0]: b"one"}, {**key(2), single[0]: None}])
+        session.commit()
+    world.check(b"one", b"all", *[b"page"] * 3 * len(plural))
+
+
+def test_the_class_of_the_values(world: World) -> None:
+    world.create(Base.metadata)
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+    with world.session() as session:
+        row = Mapped_(picture=png)
+        assert isinstance(row.picture, Picture)
+        session.add_all([row, Mapped_(picture=Attachment.upload(png))])
+        session.flush()
+        assert isinstance(row.picture, Picture)
+        assert row.picture.is_image
+        session.commit()
+        assert all(isinstance(each, Picture) and each.is_image for each in session.scalars(select(Mapped_.picture)))
+        row.file = row.picture
+        session.flush()
+        assert type(row.file) is Attachment
+        session.commit()
+    world.check(png, png, png)
+
+
+@databases
+def test_a_file_moves_between_classes(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add(Composite(left=1, right="a", file=b"one"))
+        session.commit()
+        with world.nothing_stored():
+            row = session.get_one(Composite, (1, "a"))
+            session.add(Dataclass(file=row.file))
+            row.file = None
+            session.commit()
+            moved = session.scalars(select(Dataclass)).one()
+            session.add(made(Imperative, 1, pages=[moved.file]))
+            session.delete(moved)
+            session.commit()
+    world.check(b"one")
+
+
+@databases
+def test_a_stale_version_stores_nothing_for_long(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session(expire_on_commit=False) as session:
+        row = Versioned(file=b"old")
+        session.add(row)
+        session.commit()
+        with world.observer.begin() as connection:
+            connection.execute(text("UPDATE versioned SET version = version + 1"))
+        row.file = b"new"
+        with pytest.raises(StaleDataError):
+            session.commit()
+        session.rollback()
+        assert row.size == 42
+        row.file = b"newer"
+        session.commit()
+    world.check(b"newer")
+
+
+@databases
+def test_deferred_columns_and_aliases(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add(MixedOne(id=1, file=b"file", scan=b"scan"))
+        session.commit()
+        session.expunge_all()
+        other = aliased(MixedOne)
+        row = session.scalars(select(other).where(other.file.is_not(None))).one()
+        assert "scan" not in row.__dict__
+        assert (
+            session.execute(select(other.scan, func.count()).group_by(other.id, other.scan)).one()[0].read() == b"scan"
+        )
+        session.expunge_all()
+        assert session.scalars(select(other).options(undefer(other.scan))).one().__dict__["scan"].read() == b"scan"
+        session.delete(session.get_one(MixedOne, 1))
+        session.commit()
+    world.check()
+
+
+# A schema
+
+
+own = Storages("memory:")
+
+
+class InSchema(DeclarativeBase):
+    """The ledger is in the schema too."""
+
+    metadata = MetaData(schema="elsewhere")
+
+
+class Filed(InSchema):
+    __tablename__ = "filed"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(own))
+
+
+class Apart(DeclarativeBase):
+    """The ledger is in the default schema."""
+
+
+class FiledApart(Apart):
+    __tablename__ = "apart"
+    __table_args__ = {"schema": "elsewhere"}  # noqa: RUF012 - SQLAlchemy's form
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(own))
+
+
+@on("world", ["postgres", "asyncpg"], indirect=True)
+@on("cls", [Filed, FiledApart])
+def test_tables_in_a_schema(world: World, cls: Any) -> None:
+    with world.observer.begin() as connection:
+        connection.execute(text("CREATE SCHEMA elsewhere"))
+    cls.metadata.create_all(world.observer)
+    storage = MemoryStorage()
+    with own.override(storage), world.session() as session:
+        session.add(cls(id=1, file=b"old"))
+        session.commit()
+        for end in (session.rollback, session.commit):
+            session.get_one(cls, 1).file = b"new"
+            session.add(cls(id=2, file=b"two"))
+            session.execute(update(cls).where(cls.id == 1).values(file=b"newer"))
+            end()
+        session.close()
+        await_only(own.asettled()) if world.is_async else own.settled()
+        assert sorted(storage.open(key).read() for key, _ in storage.keys(None)) == [b"newer", b"two"]
+        ledger = cls.metadata.tables[("elsewhere." if cls is Filed else "") + "attachment_ledger"]
+        assert set(session.scalars(select(ledger.c.state))) == {"owned"}
