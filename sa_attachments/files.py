@@ -243,19 +243,13 @@ class Storages(Registry):
         rows. Raises UnknownStorage, BadConfiguration.
         """
         source, target = self.real(source), self.real(target)
-        if source == target:
-            raise BadConfiguration(f"{source!r} can't be moved to itself: name another storage, not an alias")
-        if self.resolve(target).readonly:
-            raise BadConfiguration(f"{target!r} is read-only")
-        if not 1 <= part[0] <= part[1]:
-            raise BadConfiguration(f"part {part} makes no sense: (2, 4) is the second of four")
         report = MoveReport()
         for purger in self._purgers(engine):
+            moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
             with purger.connection() as connection, purger.transaction(connection):
                 columns = self._columns_in(connection, purger)
                 if not dry_run:
                     self.meet(purger.ledger, connection, target)
-            moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
             moving.run(columns)
         return report
 

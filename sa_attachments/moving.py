@@ -32,7 +32,7 @@ from .attachment import Attachment, facts_of, make
 from .clock import milliseconds
 from .column import AttachmentListType, AttachmentType, nameable
 from .descriptor import Named, named, renamed
-from .errors import AttachmentError, DescriptorDamaged, FileDamaged, storage_errors
+from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileDamaged, storage_errors
 from .key import mint
 from .ledger import Drop, Line, chunked
 from .offload import gather
@@ -105,7 +105,18 @@ class Move:
         dry_run: bool,
         progress: Progress,
     ) -> None:
-        """``part``: ``(2, 4)`` moves the second quarter of the rows, so that four processes can share the work."""
+        """``part``: ``(2, 4)`` moves the second quarter of the rows, so that four processes can share the work.
+
+        Raises BadConfiguration.
+        """
+        files = purger.scope.files
+        if source == target:
+            raise BadConfiguration(f"{source!r} can't be moved to itself: name another storage, not an alias")
+        if not 1 <= part[0] <= part[1]:
+            raise BadConfiguration(f"part {part} makes no sense: (2, 4) is the second of four")
+        self._from, self._to = files.resolve(source), files.resolve(target)
+        if self._to.readonly:
+            raise BadConfiguration(f"{target!r} is read-only")
         self._purger = purger
         self._report = report
         self._source = source
@@ -114,8 +125,6 @@ class Move:
         self._part = part
         self._dry_run = dry_run
         self._progress = progress
-        files = purger.scope.files
-        self._from, self._to = files.resolve(source), files.resolve(target)
 
     def run(self, columns: Sequence[ColumnType]) -> None:
         """Move what these columns name."""

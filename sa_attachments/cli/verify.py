@@ -25,8 +25,9 @@ SHOWN = 50
 @answer.command("Compare rows, ledger and storages.")
 @click.option("--repair", is_flag=True, help="Mend what can be mended without losing anything.")
 @click.option("--checksums", is_flag=True, help="Read all bytes, and compare their SHA-256 too.")
+@click.option("--probe", is_flag=True, help="Only try out all storages, with a small file each; see below.")
 @options
-def verify(application: Application, repair: bool, checksums: bool, as_json: bool) -> int:
+def verify(application: Application, repair: bool, checksums: bool, probe: bool, as_json: bool) -> int:
     """Compare what rows name, what the ledger says and what the storages hold. Changes nothing without --repair.
 
     \b
@@ -34,11 +35,15 @@ def verify(application: Application, repair: bool, checksums: bool, as_json: boo
     damaged     the bytes are not those that were stored (size; SHA-256 with --checksums)
     unowned     a row names a file that the ledger does not call owned   --repair: owned again
     unnamed     the ledger calls a file owned that no row names          --repair: condemned
+    incomplete  a member of a mirror lost a file that another one has    --repair: copied there
     stranger    a storage holds a file that the ledger does not know     the sweep purges it
     unreadable  a row's descriptor is damaged
 
     Only columns that are mapped can be compared: models that were not imported are told, by the columns of theirs that
     the ledger knows. So are storages whose place belongs to another database, or that don't answer.
+
+    With --probe, each configured storage is tried out instead: a small file is written, read, listed and deleted, so
+    that missing rights, wrong credentials or an unreachable server are found before a user meets them.
 
     Files that change hands meanwhile may be reported: look twice. Exit code 1 if something was found that was not
     repaired.
@@ -47,7 +52,10 @@ def verify(application: Application, repair: bool, checksums: bool, as_json: boo
     Examples:
       sa-attachments verify
       sa-attachments verify --checksums --json
+      sa-attachments verify --probe
     """
+    if probe:
+        return _try_out(application.files, as_json)
     application.require_columns()
     files = application.files
 
@@ -70,6 +78,19 @@ def verify(application: Application, repair: bool, checksums: bool, as_json: boo
         answer.document({**document, "problems": report.problems, "unmapped": not_compared})
     else:
         _print(report, not_compared)
+    return 0 if ok else 1
+
+
+def _try_out(files: Storages, as_json: bool) -> int:
+    found = files.probe()
+    ok = not any(found.values())
+    if as_json:
+        answer.document({"ok": ok, "problems": {name: str(error) for name, error in found.items() if error}})
+        return 0 if ok else 1
+    console = answer.console()
+    for name, error in found.items():
+        said = f"{name}: {error or 'works'}"
+        console.print(Text(said, "red" if error else "green"), soft_wrap=True)
     return 0 if ok else 1
 
 

@@ -93,3 +93,13 @@ def test_tells_of_a_place_of_somebody_else(shop: Shop) -> None:
     assert "default: the place of storage 'default' belongs to another database" in result.stdout
     assert result.stderr == ""
     assert "sa-attachments takeover" in shop.json("verify", exit_code=1)["problems"]["default"]
+
+
+def test_tries_out_storages(shop: Shop) -> None:
+    result = shop.run("verify", "--probe")
+    assert (result.exit_code, result.stdout) == (0, "default: works\n")
+    shop.module.files.configure({"default": "memory:", "photos": "nonsense:x"})
+    result = shop.run("verify", "--probe")
+    assert result.exit_code == 1
+    assert "default: works\nphotos: storage 'photos': there is no backend 'nonsense'" in result.stdout
+    assert list(shop.json("verify", "--probe", exit_code=1)["problems"]) == ["photos"]
