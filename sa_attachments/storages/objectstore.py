@@ -1,0 +1,244 @@
+"""ObjectStorage: files in Google Cloud Storage and Azure Blob Storage, by the library obstore.
+
+URLs: ``gs://bucket/prefix`` and ``az://account/container/prefix``. Credentials come from where obstore finds them: the
+environment, and the identity of the machine. Options of both:
+
+- ``parallel`` (8), ``part_size`` (8, in MiB): files at the same time, and how large pieces of large files are
+- ``timeout`` (60 s): for each request
+- ``readonly`` (false)
+
+of ``gs:`` ``service_account`` (path of the key's JSON file) and ``endpoint_url``; of ``az:`` ``account_key``,
+``sas_key`` and ``endpoint_url``.
+
+A file of less than ``part_size`` is one conditional request; of a larger one it is asked first whether the key exists,
+and it goes up in parts, four at a time.
+
+Traps
+-----
+What a killed upload in parts leaves behind can't be listed here: Azure drops it after a week, and for a bucket of
+Google Cloud add a lifecycle rule (AbortIncompleteMultipartUpload). Azure lists from the beginning whatever is asked
+for: give a sweep of many files its time.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, BinaryIO, Self, cast
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import AzureStore, GCSStore
+
+from sa_attachments.errors import FileMissing
+from sa_attachments.source import Window
+from sa_attachments.storage import Readable, Stat
+
+from . import checked, hidden, well_formed
+from .url import StorageURL
+
+MIB = 1 << 20
+_PARTS_AT_ONCE = 4
+_LONGEST_SIGNATURE = timedelta(days=7)
+
+
+class ObjectStorage:
+    """A storage in one of obstore's stores; also ``Copies``, and ``SignsDownloads`` as a subclass."""
+
+    def __init__(
+        self, store: Any, prefix: str = "", *, parallel: int = 8, part_size: int = 8, readonly: bool = False
+    ) -> None:
+        """``part_size`` is in MiB."""
+        self.store = store
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.parallel = parallel
+        self.readonly = readonly
+        self._part_size = part_size * MIB
+
+    # Verbs
+
+    def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
+        name = self._writable(key)
+        pieces = _Pieces(stream, self._part_size)
+        first = next(pieces)
+        description: dict[str, Any] = {"attributes": {"Content-Type": content_type}}
+        try:
+            if pieces.ended:
+                obstore.put(self.store, name, first, mode="create", use_multipart=False, **description)
+            else:
+                self._refuse_taken(key)
+                pieces.push_back(first)
+                options: Any = {"use_multipart": True, "max_concurrency": _PARTS_AT_ONCE, **description}
+                obstore.put(self.store, name, pieces, chunk_size=self._part_size, **options)
+        except AlreadyExistsError as error:
+            raise self._taken(key) from error
+        except BaseException:
+            if pieces.error is not None:
+                raise pieces.error from None
+            raise
+
+    def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
+        try:
+            file = obstore.open_reader(self.store, self._name(key), buffer_size=MIB)
+        except (NotFoundError, FileNotFoundError):
+            raise self._missing(key) from None
+        size = file.size
+        until = size if end is None else min(end, size)
+        source = cast(BinaryIO, file)
+        return cast(BinaryIO, io.BufferedReader(Window(source, min(start, size), max(until, min(start, size))), MIB))
+
+    def stat(self, key: str) -> Stat:
+        try:
+            meta = obstore.head(self.store, self._name(key))
+        except (NotFoundError, FileNotFoundError):
+            raise self._missing(key) from None
+        return Stat(meta["size"], meta["last_modified"])
+
+    def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
+        failed: dict[str, Exception] = {}
+        names: dict[str, str] = {}
+        for key in keys:
+            try:
+                names[self._writable(key)] = key
+            except (ValueError, PermissionError) as error:
+                failed[key] = error
+        try:
+            obstore.delete(self.store, list(names))
+        except (BaseError, OSError):
+            # One that is missing makes all fail on Azure: now each by itself.
+            for name, key in names.items():
+                try:
+                    obstore.delete(self.store, name)
+                except (NotFoundError, FileNotFoundError):
+                    continue
+                except (BaseError, OSError) as error:
+                    failed[key] = error
+        return failed
+
+    def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:
+        offset = self.prefix + after if after else None
+        for page in obstore.list(self.store, self.prefix or None, offset=offset, chunk_size=1000):
+            for meta in page:
+                key = meta["path"][len(self.prefix) :]
+                if before is not None and key >= before:
+                    return
+                if well_formed(key) and not hidden(key) and (not after or key > after):
+                    yield key, meta["last_modified"]
+
+    # Ability
+
+    def copy(self, source: str, key: str) -> None:
+        name = self._writable(key)
+        self.stat(source)
+        self._refuse_taken(key)
+        obstore.copy(self.store, self._name(source), name)
+
+    def _refuse_taken(self, key: str) -> None:
+        try:
+            self.stat(key)
+        except FileMissing:
+            return
+        raise self._taken(key)
+
+    def _name(self, key: str) -> str:
+        return self.prefix + checked(key)
+
+    def _writable(self, key: str) -> str:
+        name = self._name(key)
+        if self.readonly:
+            raise PermissionError(f"{self!r} is read-only")
+        return name
+
+    def _missing(self, key: str) -> FileMissing:
+        return FileMissing(f"there is no {key!r} in {self!r}")
+
+    def _taken(self, key: str) -> FileExistsError:
+        return FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({type(self.store).__name__}, {self.prefix!r})"
+
+
+class SigningObjectStorage(ObjectStorage):
+    """One that can sign addresses; they do not carry the file's name."""
+
+    def sign_download(self, key: str, *, expires: timedelta, filename: str, content_type: str) -> str:
+        if expires > _LONGEST_SIGNATURE:
+            raise ValueError(f"a signed address lasts 7 days at most, not {expires}")
+        return obstore.sign(self.store, "GET", self._name(key), expires)
+
+
+def google(url: StorageURL) -> ObjectStorage:
+    """The backend of ``gs:``. Raises BadConfiguration."""
+    account, endpoint = url.text("service_account", None), url.text("endpoint_url", None)
+    config: Any = {"service_account": account, "base_url": endpoint}
+    options, timeout = _options(url)
+    if not url.host:
+        raise url.mistake("expected a bucket, as gs://bucket/prefix")
+    given = {name: value for name, value in config.items() if value is not None}
+    client: Any = {"timeout": timeout, "allow_http": bool(endpoint and endpoint.startswith("http:"))}
+    return SigningObjectStorage(GCSStore(url.host, client_options=client, **given), url.path, **options)
+
+
+def azure(url: StorageURL) -> ObjectStorage:
+    """The backend of ``az:``. Raises BadConfiguration."""
+    endpoint = url.text("endpoint_url", None)
+    config: Any = {
+        "account_key": url.text("account_key", None),
+        "sas_key": url.text("sas_key", None),
+        "endpoint": endpoint,
+    }
+    options, timeout = _options(url)
+    container, _, prefix = url.path.strip("/").partition("/")
+    if not url.host or not container:
+        raise url.mistake("expected account and container, as az://account/container/prefix")
+    given = {name: value for name, value in config.items() if value is not None}
+    client: Any = {"timeout": timeout, "allow_http": bool(endpoint and endpoint.startswith("http:"))}
+    store = AzureStore(container, account_name=url.host, client_options=client, **given)
+    return SigningObjectStorage(store, prefix, **options)
+
+
+def _options(url: StorageURL) -> tuple[dict[str, Any], timedelta]:
+    options: dict[str, Any] = {
+        "parallel": url.number("parallel", 8),
+        "part_size": url.number("part_size", 8, least=5),
+        "readonly": url.flag("readonly", False),
+    }
+    timeout = timedelta(seconds=url.number("timeout", 60))
+    url.done()
+    return options, timeout
+
+
+class _Pieces:
+    """A stream in pieces of one size. Its own error is kept: obstore makes another one of it."""
+
+    def __init__(self, stream: Readable, size: int) -> None:
+        self._stream = stream
+        self._size = size
+        self._pushed: list[bytes] = []
+        self.ended = False
+        self.error: BaseException | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._pushed:
+            return self._pushed.pop()
+        if self.ended:
+            raise StopIteration
+        pieces: list[bytes] = []
+        left = self._size
+        try:
+            while left and (data := self._stream.read(left)):
+                pieces.append(data)
+                left -= len(data)
+        except BaseException as error:
+            self.error = error
+            raise
+        self.ended = left > 0
+        return b"".join(pieces)
+
+    def push_back(self, piece: bytes) -> None:
+        self._pushed.append(piece)
