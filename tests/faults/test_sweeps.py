@@ -22,8 +22,6 @@ from .patience import within
 from .site import AT_ONCE, Site
 
 on = pytest.mark.parametrize
-FILES = ["sqlite", "postgres"]
-"""Databases on which two connections are two."""
 
 
 @pytest.fixture
@@ -216,7 +214,7 @@ print(json.dumps({"codes": codes, "files": len(site.read())}))
 """
 
 
-@on("database", FILES)
+@on("database", ["sqlite", "postgres"])
 def test_processes_that_were_forked_with_one_storages(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
