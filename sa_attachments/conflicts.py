@@ -6,7 +6,7 @@ conditions may be wider than the database's, never narrower.
 >>> from sqlalchemy import Column, Integer, MetaData, String, Table
 >>> table = Table("t", MetaData(), Column("id", Integer, primary_key=True), Column("a", String, unique=True))
 >>> [str(condition) for condition in conditions(table, {table.c.a: "x"})]
-['t.a = :a_1']
+['t.a = :param_1']
 
 Traps
 -----

@@ -206,7 +206,7 @@ class Storages(Registry):
         ``repair`` mends what is safe to mend; ``checksums`` reads all bytes.
         """
         report = VerifyReport()
-        for purger in self._purgers(engine):
+        for purger in self._purgers(engine, patience=5000):
             with purger.connection() as connection, purger.transaction(connection):
                 clock = connection.scalar(select(now())) or 0
                 columns = self._columns_in(connection, purger)
@@ -244,7 +244,7 @@ class Storages(Registry):
         """
         source, target = self.real(source), self.real(target)
         report = MoveReport()
-        for purger in self._purgers(engine):
+        for purger in self._purgers(engine, patience=5000):
             moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
             with purger.connection() as connection, purger.transaction(connection):
                 columns = self._columns_in(connection, purger)
@@ -259,7 +259,7 @@ class Storages(Registry):
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
-        for purger in self._purgers(engine):
+        for purger in self._purgers(engine, patience=5000):
             with purger.connection() as connection, purger.transaction(connection):
                 self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
             self._places.verdicts.pop((purger.scope, self.real(name)), None)
@@ -303,14 +303,14 @@ class Storages(Registry):
         """Clean up what an ended transaction left. Raises nothing, and waits for no longer than the budget."""
         self._settler.settle(frame)
 
-    def _purgers(self, engine: Engine) -> Iterator[Purger]:
+    def _purgers(self, engine: Engine, patience: int = 1000) -> Iterator[Purger]:
         schemas = engine.get_execution_options().get("schema_translate_map") or {}
         found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
         found += [self._ledger] if self._ledger else []
         # The ledgers of several MetaData are one table in one database.
         for ledger in {ledger.lines.fullname: ledger for ledger in found}.values():
             purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
-            purger.patience = 1000
+            purger.patience = patience
             yield purger
 
     def _columns_in(self, connection: Connection, purger: Purger) -> list[AttachmentType | AttachmentListType]:
@@ -325,10 +325,11 @@ class Storages(Registry):
 
     def _names(self, purger: Purger) -> list[str]:
         """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""
-        lines = purger.ledger.lines
-        with purger.connection() as connection, purger.transaction(connection):
-            used = connection.scalars(select(lines.c.storage).distinct()).all() if self.patterns() else []
-        names = {*self.names(), *(name for name in used if self.matches(name) and self.real(name) == name)}
+        names = set(self.names())
+        if self.patterns():
+            with purger.connection() as connection, purger.transaction(connection):
+                used = connection.scalars(select(purger.ledger.lines.c.storage).distinct()).all()
+            names |= {name for name in used if self.matches(name) and self.real(name) == name}
         for name in names:
             self.resolve(name)  # makes it known what is a part of another one, whose files it has
         return sorted(names - self.parts())

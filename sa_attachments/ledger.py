@@ -76,6 +76,11 @@ def chunked(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield chunk
 
 
+def lockable(connection: Connection, files: Iterable[T]) -> Iterator[list[T]]:
+    """Chunks for a statement that locks lines. On MySQL each is one: for more it may scan the table, and lock all."""
+    return chunked(files, 1 if connection.dialect.name in ("mysql", "mariadb") else CHUNK)
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """What the ledger is told about a staged file: its name, and the column that will own it."""
@@ -259,7 +264,7 @@ class Ledger:
         c = self.lines.c
         plain = [drop for drop in drops if drop.descriptor is None]
         for retain in {drop.retain for drop in plain}:
-            for chunk in chunked(drop.named for drop in plain if drop.retain == retain):
+            for chunk in lockable(connection, (drop.named for drop in plain if drop.retain == retain)):
                 connection.execute(
                     update(self.lines)
                     .where(self.among(chunk), c.state == OWNED)

@@ -20,15 +20,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, exists, literal_column, or_, select, update
-from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool
+from sqlalchemy import Connection, and_, delete, exists, literal_column, or_, select, update
+from sqlalchemy.pool import NullPool, QueuePool
 
 from .clock import now
 from .descriptor import Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
-from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring
+from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring, lockable
 from .places import Places, Runner, read_marker
+from .pools import forget_returned, is_full, is_shared_and_busy
 from .staging import Scope
 from .storage import Storage
 
@@ -50,6 +51,8 @@ class Purger:
         self.ledger = scope.ledger
         self._places = places
         self._io = io
+        self.patience = PATIENCE
+        """Milliseconds to wait for SQLite's one writer; where no user waits, it may be longer."""
 
     # One transaction's files
 
@@ -191,9 +194,9 @@ class Purger:
         """The bytes are gone: remove the lines. Strangers' stay as ``gone`` for a while, so that a late owner fails."""
         lines = self.ledger.lines
         purged = [file for file in files if file not in failed]
-        for chunk in chunked(file for file in purged if file not in strangers):
+        for chunk in lockable(connection, (file for file in purged if file not in strangers)):
             connection.execute(delete(lines).where(self.ledger.among(chunk), lines.c.state.in_([PURGING, GONE])))
-        for chunk in chunked(file for file in purged if file in strangers):
+        for chunk in lockable(connection, (file for file in purged if file in strangers)):
             entombed = update(lines).where(self.ledger.among(chunk), lines.c.state == PURGING)
             connection.execute(entombed.values(state=GONE, since=now(), purge_after=now() + tombstone_ttl))
         for file, error in failed.items():
@@ -235,14 +238,15 @@ class Purger:
     def connection(self) -> Iterator[Connection]:
         """A connection of our own that sees the ledger as the rows' transaction saw it, and waits for nobody."""
         engine = self.scope.engine
-        _refuse_to_queue(engine)
-        _forget_returned(engine.pool)
+        if is_full(engine) or is_shared_and_busy(engine):
+            raise Busy("all connections to the database are in use")
+        forget_returned(engine)
         with engine.connect() as connection:
             options: dict[str, Any] = {"schema_translate_map": dict(self.scope.schemas)} if self.scope.schemas else {}
             if engine.dialect.name != "sqlite":
                 options["isolation_level"] = "READ COMMITTED"
             connection = connection.execution_options(**options)
-            with _impatient(connection):
+            with _impatient(connection, self.patience):
                 yield connection
 
     @contextmanager
@@ -264,34 +268,15 @@ def _deletion(storage: Storage, name: str, files: Sequence[Named]) -> Callable[[
     return run
 
 
-def _refuse_to_queue(engine: Engine) -> None:
-    """``Busy`` if the thread that may hold the last connection would wait for it."""
-    pool = engine.pool
-    if (
-        isinstance(pool, QueuePool)
-        and engine.dialect.name == "sqlite"
-        and pool.checkedout() >= pool.size() + max(pool._max_overflow, 0)
-    ):
-        raise Busy("all connections are in use")
-
-
-def _forget_returned(pool: Any) -> None:
-    """While the connection of a thread is being given back, its pool would hand out what is left of it."""
-    if isinstance(pool, SingletonThreadPool):
-        last = getattr(pool._fairy, "current", lambda: None)()
-        if last is not None and not last.is_valid:
-            del pool._fairy.current
-
-
 @contextmanager
-def _impatient(connection: Connection) -> Iterator[None]:
+def _impatient(connection: Connection, patience: int) -> Iterator[None]:
     """Short waits for locks and durable commits, as long as the connection is ours."""
     is_own = connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool | NullPool)
     ask, change, back = _SETTINGS.get(connection.dialect.name, ((), (), ()))
     with _outside(connection) if is_own else nullcontext():
         before = [_driver_sql(connection, question) for question in ask]
         for command in change:
-            _driver_sql(connection, command)
+            _driver_sql(connection, command.format(patience))
     try:
         yield
     finally:
@@ -319,7 +304,7 @@ _SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] =
         ("PRAGMA busy_timeout", "PRAGMA synchronous"),
         # FULL does not flush the folder when it removes the journal: a power cut could bring the journal back, and undo
         # a claim whose bytes are deleted.
-        (f"PRAGMA busy_timeout = {PATIENCE}", "PRAGMA synchronous = EXTRA"),
+        ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = EXTRA"),
         ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = {}"),
     ),
     "mysql": (

@@ -47,7 +47,9 @@ class Reference:
     primary_key: tuple[Column[Any], ...]
     """Of ``table``; with joined inheritance each class has a table of its own."""
     identity_keys: tuple[str, ...]
-    """Names of the attributes that hold the primary key."""
+    """Names of the attributes that hold it."""
+    identity_columns: tuple[Any, ...]
+    """The columns of the mapper's primary key that have the same values."""
 
     @property
     def target(self) -> str:
@@ -57,11 +59,8 @@ class Reference:
     def identity(self, state: InstanceState[Any]) -> tuple[Any, ...]:
         """The primary key of a persistent object's row in ``table``."""
         assert state.key is not None
-        values = dict(zip(self._mapper_keys(), state.key[1], strict=True))
-        return tuple(values[key] for key in self.identity_keys)
-
-    def _mapper_keys(self) -> list[str]:
-        return [self.mapper.get_property_by_column(column).key for column in self.mapper.primary_key]
+        values = dict(zip(self.mapper.primary_key, state.key[1], strict=True))
+        return tuple(values[column] for column in self.identity_columns)
 
 
 def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
@@ -77,10 +76,22 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
             table = column.table
             key = tuple(table.primary_key) or tuple(c for c in mapper.primary_key if isinstance(c, Column))
             names = tuple(mapper.get_property_by_column(c).key for c in key)
-            found.append(Reference(mapper, prop.key, column, column.type, table, key, names))
+            same = tuple(_in_primary_key(mapper, c) for c in key)
+            found.append(Reference(mapper, prop.key, column, column.type, table, key, names, same))
     references = tuple(found)
     mapper.class_manager.info[_INFO] = references
     return references
+
+
+def _in_primary_key(mapper: Mapper[Any], column: Column[Any]) -> Any:
+    """With joined inheritance, each table has a primary key of its own, whose attribute may have another name."""
+    primary_key = set(mapper.primary_key)
+    pending: list[Any] = [column]
+    for each in pending:
+        if each in primary_key:
+            return each
+        pending += [other for other in mapper._equivalent_columns.get(each, ()) if other not in pending]
+    raise AssertionError(f"{mapper} has no column like {column} in its primary key")
 
 
 def of_class(cls: type[Any]) -> tuple[Reference, ...]:

@@ -16,8 +16,6 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Engine
-from sqlalchemy.pool import SingletonThreadPool, StaticPool
 from sqlalchemy.util import greenlet_spawn
 
 from .column import Home
@@ -25,6 +23,7 @@ from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
 from .offload import Worker, background, gather, in_greenlet, within
 from .places import Places
+from .pools import is_shared_and_busy
 from .recovery import Busy, Purger
 from .staging import Scope
 
@@ -69,7 +68,7 @@ class Settler:
         if dialect.is_async and not in_greenlet():
             return  # A garbage-collected AsyncSession: nobody may use its connections here.
         if dialect.name == "sqlite":
-            if not _shared_and_busy(scope.engine):
+            if not is_shared_and_busy(scope.engine):
                 _quietly(Purger(scope, self._places, lambda job: self._until(deadline, job)), work, marked)
         elif dialect.is_async:
             cleaning = greenlet_spawn(_quietly, Purger(scope, self._places, run), work, marked)
@@ -114,16 +113,3 @@ def _quietly(purger: Purger, work: Work, marked: bool) -> None:
         log.debug("cleaning would have to wait, the next sweep does it")
     except Exception:
         log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
-
-
-def _shared_and_busy(engine: Engine) -> bool:
-    """Whether all sessions share one connection, and one of them is in a transaction."""
-    pool: Any = engine.pool
-    if isinstance(pool, StaticPool):
-        connection = pool.connection.dbapi_connection
-    elif isinstance(pool, SingletonThreadPool):
-        connection = getattr(getattr(pool._conn, "current", lambda: None)(), "dbapi_connection", None)
-    else:
-        return False
-    driver = getattr(connection, "driver_connection", connection)
-    return bool(getattr(driver, "in_transaction", False))

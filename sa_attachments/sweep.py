@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
@@ -21,7 +22,7 @@ from .clock import milliseconds, now
 from .errors import StorageFailed, storage_errors
 from .key import floor, is_key, moment
 from .ledger import CHUNK, CONDEMNED, chunked, insert_ignoring
-from .recovery import Purger
+from .recovery import Busy, Purger
 from .storage import Storage, Unfinished
 
 Progress = Callable[[str, int], None]
@@ -44,6 +45,8 @@ class SweptStorage:
     """Left-overs of puts that were killed, removed."""
     problem: str | None = None
     """Why nothing was deleted here."""
+    waiting: bool = False
+    """Somebody's transaction was in the way: the next sweep does the rest."""
 
 
 @dataclass(slots=True)
@@ -87,9 +90,17 @@ class Sweep:
         """Sweep these storages, then purge what is due in them."""
         swept = [self._strangers(name) for name in names]
         mine = {each.name: each for each in swept if each.problem is None}
-        for claimed, failed in (
-            self._purger.purge_due(list(mine), milliseconds(self._times.tombstone_ttl)) if mine else ()
-        ):
+        try:
+            self._purge(mine)
+        except (Busy, DBAPIError) as error:
+            raise_unless_held(error)
+            for report in mine.values():
+                report.waiting = True
+        yield from swept
+
+    def _purge(self, mine: dict[str, SweptStorage]) -> None:
+        ttl = milliseconds(self._times.tombstone_ttl)
+        for claimed, failed in self._purger.purge_due(list(mine), ttl) if mine else ():
             for file in claimed:
                 report = mine[file.storage]
                 if file in failed:
@@ -97,7 +108,6 @@ class Sweep:
                 else:
                     report.purged += 1
                 self._progress(file.storage, 1)
-        yield from swept
 
     def _strangers(self, name: str) -> SweptStorage:
         report = SweptStorage(name)
@@ -105,6 +115,9 @@ class Sweep:
             self._look_for_strangers(report)
         except StorageFailed as error:
             report.problem = str(error)  # One that fails does not keep the others from being swept.
+        except (Busy, DBAPIError) as error:
+            raise_unless_held(error)
+            report.waiting = True
         return report
 
     def _look_for_strangers(self, report: SweptStorage) -> None:
@@ -132,20 +145,19 @@ class Sweep:
     def _condemn_unknown(self, report: SweptStorage, storage: Storage, start: str | None, horizon: int) -> list[int]:
         """Condemn strangers; returns when those were minted that had to be skipped."""
         skipped: list[int] = []
-        with storage_errors(report.name, "list"):
-            for chunk in chunked(storage.keys(start, floor(horizon)), CHUNK):
-                report.listed += len(chunk)
-                self._progress(report.name, len(chunk))
-                candidates = [(key, modified) for key, modified in chunk if is_key(key)]
-                unknown = self._unknown([key for key, _ in candidates])
-                for key, modified in candidates:
-                    if key not in unknown:
-                        continue
-                    if modified.timestamp() * 1000 <= horizon and self._condemn(report.name, key):
-                        report.strangers += 1
-                    else:
-                        report.skipped += 1
-                        skipped.append(moment(key))
+        for chunk in _listed(report.name, storage, start, floor(horizon)):
+            report.listed += len(chunk)
+            self._progress(report.name, len(chunk))
+            candidates = [(key, modified) for key, modified in chunk if is_key(key)]
+            unknown = self._unknown([key for key, _ in candidates])
+            for key, modified in candidates:
+                if key not in unknown:
+                    continue
+                if modified.timestamp() * 1000 <= horizon and self._condemn(report.name, key):
+                    report.strangers += 1
+                else:
+                    report.skipped += 1
+                    skipped.append(moment(key))
         return skipped
 
     def _unknown(self, keys: Sequence[str]) -> set[str]:
@@ -162,8 +174,9 @@ class Sweep:
             with self._purger.connection() as connection, self._purger.transaction(connection):
                 self._insert(connection, name, key)
         except DBAPIError as error:
-            if error.connection_invalidated:
-                raise
+            raise_unless_held(error)
+            if self._purger.scope.engine.dialect.name == "sqlite":
+                raise  # It has one writer: for all other keys too.
             return False
         return True
 
@@ -176,6 +189,25 @@ class Sweep:
                 storage=name, key=key, state=literal_column(f"'{CONDEMNED}'"), since=now(), purge_after=due
             )
         )
+
+
+def _listed(name: str, storage: Storage, start: str | None, end: str) -> Iterator[list[tuple[str, datetime]]]:
+    with storage_errors(name, "list"):
+        yield from chunked(storage.keys(start, end), CHUNK)
+
+
+_HELD = {"55P03", "40P01", 1205, 1213}
+"""Codes of PostgreSQL and MySQL for a lock that was not to be had in time, and for a deadlock."""
+
+
+def raise_unless_held(error: Busy | DBAPIError) -> None:
+    """Raise the error that is handled, unless it says that somebody holds a lock, or all connections."""
+    if isinstance(error, Busy):
+        return
+    origin: Any = error.orig
+    code = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None) or next(iter(origin.args), None)
+    if code not in _HELD and "database is locked" not in str(origin):
+        raise error
 
 
 def watermark(horizon: int, skipped: Sequence[int]) -> int:

@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Table, Text, and_, cast, select, tuple_, update
+from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
 from .clock import now
@@ -40,6 +41,7 @@ from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked
 from .recovery import Purger
 from .source import CHUNK as BYTES
 from .storage import Heals
+from .sweep import raise_unless_held
 
 ColumnType = AttachmentType | AttachmentListType
 
@@ -193,12 +195,16 @@ class Verification:
             return False
         ledger = self._purger.ledger
         locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update()
-        with self._purger.connection() as connection, self._purger.transaction(connection):
-            ledger.begin_write(connection)
-            if connection.scalar(locked) != OWNED:
-                return False
-            with storage_errors(file.storage, "heal", file.key):
-                return storage.heal(file.key) > 0
+        try:
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                ledger.begin_write(connection)
+                if connection.scalar(locked) != OWNED:
+                    return False
+                with storage_errors(file.storage, "heal", file.key):
+                    return storage.heal(file.key) > 0
+        except DBAPIError as error:
+            raise_unless_held(error)
+            return False
 
     def _sha256(self, item: Attachment) -> str:
         digest = hashlib.sha256()
@@ -217,21 +223,27 @@ class Verification:
             self._purger.scope.files.resolve(file.storage).stat(file.key)
         except (FileMissing, UnknownStorage):
             return False
-        with self._purger.connection() as connection, self._purger.transaction(connection):
-            ledger.begin_write(connection)
-            if not self._still_names(connection, column, file):
-                return False
-            if ledger.reclaim(connection, line):
+        try:
+            with self._purger.connection() as connection, self._purger.transaction(connection):
+                ledger.begin_write(connection)
+                if not self._still_names(connection, column, file, locked=True):
+                    return False
+                if ledger.reclaim(connection, line):
+                    return True
+                if connection.scalar(select(ledger.lines.c.state).where(ledger.among([file]))) is not None:
+                    return False
+                ledger.adopt(connection, line)
                 return True
-            if connection.scalar(select(ledger.lines.c.state).where(ledger.among([file]))) is not None:
-                return False
-            ledger.adopt(connection, line)
-            return True
+        except DBAPIError as error:
+            raise_unless_held(error)
+            return False
 
-    def _still_names(self, connection: Connection, column: ColumnType, file: Named) -> bool:
-        """Whether a row of the column names the file, asked under lock."""
+    def _still_names(self, connection: Connection, column: ColumnType, file: Named, locked: bool = False) -> bool:
+        """Whether a row of the column names the file; with ``locked``, it does so until the transaction ends."""
         assert column.column is not None
-        statement = select(column.column).where(_mentions(column, file)).with_for_update(key_share=True)
+        statement = select(column.column).where(_mentions(column, file))
+        if locked:
+            statement = statement.with_for_update(nowait=True, key_share=True)
         for value in connection.scalars(statement):
             for item in column.items(value):
                 try:
@@ -273,7 +285,9 @@ class Verification:
         with self._purger.connection() as connection, self._purger.transaction(connection):
             if self._repair:
                 ledger.begin_write(connection)
-                locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update()
+                # Who gives a file another name changes its line: while that is ours, rows need no lock. Waiting for
+                # them here could deadlock with their users.
+                locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update(skip_locked=True)
                 if connection.scalar(locked) != OWNED:
                     return
             if any(self._still_names(connection, each, file) for each in self._columns):

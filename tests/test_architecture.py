@@ -28,7 +28,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("ledger",),
     ("comparator", "column"),
     ("references",),
-    ("conflicts", "places", "staging"),
+    ("conflicts", "places", "pools", "staging"),
     ("drops", "recovery"),
     ("bulk", "flush", "moving", "settling", "statements", "statistics", "sweep", "verify"),
     ("tracker",),

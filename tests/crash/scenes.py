@@ -112,6 +112,7 @@ WORKLOADS: dict[str, list[Transaction]] = {
         replace_twice,
         roll_back,
     ],
+    "given": [lambda app, session: session.add(app.Doc(id=5, cover=app.give("given")))],
     "all": [
         insert_rows,
         replace_twice,
@@ -181,14 +182,14 @@ def forbid_nameless_files() -> None:
 
 
 def keys(how_many: int) -> list[str]:
-    """Mint keys."""
-    return [mint() for _ in range(how_many)]
+    """Mint keys, all at one moment."""
+    return [mint(now=1_700_000_000_000) for _ in range(how_many)]
 
 
 def hang(url: str, folder: str) -> None:
     """Make the application, whose worker thread then waits for a storage that hangs."""
     storage = Faulty(LocalStorage(Path(folder) / "files"))
-    app = Application(open_engine(url), Path(folder), storage, budget=timedelta(milliseconds=50))
+    app = Application(open_engine(url), Path(folder), storage, budget=timedelta(seconds=2))
     storage.hang("delete")
     with app.session() as session:
         for i in range(3):

@@ -39,6 +39,8 @@ class Ground:
         self._wal = wal
         self._strangers = self._clients()
         self.app = Application(engine, folder)
+        if engine.dialect.name == "postgresql":
+            self.app.create()
         self.renew()
         server.prepare("tests.crash.scenes:prepare", engine.url.render_as_string(hide_password=False), str(folder))
 
@@ -47,7 +49,6 @@ class Ground:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         if self._engine.dialect.name == "postgresql":
-            self.app.create()
             with self._engine.begin() as connection:
                 connection.execute(text(f"TRUNCATE {', '.join(self.app.Base.metadata.tables)}"))
         else:
@@ -55,6 +56,7 @@ class Ground:
             raw.cursor().execute(f"PRAGMA journal_mode = {'WAL' if self._wal else 'DELETE'}")
             raw.close()
             self.app.create()
+        self.app.given.mkdir(exist_ok=True)
         (self.app.given / "given").write_bytes(content("given"))
 
     def work(self, workload: str, limit: int, system_calls: bool = False) -> bool:
@@ -111,7 +113,7 @@ def ground(request: pytest.FixtureRequest, open_engine: Callable[..., Engine]) -
     with tempfile.TemporaryDirectory(dir=memory) as root, ForkServer() as server:
         folder = Path(root) / "ground"
         if request.param == "postgres":
-            engine = open_engine(request.getfixturevalue("postgres_url"), poolclass=NullPool)
+            engine = open_engine(request.getfixturevalue("postgres_url"), pool_size=1, max_overflow=0)
         else:
             engine = open_engine(f"sqlite:///{folder}/test.db", poolclass=NullPool)
         yield Ground(server, engine, folder, wal=request.param == "sqlite-wal")
@@ -146,22 +148,31 @@ def kill_at_each(ground: Ground, workload: str, *, every: int, sweeps: int, syst
     assert survived, "no sweep was killed"
 
 
-def test_a_small_workload(ground: Ground) -> None:
-    # One step comes before a call and the next one after it: nothing happens between two calls.
-    kill_at_each(ground, "small", every=2, sweeps=37)
+@pytest.mark.timeout(600)
+def test_a_small_workload(ground: Ground, request: pytest.FixtureRequest) -> None:
+    # Every other step is every state: between one call's end and the next one's beginning nothing happens.
+    every = {"sqlite": 2, "sqlite-wal": 7, "postgres": 7}
+    kill_at_each(ground, "small", every=every[request.node.callspec.params["ground"]], sweeps=37)
 
 
+@pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
+def test_a_file_given_away(ground: Ground) -> None:
+    kill_at_each(ground, "given", every=2, sweeps=97)
+
+
+@pytest.mark.timeout(600)
 def test_all_operations(ground: Ground) -> None:
-    kill_at_each(ground, "all", every=23, sweeps=29)
+    kill_at_each(ground, "all", every=31, sweeps=29)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("nameless", [True, False])
 def test_system_calls(ground: Ground, nameless: bool) -> None:
     """Where unfinished files need a name they stay behind, and are discarded by the sweep."""
     if not nameless:
         ground.server.prepare("tests.crash.scenes:forbid_nameless_files")
-    kill_at_each(ground, "small", every=7, sweeps=41, system_calls=True)
+    kill_at_each(ground, "small", every=11, sweeps=41, system_calls=True)
 
 
 @pytest.mark.torture

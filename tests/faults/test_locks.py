@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from tests.engines import CONCURRENT_ENGINES
 from tests.scenarios.models import Doc, Note, files
 from tests.scenarios.world import World
 
+from .crowd import beside, meanwhile, together
 from .patience import within
 
 on = pytest.mark.parametrize
@@ -68,28 +69,8 @@ def seed(world: World, *titles: str) -> list[int]:
 
 
 def sweep(world: World) -> Any:
+    sleep(0.01)  # what was stored in this very millisecond is too young for any sweep
     return world.files.sweep(world.engine, grace=AT_ONCE, stranger_retain=AT_ONCE)
-
-
-@contextmanager
-def in_a_thread(job: Callable[[], object]) -> Iterator[threading.Thread]:
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            job()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        thread.join(30)
-    assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 # What a user does while cleaning is at work
@@ -142,7 +123,7 @@ def test_no_lock_is_held_while_a_sweep_waits_for_a_storage(world: World, verb: s
     strangers = [files.stage(Attachment.upload(b"stranger")) for _ in range(3)]
     assert len(strangers) == 3
     world.storage.hang(verb)
-    with in_a_thread(lambda: sweep(world)):
+    with beside(lambda: sweep(world)):
         assert world.storage.wait_for_hang()
         everything(world, keys)
         world.storage.heal()
@@ -280,7 +261,7 @@ def test_children_can_be_inserted_while_we_hold_their_owner_s_row(world: World, 
                 session.flush()
             session.commit()
 
-    with in_a_thread(owner):
+    with beside(owner):
         try:
             assert locked.wait(20)
             with impatient_observer(world) as connection:
@@ -315,13 +296,29 @@ def test_two_flushes_of_the_same_rows_in_opposite_order_do_not_deadlock(world: W
                     doc.file = data  # type: ignore[assignment]
                 session.commit()
 
-    with in_a_thread(lambda: replace(keys, b"up")), in_a_thread(lambda: replace(keys[::-1], b"down")):
-        pass
+    together(lambda: replace(keys, b"up"), lambda: replace(keys[::-1], b"down"))
     sweep(world)
     with world.session() as session:
         found = [doc.file.read() for doc in session.scalars(select(Doc)) if doc.file]
     assert set(found) <= {b"up", b"down"}
     world.check(*found, *[b"note"] * 4, swept=True)
+
+
+def test_users_who_drop_files_do_not_block_others(world: World) -> None:
+    """A statement on some lines of a small ledger must not lock all of it."""
+    keys = seed(world, *"abcdef")
+    with world.session() as session:
+        for key in keys[:3]:
+            session.get_one(Doc, key).file = None
+        session.flush()
+        with impatient(world) as other:
+            other.get_one(Doc, keys[5]).file = b"new"  # type: ignore[assignment]
+            other.flush()
+            other.add(Doc(file=b"added"))
+            other.commit()
+        session.commit()
+    sweep(world)
+    world.check(b"d", b"e", b"new", b"added", *[b"note"] * 6, swept=True)
 
 
 # All at once
@@ -332,13 +329,6 @@ def test_users_do_not_notice_sweeps(world: World) -> None:
     be in their way.
     """
     keys = seed(world, *"abcdef")
-    stop = threading.Event()
-    swept = [0]
-
-    def keep_sweeping() -> None:
-        while not stop.is_set():
-            world.files.sweep(world.engine, grace=timedelta(milliseconds=300), stranger_retain=AT_ONCE)
-            swept[0] += 1
 
     def use(mine: int) -> None:
         for turn in range(12):
@@ -350,17 +340,8 @@ def test_users_do_not_notice_sweeps(world: World) -> None:
                 session.flush()
                 session.rollback() if turn % 3 == 1 else session.commit()
 
-    with in_a_thread(keep_sweeping):
-        try:
-            with (
-                in_a_thread(lambda: use(keys[0])),
-                in_a_thread(lambda: use(keys[1])),
-                in_a_thread(lambda: use(keys[2])),
-            ):
-                pass
-        finally:
-            stop.set()
-    assert swept[0] > 0
+    with meanwhile(lambda: world.files.sweep(world.engine, grace=timedelta(milliseconds=300), stranger_retain=AT_ONCE)):
+        together(*(lambda key=key: use(key) for key in keys[:3]))  # type: ignore[misc]
     sweep(world)
     final = [b"%d-11" % key for key in keys[:3]]
     world.check(*final, *[b"p"] * 3, b"d", b"e", b"f", *[b"note"] * 6, swept=True)
@@ -382,7 +363,7 @@ def test_on_sqlite_a_sweep_that_waits_for_its_storage_locks_nothing(
             session.commit()
         stranger = files.stage(Attachment.upload(b"stranger"))
         world.storage.hang(verb)
-        with in_a_thread(lambda: sweep(world)):
+        with beside(lambda: sweep(world)):
             assert world.storage.wait_for_hang()
             with world.session() as session:
                 session.add(Doc(file=b"new"))

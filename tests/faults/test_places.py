@@ -1,6 +1,6 @@
 """One place, one ledger: whoever is not sure that a place is its own deletes nothing there, and says what to do.
 
-Each ``Site`` is an application as one process sees it: a database, a ``Storages`` and models of its own.
+Each ``Site`` is an application as one process sees it.
 """
 
 from __future__ import annotations
@@ -9,72 +9,23 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.engine import URL
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
-from sa_attachments import Attachment, AttachmentType, AttachmentWarning, Storages
+from sa_attachments import AttachmentWarning
 from sa_attachments.places import MARKER
-from sa_attachments.sweep import SweepReport
+
+from .site import Site
 
 on = pytest.mark.parametrize
 
 OTHER_OWNER = r"belongs to another database.*place of its own.*readonly=true.*sa-attachments takeover"
 OTHER_PLACE = r"another one than before.*mount.*sa-attachments takeover"
-
-
-class Site:
-    """See the module. ``names`` are storages, by URL."""
-
-    def __init__(self, engine: Engine, names: dict[str, str]) -> None:
-        self.engine = engine
-        self.files = Storages(names, budget=timedelta(seconds=10))
-
-        class Base(DeclarativeBase):
-            pass
-
-        class Doc(Base):
-            __tablename__ = "docs"
-            id: Mapped[int] = mapped_column(primary_key=True)
-            file: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
-
-        self.Doc: Any = Doc
-        Base.metadata.create_all(engine)
-
-    def add(self, data: bytes, storage: str | None = None) -> int:
-        with Session(self.engine) as session:
-            doc = self.Doc(file=Attachment.upload(data, storage=storage))
-            session.add(doc)
-            session.commit()
-            return doc.id  # type: ignore[no-any-return]
-
-    def remove(self, key: int) -> None:
-        with Session(self.engine) as session:
-            session.delete(session.get_one(self.Doc, key))
-            session.commit()
-
-    def roll_back(self, session: Session) -> None:
-        session.rollback()
-        assert self.files.settled(20)
-
-    def read(self) -> list[bytes]:
-        with Session(self.engine) as session:
-            return [doc.file.read() for doc in session.scalars(select(self.Doc).order_by(self.Doc.id))]
-
-    def sweep(self, **options: Any) -> SweepReport:
-        zero = timedelta(0)
-        assert self.files.settled(20)
-        return self.files.sweep(self.engine, grace=zero, stranger_retain=zero, full=True, **options)
-
-    def lines(self) -> list[str]:
-        with self.engine.connect() as connection:
-            return list(connection.scalars(text("SELECT state FROM attachment_ledger")))
 
 
 def contents(folder: Path) -> list[bytes]:

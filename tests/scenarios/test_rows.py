@@ -218,45 +218,6 @@ def test_an_object_added_again_after_its_deletion_was_committed_has_lost_its_fil
     world.check(b"new")
 
 
-@on("values", [{"file": b"new"}, {}, {"file": None, "pages": [b"page"]}])
-def test_row_switch(world: World, values: dict[str, object]) -> None:
-    """A new object with the primary key of a deleted one becomes an UPDATE, which leaves unset columns alone."""
-    key = seed(world)
-    with world.session() as session:
-        session.delete(session.get_one(Doc, key))
-        session.add(Doc(id=key, title="switched", **values))
-        session.commit()
-        doc = session.get_one(Doc, key)
-        left = [item.read() for item in (*([doc.file] if doc.file else []), *doc.pages)]
-    expected = {"file": [b"new"], "": [b"old"], "file pages": [b"page"]}[" ".join(values)]
-    assert left == expected
-    world.check(*expected)
-
-
-def test_row_switch_that_hands_the_file_on(world: World) -> None:
-    key = seed(world)
-    with world.session() as session:
-        doc = session.get_one(Doc, key)
-        file = doc.file
-        session.delete(doc)
-        with world.nothing_stored():
-            session.add(Doc(id=key, file=file))
-            session.commit()
-    world.check(b"old")
-
-
-def test_a_new_primary_key(world: World) -> None:
-    key = seed(world)
-    with world.session() as session:
-        doc = session.get_one(Doc, key)
-        doc.id = key + 1000
-        session.commit()
-        doc.id = key + 2000
-        doc.file = b"new"
-        session.commit()
-    world.check(b"new")
-
-
 # What the session does not know
 
 

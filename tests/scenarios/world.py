@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -71,6 +72,7 @@ class World:
     def sweep(self) -> SweepReport:
         """Sweep all at once."""
         self.settle()
+        time.sleep(0.01)  # a sweep leaves alone what is as young as the millisecond
         return self.files.sweep(self.engine, grace=timedelta(0), stranger_retain=timedelta(0))
 
     # What is there
