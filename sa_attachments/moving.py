@@ -32,7 +32,7 @@ from .attachment import Attachment, facts_of, make
 from .clock import milliseconds
 from .column import AttachmentListType, AttachmentType, nameable
 from .descriptor import Named, named, renamed
-from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileDamaged, storage_errors
+from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileDamaged, FileMissing, storage_errors
 from .key import mint
 from .ledger import Drop, Line, chunked
 from .offload import gather
@@ -42,13 +42,10 @@ from .recovery import Purger
 ColumnType = AttachmentType | AttachmentListType
 Identity = tuple[Any, ...]
 Progress = Callable[[int, int], None]
-"""Told ``(rows, of how many)`` while work goes on: how many were done since it was told before, and how many there are
-in all.
-"""
+"""Told ``(rows, of how many)``: how many were done since it was told before, and how many there are in all."""
 
 PAGE = 100
 """Rows whose files are copied together and renamed in one transaction."""
-
 _PASSES = 5
 
 
@@ -62,7 +59,7 @@ class MoveReport:
     """Files that are, or in a dry run would be, at the target now."""
     size: int = 0
     overtaken: int = 0
-    """Files that their row gave up while they were copied."""
+    """Files that their row gave up meanwhile."""
     busy: int = 0
     """Rows that somebody held until the end: move again."""
     failed: list[str] = field(default_factory=list)
@@ -199,11 +196,22 @@ class Move:
         for want, outcome in zip(wanted, outcomes, strict=True):
             if outcome.value is not None:
                 want.row.copies[want.file.storage, want.file.key] = outcome.value
+            elif isinstance(outcome.error, FileMissing) and not self._still_named(each, want):
+                self._report.overtaken += 1
             elif isinstance(outcome.error, AttachmentError):
                 self._report.failed.append(f"{each.label} {want.row.identity}: {outcome.error}")
             elif outcome.error is not None:
                 raise outcome.error
         return self._switch(each, [row for row in rows if row.copies])
+
+    def _still_named(self, each: ColumnType, want: _Wanted) -> bool:
+        """Whether a file that is not there is still due, or was given up by its row meanwhile."""
+        assert each.column is not None
+        key = each.column.table.primary_key
+        condition = and_(*(c == value for c, value in zip(key, want.row.identity, strict=True)))
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            value = connection.scalar(select(each.column).where(condition))
+        return bool(_renamed(each, each.items(value), {(want.file.storage, want.file.key): want.file})[1])
 
     def _wanted(self, row: _Row, items: Sequence[Attachment]) -> list[_Wanted]:
         """The files of the source that a row names."""
@@ -263,11 +271,8 @@ class Move:
         key = list(each.column.table.primary_key)
         by_identity = {row.identity: row for row in rows}
         ledger.begin_write(connection)
-        condition = (
-            key[0].in_([identity[0] for identity in by_identity])
-            if len(key) == 1
-            else tuple_(*key).in_(list(by_identity))
-        )
+        several = tuple_(*key).in_(list(by_identity))
+        condition = key[0].in_([identity[0] for identity in by_identity]) if len(key) == 1 else several
         statement = select(*key, each.column).where(condition).order_by(*key)
         # Without locks: what is not even there was deleted, what is not locked is held by somebody.
         there = {tuple(row) for row in connection.execute(select(*key).where(condition))}

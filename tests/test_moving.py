@@ -196,6 +196,20 @@ def test_a_file_that_is_lost_or_damaged_is_reported_and_the_others_are_moved(wor
     assert len(list(world.new.inner.keys())) == 19
 
 
+def test_a_file_that_is_purged_before_it_is_copied_was_given_up(world: World) -> None:
+    def drop() -> None:
+        with Session(world.engine) as session:
+            session.get_one(Doc, 1).file = None
+            session.commit()
+        assert files.settled(20)
+
+    world.old.parallel = 1
+    world.old.at("open", 1, drop)
+    report = world.move()
+    assert (report.ok, report.files, report.overtaken) == (True, 20, 1)
+    assert world.contents() == {**ALL, 1: moved(1)[1:]}
+
+
 def test_a_damaged_descriptor_is_reported_and_left_alone(world: World) -> None:
     with world.engine.begin() as connection:
         connection.execute(text("""UPDATE docs SET file = '{"storage": "old", "key": 1}' WHERE id = 3"""))
