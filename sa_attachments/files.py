@@ -316,12 +316,13 @@ class Storages(Registry):
     def _columns_in(self, connection: Connection, purger: Purger) -> list[AttachmentType | AttachmentListType]:
         """The columns whose files the ledger knows and whose tables are in this database, not in another one."""
         there, schemas, ledger = inspect(connection), dict(purger.scope.schemas), purger.ledger.lines.fullname
-        return [
+        found = (
             each
             for each in self._columns
             if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger
             if there.has_table(table.name, schemas.get(table.schema, table.schema))
-        ]
+        )
+        return sorted(found, key=lambda each: each.label)
 
     def _names(self, purger: Purger) -> list[str]:
         """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""
