@@ -5,7 +5,7 @@ bucket is neither made nor opened up, and no rights on the account are needed. O
 
 - ``endpoint_url``, ``region``, ``addressing`` (``auto``, ``path``, ``virtual``), ``profile``: where the bucket is
 - ``access_key_id``, ``secret_access_key``: where the environment can't give them
-- ``parallel`` (8), ``part_size`` (8, in MiB): files at the same time, and how large pieces of large files are
+- ``parallel`` (16), ``part_size`` (8, in MiB): files at the same time, and how large pieces of large files are
 - ``connect_timeout`` (10 s), ``read_timeout`` (60 s), ``attempts`` (5, in botocore's ``standard`` mode)
 - ``storage_class``, ``acl``, ``cache_control``, ``sse``, ``sse_kms_key_id``, ``tags`` (``a%3Db``): of new files
 - ``public_url``: the address of a CDN or public bucket, given out instead of signed ones
@@ -69,7 +69,7 @@ class S3Storage:
         profile: str | None = None,
         access_key_id: str | None = None,
         secret_access_key: str | None = None,
-        parallel: int = 8,
+        parallel: int = 16,
         part_size: int = 8,
         connect_timeout: int = 10,
         read_timeout: int = 60,
@@ -101,7 +101,7 @@ class S3Storage:
                 "connect_timeout": connect_timeout,
                 "read_timeout": read_timeout,
                 "retries": {"mode": "standard", "total_max_attempts": attempts},
-                "max_pool_connections": parallel * (1 + PARTS_AT_ONCE),
+                "max_pool_connections": parallel * (1 + PARTS_AT_ONCE),  # each file may go up in parts
                 "signature_version": "s3v4",
                 "s3": {"addressing_style": addressing},
             },
@@ -120,7 +120,7 @@ class S3Storage:
             profile=url.text("profile", None),
             access_key_id=url.text("access_key_id", None),
             secret_access_key=url.text("secret_access_key", None),
-            parallel=url.number("parallel", 8),
+            parallel=url.number("parallel", 16),
             part_size=url.number("part_size", 8, least=5),
             connect_timeout=url.number("connect_timeout", 10),
             read_timeout=url.number("read_timeout", 60),
