@@ -29,6 +29,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
@@ -282,6 +283,9 @@ class Attachment(Content):
             return cast(BinaryIO, io.BufferedReader(Window(whole, start, end, whole.close)))
         with storage_errors(self.storage, "open", self.key):
             return self._place().open(self.key, start, end)
+
+    def _reading(self) -> AbstractContextManager[None]:
+        return storage_errors(self.storage, "read", self.key) if self.is_stored else nullcontext()
 
     def _size(self) -> int | None:
         return self.size if self.is_stored else None

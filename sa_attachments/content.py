@@ -15,9 +15,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, Generic, ParamSpec, TypeVar
@@ -54,6 +53,10 @@ class Content:
         """The file of this machine that holds the bytes, if there is one."""
         raise NotImplementedError
 
+    def _reading(self) -> AbstractContextManager[None]:
+        """What failures while reading become."""
+        return nullcontext()
+
     def open(self, start: int = 0, end: int | None = None) -> BinaryIO:
         """A seekable, buffered binary file of the bytes from ``start`` up to and without ``end``.
 
@@ -65,7 +68,7 @@ class Content:
 
     def read(self, start: int = 0, end: int | None = None) -> bytes:
         """The bytes from ``start`` up to and without ``end``. FileDamaged if they are not as many as were stored."""
-        with self.open(start, end) as file:
+        with self.open(start, end) as file, self._reading():
             data = file.read()
         size = None if start or end is not None else self._size()
         if size is not None and len(data) != size:
@@ -79,13 +82,20 @@ class Content:
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
         """The bytes in pieces of ``size``; the last may be shorter."""
         with self.open() as file:
-            while chunk := file.read(size):
+            while True:
+                with self._reading():
+                    chunk = file.read(size)
+                if not chunk:
+                    return
                 yield chunk
 
     def save_to(self, path: Path | str) -> None:
         """Write the bytes to a local file, replacing it."""
-        with self.open() as file, Path(path).open("wb") as target:
-            shutil.copyfileobj(file, target, CHUNK)
+        chunks = self.chunks()
+        first = next(chunks, b"")  # what can't be opened replaces nothing
+        with Path(path).open("wb") as target:
+            target.write(first)
+            target.writelines(chunks)
 
     @contextmanager
     def path(self) -> Iterator[Path]:
@@ -108,7 +118,11 @@ class Content:
         """``chunks`` without blocking the event loop."""
         file = await _in_thread(self.open)
         try:
-            while chunk := await _in_thread(file.read, size):
+            while True:
+                with self._reading():
+                    chunk = await _in_thread(file.read, size)
+                if not chunk:
+                    return
                 yield chunk
         finally:
             await _in_thread(file.close)

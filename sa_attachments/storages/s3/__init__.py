@@ -154,7 +154,10 @@ class S3Storage:
         size, etag = answer["ContentLength"], answer["ETag"]
         # The same object, should the connection break: a key's bytes never change, but its place may be misused.
         file = S3File(
-            answer["Body"], size, lambda at: self._get(key, name, start + at, start + size, IfMatch=etag)["Body"]
+            answer["Body"],
+            size,
+            lambda at: self._get(key, name, start + at, start + size, IfMatch=etag)["Body"],
+            lambda error: self._bucket.explained(error, "get_object"),
         )
         return cast(BinaryIO, io.BufferedReader(file, MIB // 4))
 

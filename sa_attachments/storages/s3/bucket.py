@@ -63,9 +63,13 @@ class Bucket:
                 raise Unconditional from error
             if status == 416:
                 raise OutOfRange from error
-            raise explained(error, self.name, operation, self._endpoint_url) from error
+            raise self.explained(error, operation) from error
         except BotoCoreError as error:
-            raise explained(error, self.name, operation, self._endpoint_url) from error
+            raise self.explained(error, operation) from error
+
+    def explained(self, error: Exception, operation: str) -> OSError:
+        """An error of this bucket, with its cure."""
+        return explained(error, self.name, operation, self._endpoint_url)
 
     @property
     def client(self) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from botocore.exceptions import (
     ClientError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
@@ -20,6 +21,7 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as NoConnection,
 )
+from urllib3.exceptions import HTTPError
 
 ABSENT = {"NoSuchKey", "NoSuchUpload", "NotFound"}
 """Codes that say that there is no such file, or upload."""
@@ -69,7 +71,7 @@ def explained(error: Exception, bucket: str, operation: str, endpoint: str | Non
                 f"no credentials for bucket {bucket!r} ({operation}): {error}; set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or the option 'profile'"
             )
-        case NoConnection() | HTTPClientError():
+        case NoConnection() | HTTPClientError() | IncompleteReadError() | HTTPError():
             return ConnectionError(f"{where} can't be reached for bucket {bucket!r} ({operation}): {error}")
         case _:
             return OSError(f"bucket {bucket!r} ({operation}): {error}")

@@ -1,10 +1,12 @@
 """S3File: a file in a bucket, read as it streams; where the connection breaks, it goes on at that byte.
 
+Requests are tried again by botocore; what breaks while it streams is counted here.
+
 >>> class Body(io.BytesIO):
 ...     def read(self, size=-1, /):
 ...         if self.tell() == 4: raise ConnectionError("cut")
 ...         return super().read(2)
->>> file = S3File(Body(b"abcdefgh"), 8, lambda at: io.BytesIO(b"abcdefgh"[at:]))
+>>> file = S3File(Body(b"abcdefgh"), 8, lambda at: io.BytesIO(b"abcdefgh"[at:]), lambda error: error)
 >>> file.readall(), file.seek(2), file.read(3)
 (b'abcdefgh', 2, b'cde')
 """
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from botocore.exceptions import BotoCoreError
+from urllib3.exceptions import HTTPError
 
 from sa_attachments.storage import Readable
 
@@ -23,12 +26,17 @@ _ATTEMPTS = 5
 
 
 class S3File(io.RawIOBase):
-    """The bytes that an open request streams; ``reopen(at)`` begins another one at that byte."""
+    """The bytes that an open request streams; ``reopen(at)`` begins another one at that byte, ``explain`` makes an
+    error that says what broke.
+    """
 
-    def __init__(self, body: Any, size: int, reopen: Callable[[int], Any]) -> None:
+    def __init__(
+        self, body: Any, size: int, reopen: Callable[[int], Any], explain: Callable[[Exception], Exception]
+    ) -> None:
         self._body: Any = body
         self._size = size
         self._reopen = reopen
+        self._explain = explain
         self._at = 0
 
     def readable(self) -> bool:
@@ -67,18 +75,18 @@ class S3File(io.RawIOBase):
         if wanted <= 0:
             return b""
         for attempt in range(1, _ATTEMPTS + 1):
+            if self._body is None:
+                self._body = self._reopen(self._at)
+            source: Readable = self._body
             try:
-                if self._body is None:
-                    self._body = self._reopen(self._at)
-                source: Readable = self._body
                 if data := source.read(wanted):
                     self._at += len(data)
                     return data
                 raise ConnectionError(f"the connection ended {self._size - self._at:,} bytes before the file")
-            except (BotoCoreError, OSError):
+            except (BotoCoreError, HTTPError, OSError) as error:
                 self._drop()
                 if attempt == _ATTEMPTS:
-                    raise
+                    raise self._explain(error) from error
         raise AssertionError("unreachable")
 
     def _drop(self) -> None:
