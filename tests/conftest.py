@@ -101,11 +101,13 @@ def mongo(pytestconfig: pytest.Config) -> str:
 
 
 @pytest.fixture
-def bucket(seaweed: Seaweed) -> str:
+def bucket(seaweed: Seaweed) -> Iterator[str]:
     """An empty bucket of this test."""
     name = f"test-{uuid4().hex}"
-    seaweed.client().create_bucket(Bucket=name)
-    return name
+    client = seaweed.client()
+    client.create_bucket(Bucket=name)
+    yield name
+    client.delete_bucket(Bucket=name)  # each one reserves several volumes, of which a server has a few hundred
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def start_seaweed(folder: Path) -> Seaweed:
             [
                 str(binary), f"-logdir={folder}", "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
                 *options, "-webdav=false", "-admin.ui=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-                "-master.telemetry=false", "-s3.allowDeleteBucketNotEmpty=false",
+                "-master.telemetry=false", "-s3.allowDeleteBucketNotEmpty=true",
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True,
         )  # fmt: skip
