@@ -1,0 +1,57 @@
+"""S3 and PostgreSQL together: storages in a bucket of the test's own, and what may stand between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.engine import URL
+
+from sa_attachments.storages.s3 import S3Storage
+from tests.proxy import Proxy
+from tests.scenarios.conftest import pytest_pyfunc_call, world
+from tests.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
+
+from .wire import Wire
+
+__all__ = ["pytest_pyfunc_call", "world"]
+
+Make = Callable[..., S3Storage]
+
+
+@pytest.fixture
+def make(seaweed: Seaweed, bucket: str) -> Make:
+    """Storages in the bucket of this test; impatient ones, so that faults take no time."""
+
+    def make(**options: Any) -> S3Storage:
+        given = {
+            "prefix": "files",
+            "endpoint_url": seaweed.endpoint,
+            "access_key_id": ACCESS_KEY,
+            "secret_access_key": SECRET_KEY,
+            "part_size": 5,
+            "parallel": 4,
+            **options,
+        }
+        return S3Storage(bucket, **given)
+
+    return make
+
+
+@pytest.fixture
+def wire(seaweed: Seaweed) -> Iterator[Wire]:
+    with Wire(seaweed.port) as wire:
+        yield wire
+
+
+@pytest.fixture
+def proxy(seaweed: Seaweed) -> Iterator[Proxy]:
+    with Proxy("127.0.0.1", seaweed.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def postgres(postgres_url: URL, open_engine: Callable[..., Engine]) -> Engine:
+    return open_engine(postgres_url)
