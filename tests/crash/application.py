@@ -33,8 +33,8 @@ State = dict[str, list[str]]
 
 
 def content(filename: str) -> bytes:
-    """The bytes that a file of this name must have."""
-    return f"the bytes of {filename}, ".encode() * 5
+    """The bytes that a file of this name must have; large ones are of some megabytes."""
+    return f"the bytes of {filename}, ".encode() * (400_000 if filename.startswith("large") else 5)
 
 
 def upload(filename: str) -> Attachment:
@@ -138,8 +138,12 @@ class Application:
         if swept:
             found += [f"left {state}: {key}" for key, state in lines.items() if state not in (OWNED, GONE)]
             found += [f"orphaned: {key}" for key in stored - set(named) - {MARKER}]
-            found += [f"left over: {path}" for path in (self.folder / "files" / ".unfinished").glob("*")]
+            found += [f"left over: {name}" for name in self.left_over()]
         return found
+
+    def left_over(self) -> list[str]:
+        """What killed puts left in the storage."""
+        return [str(path) for path in (self.folder / "files" / ".unfinished").glob("*")]
 
 
 def _columns(doc: Any) -> Iterator[tuple[str, Sequence[Attachment]]]:

@@ -8,9 +8,9 @@ step.
     with mortal.system_calls():
         ...                                 # SIGKILL at the 17th step, whichever thread takes it
 
-There is a step before and one after each verb of a storage and each call of the database's driver: statement,
-commit, rollback, savepoint; and one before each system call by which the local storage changes something. What
-SQLite does inside of one call is SQLite's to survive.
+There is a step before and one after each verb of a storage, each request to S3 and each call of the database's
+driver: statement, commit, rollback, savepoint; and one before each system call by which the local storage changes
+something. What SQLite does inside of one call is SQLite's to survive.
 """
 
 from __future__ import annotations
@@ -85,6 +85,15 @@ class Mortal:
                 faulty.at(verb, None, functools.partial(self.step, f"before {verb}"))
                 faulty.at(verb, None, functools.partial(self.step, f"after {verb}"), after=True)
         return faulty
+
+    def requests(self, client: Any) -> None:
+        """Count the requests of boto3's client to S3."""
+        for event, when in [("before-send.s3", "before"), ("needs-retry.s3", "after")]:
+
+            def told(event_name: str, when: str = when, **_: Any) -> None:
+                self.step(f"{when} {event_name.rpartition('.')[2]}")
+
+            client.meta.events.register(event, told)
 
     @contextmanager
     def system_calls(self) -> Iterator[None]:

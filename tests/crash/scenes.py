@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from sa_attachments.key import mint
 from sa_attachments.storages.local import LocalStorage
+from sa_attachments.storages.s3 import S3Storage
 from sa_attachments.testing import Faulty
 from tests.engines import open_engine
 
@@ -106,11 +107,22 @@ def delete_row(app: Application, session: Session) -> None:
     session.delete(session.get_one(app.Doc, 4))
 
 
+def roll_large_back(app: Application, session: Session) -> None:
+    session.get_one(app.Doc, 1).file = upload("large void")
+    session.flush()
+    session.rollback()
+
+
 WORKLOADS: dict[str, list[Transaction]] = {
     "small": [
         lambda app, session: session.add(app.Doc(id=1, file=upload("file"), cover=upload("cover"))),
         replace_twice,
         roll_back,
+    ],
+    "large": [
+        lambda app, session: session.add(app.Doc(id=1, file=upload("large"))),
+        roll_large_back,
+        lambda app, session: session.delete(session.get_one(app.Doc, 1)),
     ],
     "given": [lambda app, session: session.add(app.Doc(id=5, cover=app.give("given")))],
     "all": [
@@ -134,12 +146,12 @@ inherited: list[Application] = []
 """By children: an application whose statements are compiled, and whose engine has no connection open."""
 
 
-def prepare(url: str, folder: str) -> None:
+def prepare(url: str, folder: str, storage: str | None = None) -> None:
     """Make the application, and let it do everything once: later children are faster by that."""
     engine = open_engine(url)
     if url.startswith("sqlite"):
         event.listen(engine, "connect", _forget_quickly)
-    app = Application(engine, Path(folder), budget=PATIENT)
+    app = Application(engine, Path(folder), storage, budget=PATIENT)
     run("all", app)
     app.sweep()
     engine.dispose()
@@ -232,7 +244,11 @@ def _mortal(limit: int | None, system_calls: bool) -> Iterator[tuple[Mortal, App
     mortal = Mortal(kill_at(limit))
     app = inherited[0]
     mortal.engine(app.engine)
-    storage = mortal.storage(LocalStorage(app.folder / "files"))
+    # A folder is emptied between children: none may remember what was there.
+    is_local = isinstance(app.storage, LocalStorage)
+    storage = mortal.storage(LocalStorage(app.folder / "files") if is_local else app.storage)
+    if isinstance(app.storage, S3Storage):
+        mortal.requests(app.storage._bucket.client)
     with app.files.override(storage), mortal.system_calls() if system_calls else nullcontext():
         yield mortal, app
 

@@ -32,17 +32,22 @@ DATABASES = ["sqlite", "sqlite-wal", "postgres"]
 class Ground:
     """Where children work and die: a database and a folder, new for each, and an application that looks at them."""
 
-    def __init__(self, server: ForkServer, engine: Engine, folder: Path, *, wal: bool = False) -> None:
+    application = Application
+
+    def __init__(
+        self, server: ForkServer, engine: Engine, folder: Path, *, wal: bool = False, storage: str | None = None
+    ) -> None:
         self.server = server
         self.folder = folder
         self._engine = engine
         self._wal = wal
         self._strangers = self._clients()
-        self.app = Application(engine, folder)
+        self.app = self.application(engine, folder, storage)
         if engine.dialect.name == "postgresql":
             self.app.create()
         self.renew()
-        server.prepare("tests.crash.scenes:prepare", engine.url.render_as_string(hide_password=False), str(folder))
+        url = engine.url.render_as_string(hide_password=False)
+        server.prepare("tests.crash.scenes:prepare", url, str(folder), storage)
 
     def renew(self) -> None:
         """Empty the database and the folder."""
