@@ -455,14 +455,14 @@ def _fail_at(world: World, kind: str, first: int, step: int) -> None:
     while struck:
         with _again(world):
             KINDS[kind](world.storage, nth)
-            contents = _work(world)
+            contents = work(world)
             struck = len(world.storage.calls) >= nth
             recover(world, *contents)
         nth += step
     assert nth > 25, "the workload makes more calls than that"
 
 
-def _work(world: World) -> list[bytes]:
+def work(world: World) -> list[bytes]:
     contents: list[bytes] = []
     for step in STEPS:
         with world.session() as session:
