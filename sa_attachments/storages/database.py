@@ -12,7 +12,7 @@ URL: ``db:`` and the URL of the database, ``db:postgresql+psycopg://app@db/files
 - ``table`` (``attachment_file``): name of the table; that of the pieces ends in ``_piece``
 - ``piece_size`` (256): KiB per row
 - ``parallel`` (4): files at the same time; the pool of connections is made to fit
-- ``create`` (false): make the tables when the first file is stored
+- ``create`` (false): make the tables when they are first used
 - ``readonly`` (false)
 
 A file is written in one transaction of its own, piece by piece; reading takes a connection for each piece and holds
@@ -31,6 +31,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any, BinaryIO, Self, cast
 
 from sqlalchemy import (
@@ -52,7 +53,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from sa_attachments.errors import FileMissing
 from sa_attachments.storage import Readable, Stat
@@ -84,6 +85,7 @@ class DatabaseStorage:
         self.readonly = readonly
         self._piece_size = piece_size * KIB
         self._create = create
+        self._creating = Lock()
         self.metadata = MetaData()
         key = _binary(255)
         self._files = Table(
@@ -172,7 +174,7 @@ class DatabaseStorage:
             statement = select(c.key, c.modified).where(c.key > last).order_by(c.key).limit(_PAGE)
             if before is not None:
                 statement = statement.where(c.key < before)
-            with self.engine.connect() as connection:
+            with self._connection() as connection:
                 page = connection.execute(statement).all()
             for key, modified in page:
                 if not hidden(key):
@@ -204,19 +206,27 @@ class DatabaseStorage:
             raise FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten") from error
 
     def _row(self, key: str) -> Any:
-        with self.engine.connect() as connection:
+        with self._connection() as connection:
             row = connection.execute(select(self._files).where(self._files.c.key == checked(key))).first()
         if row is None:
             raise FileMissing(f"there is no {key!r} in {self!r}")
         return row
 
+    def _connection(self) -> Connection:
+        """A new connection, on which the tables are there."""
+        if self._create and not self.readonly:
+            with self._creating:
+                try:
+                    self.create_tables()
+                except DBAPIError:
+                    self.create_tables()  # another process made them at the same moment
+                self._create = False
+        return self.engine.connect()
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """A transaction that is durable when it ends, whatever the database's default."""
-        if self._create:
-            self.create_tables()
-            self._create = False
-        with self.engine.connect() as connection:
+        with self._connection() as connection:
             if connection.dialect.name != "sqlite":
                 connection = connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():

@@ -4,7 +4,9 @@ import hashlib
 import io
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from sqlalchemy import Engine, select, text
@@ -116,3 +118,19 @@ def test_files_may_lie_beside_the_rows(engine: Engine, open_engine: Callable[...
         key = put(storage, mint(), b"x")
         connection.rollback()
     assert read(storage, key) == b"x"
+
+
+@on_some
+def test_tables_are_made_by_whatever_comes_first(engine: Engine) -> None:
+    """Even by several at once: the first thing that is asked of a storage is whose place it is."""
+    storages = [DatabaseStorage(engine, create=True, table="blobs") for _ in range(2)]
+    barrier = Barrier(4)
+
+    def ask(storage: DatabaseStorage) -> None:
+        barrier.wait()
+        with pytest.raises(FileMissing):
+            storage.stat("a")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, storages * 2))
+    assert listed(DatabaseStorage(engine, create=True, table="others")) == []
