@@ -42,20 +42,20 @@ class Upload:
     def send(self, stream: Readable, size: int | None, part_size: int) -> None:
         """Write what the stream yields. FileExistsError."""
         part_size = max(part_size, -(-(size or 0) // MOST_PARTS))
-        first = _filled(stream, part_size)
-        if len(first) < part_size:
-            self._send_whole(first)
+        begun = [_filled(stream, part_size)]
+        if len(begun[0]) < part_size:
+            self._send_whole(begun[0])
         else:
-            self._send_parts(_pieces(first, stream, part_size))
+            self._send_parts(_pieces(begun, stream, part_size))
 
-    def _send_whole(self, data: bytes) -> None:
+    def _send_whole(self, data: bytearray) -> None:
         self._once(
             lambda condition: self._call(
                 "put_object", Body=data, ContentMD5=_md5(data), **self._description, **condition
             )
         )
 
-    def _send_parts(self, pieces: Iterator[bytes]) -> None:
+    def _send_parts(self, pieces: Iterator[bytearray]) -> None:
         upload = self._call("create_multipart_upload", **self._description)["UploadId"]
         try:
             parts = {"Parts": self._parts(upload, pieces)}
@@ -69,10 +69,10 @@ class Upload:
                 self._call("abort_multipart_upload", UploadId=upload)
             raise
 
-    def _parts(self, upload: str, pieces: Iterator[bytes]) -> list[dict[str, Any]]:
+    def _parts(self, upload: str, pieces: Iterator[bytearray]) -> list[dict[str, Any]]:
         """Send the pieces, a few at a time, so that no more than these are in memory."""
 
-        def send(number: int, data: bytes) -> dict[str, Any]:
+        def send(number: int, data: bytearray) -> dict[str, Any]:
             answer = self._call("upload_part", UploadId=upload, PartNumber=number, Body=data, ContentMD5=_md5(data))
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
@@ -116,20 +116,19 @@ class Upload:
         return FileExistsError(f"{self._key!r} exists in bucket {self._bucket.name!r}, and is never overwritten")
 
 
-def _filled(stream: Readable, size: int) -> bytes:
-    """``size`` bytes, or fewer at the end."""
-    pieces = []
-    while size and (data := stream.read(size)):
-        pieces.append(data)
-        size -= len(data)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+def _filled(stream: Readable, size: int) -> bytearray:
+    """``size`` bytes, or fewer at the end; gathered in place, for a list of chunks would take the memory twice."""
+    gathered = bytearray()
+    while len(gathered) < size and (data := stream.read(size - len(gathered))):
+        gathered += data
+    return gathered
 
 
-def _pieces(first: bytes, stream: Readable, size: int) -> Iterator[bytes]:
-    yield first
+def _pieces(begun: list[bytearray], stream: Readable, size: int) -> Iterator[bytearray]:
+    yield begun.pop()  # so that nobody keeps it until the end
     while data := _filled(stream, size):
         yield data
 
 
-def _md5(data: bytes) -> str:
+def _md5(data: bytearray) -> str:
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
