@@ -73,8 +73,10 @@ class Site:
         with self.engine.connect() as connection:
             return list(connection.scalars(text("SELECT state FROM attachment_ledger")))
 
-    def check(self) -> None:
-        """Rows name files that are there and whole, each once; no other file is there, nor owned."""
+    def check(self, *names: str) -> None:
+        """Rows name files that are there and whole, each once; no other file is there, nor owned. Looks into storages
+        of these ``names``, else into all.
+        """
         named: dict[tuple[str, str], Attachment] = {}
         with self.session() as session:
             for doc in session.scalars(select(self.Doc)):
@@ -88,7 +90,7 @@ class Site:
         assert owned == set(named), "owned and named are not the same"
         assert {state for _, state, _ in lines} <= {"owned", "gone"}
         stored = {
-            (name, key) for name in self.files.names() for key, _ in self.files.resolve(name).keys("0")
+            (name, key) for name in names or self.files.names() for key, _ in self.files.resolve(name).keys("0")
         }  # the marker comes before "0"
         assert stored - set(named) == set(), "nobody names these"
 
