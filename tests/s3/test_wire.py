@@ -9,26 +9,26 @@ import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from botocore.config import Config
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from sa_attachments import Attachment, StorageFailed
+from sa_attachments import Attachment, FileMissing, StorageFailed
 from sa_attachments.errors import storage_errors
 from sa_attachments.key import mint
 from sa_attachments.storages.s3 import MIB, S3Storage
 from sa_attachments.testing.probes import listed, put, read
 from tests.faults.site import Site
-from tests.seaweed import Seaweed
 
-from .conftest import Make
+from .conftest import Make, unfinished
 from .wire import FAULTS, Fault, Wire
 
 on = pytest.mark.parametrize
 
-SMALL, LARGE = b"small", os.urandom(MIB) * 6
+SMALL, MEDIUM, LARGE = b"small", os.urandom(MIB), os.urandom(MIB) * 6
 PATIENT, IMPATIENT = {"attempts": 4, "read_timeout": 1}, {"attempts": 1, "read_timeout": 1}
 
 
@@ -44,16 +44,16 @@ def put_large(storage: S3Storage, there: str) -> None:
 
 
 def get(storage: S3Storage, there: str) -> None:
-    assert read(storage, there) == LARGE
+    assert read(storage, there) == MEDIUM
 
 
 def get_range(storage: S3Storage, there: str) -> None:
-    with storage.open(there, 7, 3 * MIB) as file:
-        assert file.read() == LARGE[7 : 3 * MIB]
+    with storage.open(there, 7, 900_000) as file:
+        assert file.read() == MEDIUM[7:900_000]
 
 
 def stat(storage: S3Storage, there: str) -> None:
-    assert storage.stat(there).size == len(LARGE)
+    assert storage.stat(there).size == len(MEDIUM)
 
 
 def delete(storage: S3Storage, there: str) -> None:
@@ -67,7 +67,7 @@ def keys(storage: S3Storage, there: str) -> None:
 
 def copy(storage: S3Storage, there: str) -> None:
     storage.copy(there, key := mint())
-    assert storage.stat(key).size == len(LARGE)
+    assert storage.stat(key).size == len(MEDIUM)
 
 
 VERBS: dict[str, tuple[Callable[[S3Storage, str], None], str]] = {
@@ -84,13 +84,12 @@ VERBS: dict[str, tuple[Callable[[S3Storage, str], None], str]] = {
 """What is done, and the method of the request that is spoiled."""
 
 BODIES_DOWN = {"get_object", "get_object of a range", "list_objects_v2", "copy_object", "delete_objects"}
-TRANSIENT: list[Fault] = ["500", "503", "refused", "hang", "lost", "truncated"]
 
 
 @pytest.fixture
 def there(make: Make) -> str:
-    """A large file."""
-    return put(make(), mint(), LARGE)
+    """A file."""
+    return put(make(), mint(), MEDIUM)
 
 
 def spoil(wire: Wire, verb: str, fault: Fault, **options: Any) -> None:
@@ -98,8 +97,11 @@ def spoil(wire: Wire, verb: str, fault: Fault, **options: Any) -> None:
     wire.spoil(nth, fault, VERBS[verb][1], **options)
 
 
-@on("fault", TRANSIENT)
+slow = pytest.mark.torture  # a second for each attempt that waits
+
+
 @on("verb", VERBS)
+@on("fault", ["500", "503", "refused", "lost", "truncated", pytest.param("hang", marks=slow)])
 def test_a_fault_that_passes_is_not_noticed(make: Make, wire: Wire, there: str, verb: str, fault: Fault) -> None:
     if fault == "truncated" and verb not in BODIES_DOWN:
         pytest.skip("the answer has no body")
@@ -109,11 +111,19 @@ def test_a_fault_that_passes_is_not_noticed(make: Make, wire: Wire, there: str, 
     assert wire.spoiled == 1
 
 
+@on("verb", ["put_object", "get_object", "list_objects_v2", "delete_objects"])
+def test_no_answer_for_once_is_not_noticed(make: Make, wire: Wire, there: str, verb: str) -> None:
+    storage = make(endpoint_url=wire.endpoint, **PATIENT)
+    spoil(wire, verb, "hang")
+    VERBS[verb][0](storage, there)
+    assert wire.spoiled == 1
+
+
 SAID = {"500": "InternalError|500", "503": "asks to slow down .*: lower the option 'parallel'|503"}
 
 
-@on("fault", ["500", "503", "refused", "hang"])
 @on("verb", VERBS)
+@on("fault", ["500", "503", "refused", pytest.param("hang", marks=slow)])
 def test_a_fault_that_stays_is_told(make: Make, wire: Wire, there: str, verb: str, fault: Fault, bucket: str) -> None:
     storage = make(endpoint_url=wire.endpoint, **IMPATIENT)
     spoil(wire, verb, fault, for_good=True)
@@ -160,20 +170,27 @@ def test_a_signed_body_that_is_damaged_on_its_way_is_refused(make: Make, wire: W
     assert listed(make()) == []
 
 
-def test_parts_that_were_refused_are_not_left_behind(make: Make, wire: Wire, seaweed: Seaweed, bucket: str) -> None:
+def test_parts_that_were_refused_are_not_left_behind(make: Make, wire: Wire) -> None:
     storage = make(endpoint_url=wire.endpoint, **IMPATIENT)
     wire.spoil(2, "500", "PUT")
     with pytest.raises(OSError, match="InternalError"):
         put(storage, mint(), LARGE)
-    assert seaweed.client().list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+    assert unfinished(storage) == []
 
 
 def test_a_file_is_read_on_where_its_answer_was_cut(make: Make, wire: Wire, there: str) -> None:
     storage = make(endpoint_url=wire.endpoint, **PATIENT)
     wire.spoil(1, "truncated", "GET")
     wire.spoil(2, "truncated", "GET")
-    assert read(storage, there) == LARGE
+    assert read(storage, there) == MEDIUM
     assert len(wire.requests) == 3
+
+
+def test_an_answer_that_a_file_is_missing_says_so_even_without_its_body(make: Make, wire: Wire) -> None:
+    storage = make(endpoint_url=wire.endpoint, **PATIENT)
+    wire.spoil(1, "truncated", "GET")
+    with pytest.raises(FileMissing):
+        storage.open(mint())
 
 
 # A whole application
@@ -254,22 +271,22 @@ def work_spoiled(
     engine: Engine, make: Make, wire: Wire, fault: Fault, nth: int, *, for_good: bool = False, **options: Any
 ) -> bool:
     """Work in a new bucket and with an empty database; whether the workload has an ``nth`` request."""
-    site = Site(engine, {"default": make(endpoint_url=wire.endpoint, prefix=f"{fault}-{nth}", **options)})
+    storage = make(endpoint_url=wire.endpoint, prefix=f"{fault}-{uuid4().hex}", **options)
+    site = Site(engine, {"default": storage})
     spoiled = wire.spoiled
     try:
         wire.spoil(nth, fault, for_good=for_good)
         contents, failures = work(site)
         struck = wire.spoiled > spoiled
         wire.heal()
-        if options == PATIENT and fault != "corrupt":
+        if options == PATIENT and fault != "corrupt":  # that one is not tried again
             assert failures == []
         report = site.sweep()
         assert report.ok, str(report)
         site.sweep()  # those that the first one found
         site.check()
         assert sorted(site.read()) == sorted(contents)
-        uploads = site.files.resolve()._bucket.call("list_multipart_uploads", Prefix=f"{fault}-{nth}/")  # type: ignore[attr-defined]
-        assert uploads.get("Uploads", []) == []
+        assert unfinished(storage) == []
         return struck
     finally:
         wire.heal()

@@ -55,7 +55,8 @@ class Bucket:
             return getattr(self.client, operation)(Bucket=self.name, **parameters)
         except ClientError as error:
             status = status_of(error)
-            if key is not None and (code_of(error) in ABSENT or (status == 404 and operation == "head_object")):
+            # Without a body, as after HEAD, or where it was cut on its way, the code is the status.
+            if key is not None and code_of(error) in {*ABSENT, "404"}:
                 raise FileMissing(f"there is no {key!r} in bucket {self.name!r}") from error
             if status in (409, 412) and "IfNoneMatch" in parameters:
                 raise Conflict(str(error)) from error
