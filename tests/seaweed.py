@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import shutil
@@ -32,6 +33,7 @@ class Seaweed:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @functools.cache  # noqa: B019 - one server, as long as the tests run
     def client(self) -> Any:
         """boto3's client with all rights."""
         import boto3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine
@@ -21,13 +22,34 @@ __all__ = ["pytest_pyfunc_call", "world"]
 Make = Callable[..., S3Storage]
 
 
+@pytest.fixture(scope="module")
+def module_bucket(seaweed: Seaweed) -> Iterator[str]:
+    """The server takes a second for the first file in a bucket."""
+    name = f"test-{uuid4().hex}"
+    seaweed.client().create_bucket(Bucket=name)
+    yield name
+    seaweed.client().delete_bucket(Bucket=name)
+
+
 @pytest.fixture
-def make(seaweed: Seaweed, bucket: str) -> Make:
-    """Storages in the bucket of this test; impatient ones, so that faults take no time."""
+def bucket(module_bucket: str) -> str:
+    """The bucket that the tests of a module share."""
+    return module_bucket
+
+
+@pytest.fixture
+def prefix() -> str:
+    """This test's own part of the bucket."""
+    return f"test-{uuid4().hex}"
+
+
+@pytest.fixture
+def make(seaweed: Seaweed, bucket: str, prefix: str) -> Make:
+    """Storages in the part of the bucket that is this test's."""
 
     def make(**options: Any) -> S3Storage:
         given = {
-            "prefix": "files",
+            "prefix": prefix,
             "endpoint_url": seaweed.endpoint,
             "access_key_id": ACCESS_KEY,
             "secret_access_key": SECRET_KEY,
@@ -38,6 +60,12 @@ def make(seaweed: Seaweed, bucket: str) -> Make:
         return S3Storage(bucket, **given)
 
     return make
+
+
+def unfinished(storage: S3Storage) -> list[str]:
+    """Uploads in parts that were neither completed nor aborted."""
+    uploads = storage._bucket.call("list_multipart_uploads", Prefix=storage.prefix)
+    return [upload["Key"] for upload in uploads.get("Uploads", [])]
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def database(request: pytest.FixtureRequest, folder: Path) -> Configuration:
 def s3(request: pytest.FixtureRequest, folder: Path) -> Configuration:
     endpoint, bucket = request.getfixturevalue("seaweed").endpoint, request.getfixturevalue("bucket")
     credentials = f"access_key_id={ACCESS_KEY}&secret_access_key={SECRET_KEY}"
-    return {"default": f"s3://{bucket}/files?endpoint_url={endpoint}&{credentials}"}
+    return {"default": f"s3://{bucket}/{uuid4().hex}?endpoint_url={endpoint}&{credentials}"}
 
 
 def gridfs(request: pytest.FixtureRequest, folder: Path) -> Configuration:

@@ -21,13 +21,14 @@ from tests.crash.forks import ForkServer
 from tests.crash.test_kill import Ground, kill_at_each
 from tests.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 
+from .conftest import unfinished
+
 
 class S3Application(Application):
     """Its storage is in a bucket."""
 
     def left_over(self) -> list[str]:
-        uploads = self.storage._bucket.call("list_multipart_uploads", Prefix=self.storage.prefix)
-        return [upload["Key"] for upload in uploads.get("Uploads", [])]
+        return unfinished(self.storage)
 
 
 class S3Ground(Ground):

@@ -98,8 +98,8 @@ def grow(folder: Path, storage: str, size: int) -> int:
 
 
 @on("size", SIZES)
-def test_to_s3_and_back(tmp_path: Path, seaweed: Seaweed, bucket: str, size: int) -> None:
-    assert grow(tmp_path, f"s3://{bucket}/files?endpoint_url={seaweed.endpoint}", size) < 64 * MB
+def test_to_s3_and_back(tmp_path: Path, seaweed: Seaweed, bucket: str, prefix: str, size: int) -> None:
+    assert grow(tmp_path, f"s3://{bucket}/{prefix}?endpoint_url={seaweed.endpoint}", size) < 64 * MB
 
 
 @on("size", SIZES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, insert
@@ -15,6 +16,7 @@ from sqlalchemy import Engine, insert
 from sa_attachments import Attachment
 from sa_attachments.key import mint
 from sa_attachments.ledger import OWNED
+from sa_attachments.storages.s3 import S3Storage
 from tests.faults.site import Site
 from tests.seaweed import Seaweed
 from tests.storages.test_s3 import count_requests
@@ -27,10 +29,10 @@ FEW, MANY, NEW = 500, 5_000, 40
 
 def sweep_over(engine: Engine, make: Make, seaweed: Seaweed, old: int) -> Counter[str]:
     """The requests of a sweep over so many old files and ``NEW`` new ones, half of which nobody owns."""
-    storage = make(prefix=f"old-{old}")
     name = f"old-{old}"
+    storage = make(prefix=f"{name}-{uuid4().hex}")
     site = Site(engine, {"default": name, name: storage})
-    _fill(site, seaweed, storage._bucket.name, name, old)
+    _fill(site, seaweed, storage, name, old)
     site.add(b"the first one")
     assert site.sweep(stranger_retain=timedelta(hours=1))[name].listed >= old
     for number in range(NEW // 2):
@@ -43,16 +45,16 @@ def sweep_over(engine: Engine, make: Make, seaweed: Seaweed, old: int) -> Counte
     return Counter(asked)
 
 
-def _fill(site: Site, seaweed: Seaweed, bucket: str, prefix: str, count: int) -> None:
+def _fill(site: Site, seaweed: Seaweed, storage: S3Storage, name: str, count: int) -> None:
     """Files of an application that is old, as its ledger knows them."""
     keys = [mint(LONG_AGO + 1000 * number) for number in range(count)]
-    client = seaweed.client()
+    client, bucket = seaweed.client(), storage._bucket.name
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda key: client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b""), keys))
+        list(pool.map(lambda key: client.put_object(Bucket=bucket, Key=storage.prefix + key, Body=b""), keys))
     lines = site.files.ledger_of(site.Doc.__table__).lines
     with site.engine.begin() as connection:
         for first in range(0, count, 1000):
-            some = [{"storage": prefix, "key": key} for key in keys[first : first + 1000]]
+            some = [{"storage": name, "key": key} for key in keys[first : first + 1000]]
             values = {"state": OWNED, "since": LONG_AGO, "owner_table": "docs", "owner_column": "file"}
             connection.execute(insert(lines).values(values), some)
 
