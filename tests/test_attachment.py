@@ -379,6 +379,23 @@ def test_a_range_counts_from_the_beginning(readable: Attachment, range_: tuple[i
         readable.open(*range_)
 
 
+def test_a_range_of_a_path_closes_the_file_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "digits.txt"
+    path.write_bytes(DATA)
+    opened: list[Any] = []
+    plain = Path.open
+
+    def watched(self: Path, *args: Any, **options: Any) -> Any:
+        opened.append(plain(self, *args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", watched)
+    with Attachment.upload(path).open(2, 4) as file:
+        assert file.read() == b"23"
+        assert not opened[0].closed
+    assert opened[0].closed
+
+
 def test_read_text(files: Storages) -> None:
     text = "größe 日本"
     for encoding in ("utf-8", "utf-16"):
