@@ -192,7 +192,11 @@ class Attachment(Content):
     @property
     def stored_at(self) -> datetime:
         """When it was stored, UTC. NotStored for a new one."""
-        return datetime.fromisoformat(self._facts()["stored_at"])
+        said = self._facts()["stored_at"]
+        try:
+            return datetime.fromisoformat(said)
+        except ValueError as error:
+            raise DescriptorDamaged(f"{self._label} holds {said[:80]!r} where a time is due") from error
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -264,13 +268,17 @@ class Attachment(Content):
 
     # Behind the curtain
 
+    @property
+    def _label(self) -> str:
+        return self._binding.label if self._binding else "an unbound attachment"
+
     def _facts(self) -> dict[str, Any]:
         body = self._body
         if isinstance(body, dict):
             return body
         if isinstance(body, Upload):
             raise NotStored(f"{self!r} is not stored yet: flush or commit the session first, or use Storages.stage")
-        facts = decode(body, self._binding.label if self._binding else "an unbound attachment")
+        facts = decode(body, self._label)
         _set_body(self, facts)
         return facts
 

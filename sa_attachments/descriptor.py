@@ -118,7 +118,11 @@ def _thawed(value: Any) -> Any:
 
 
 def _describes(facts: Any) -> bool:
-    return isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in _REQUIRED.items())
+    return (
+        isinstance(facts, dict)
+        and all(isinstance(facts.get(name), kind) for name, kind in _REQUIRED.items())
+        and isinstance(facts.get("metadata", {}), dict | None)
+    )
 
 
 def _damaged(text: str, label: str) -> str:
