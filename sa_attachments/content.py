@@ -84,8 +84,11 @@ class Content:
 
     def save_to(self, path: Path | str) -> None:
         """Write the bytes to a local file, replacing it."""
-        with self.open() as file, Path(path).open("wb") as target:
-            shutil.copyfileobj(file, target, CHUNK)
+        local, target = self._local(), Path(path)
+        if local is not None and local.exists() and target.exists() and target.samefile(local):
+            return  # To open it for writing would empty it.
+        with self.open() as file, target.open("wb") as copy:
+            shutil.copyfileobj(file, copy, CHUNK)
 
     @contextmanager
     def path(self) -> Iterator[Path]:
