@@ -445,6 +445,22 @@ def test_save_to_writes_or_replaces_a_file(readable: Attachment, tmp_path: Path,
     assert path.read_bytes() == DATA
 
 
+def test_save_to_its_own_file_changes_nothing(tmp_path: Path) -> None:
+    """To open it for writing would empty it before it is read."""
+    source = tmp_path / "digits.txt"
+    source.write_bytes(DATA)
+    (tmp_path / "link").symlink_to(source)
+    stored = Storages(f"local:{tmp_path}/files?durable=false").stage(Attachment.upload(DATA))
+    with stored.path() as inside:
+        for attachment, path in (
+            (Attachment.upload(source), source),
+            (Attachment.upload(source), tmp_path / "link"),
+            (stored, inside),
+        ):
+            attachment.save_to(path)
+            assert path.read_bytes() == DATA
+
+
 def test_save_to_leaves_the_target_alone_if_there_is_nothing_to_save(files: Storages, tmp_path: Path) -> None:
     stored = files.stage(Attachment.upload(DATA))
     files.resolve("default").delete([stored.key])
