@@ -70,9 +70,9 @@ def test_in_memory(tmp_path: Path, pool: str, open_engine: OpenEngine) -> None:
 
 @on("pool", ["static", "singleton"])
 def test_the_transaction_of_another_session_on_the_same_connection_is_left_alone(
-    pool: str, open_engine: OpenEngine
+    pool: str, open_engine: OpenEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Hole 18: settling would commit what the other session has not committed."""
+    """Hole 18: settling would commit what the other session has not committed. It does not even try."""
     engine = open_engine("sqlite://", **POOLS[pool])
     world = World(pool, engine, engine)
     with files.override(world.storages), world.session() as first, world.session() as second:
@@ -87,6 +87,7 @@ def test_the_transaction_of_another_session_on_the_same_connection_is_left_alone
 
         doc.file = b"new"
         first.commit()
+        assert caplog.records == []
         second.rollback()
         event.remove(first, "after_commit", begin)
         assert first.scalar(select(Doc.id).where(Doc.title == "of the second")) is None
