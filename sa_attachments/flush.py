@@ -12,6 +12,7 @@ Order matters here, and is the point of the module:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from weakref import ref
@@ -23,7 +24,7 @@ from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_o
 from .descriptor import named
 from .drops import Drops
 from .frames import Frame
-from .references import Reference, names, of_state, read_locked
+from .references import Reference, names, of_class, of_state, read_locked
 from .staging import Stage, Token, Want, copy_wanted, line
 
 Name = tuple[str, str]
@@ -282,19 +283,25 @@ def _before(item: Attachment) -> Attachment:
 def collect(session: Session) -> list[Slot]:
     """The attributes that a flush will write or delete, as far as it is known before."""
     slots: list[Slot] = []
-    for obj in session.new:
-        state = inspect(obj)
-        for reference in of_state(state):
+    for state, references in _with_files(session.new):
+        for reference in references:
             if reference.key in state.dict:
                 slots += _slot(state, reference, persistent=False)
-    for obj in session.dirty:
-        state = inspect(obj)
-        for reference in of_state(state):
+    for state, references in _with_files(session.dirty):
+        for reference in references:
             if reference.key in state.committed_state:
                 slots += _slot(state, reference, persistent=True)
-    for obj in session.deleted:
-        slots += _doomed(inspect(obj))
+    for state, _ in _with_files(session.deleted):
+        slots += _doomed(state)
     return slots
+
+
+def _with_files(objects: Collection[Any]) -> list[tuple[InstanceState[Any], tuple[Reference, ...]]]:
+    """Those whose class has attachments. Every flush of every session comes by here, so classes are asked first."""
+    concerned = {cls: references for cls in set(map(type, objects)) if (references := of_class(cls))}
+    if not concerned:
+        return []
+    return [(inspect(obj), concerned[type(obj)]) for obj in objects if type(obj) in concerned]
 
 
 def _slot(state: InstanceState[Any], reference: Reference, persistent: bool) -> list[Slot]:
