@@ -191,7 +191,7 @@ class Flush:
             if heir is None or slot.reference.key in heir.dict:
                 old |= names(slot.old)
             if slot.state not in self._deleted:
-                new |= names(item for item in slot.items if item in slot.old)
+                new |= names(slot.items) & names(slot.old)
         return old - new
 
     def _heirs(self) -> dict[InstanceState[Any], InstanceState[Any]]:
