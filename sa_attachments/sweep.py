@@ -89,7 +89,8 @@ class Sweep:
     def run(self, names: Iterable[str]) -> Iterator[SweptStorage]:
         """Sweep these storages, then purge what is due in them."""
         swept = [self._strangers(name) for name in names]
-        mine = {each.name: each for each in swept if each.problem is None}
+        resolve = self._purger.scope.files.resolve
+        mine = {each.name: each for each in swept if each.problem is None and not resolve(each.name).readonly}
         try:
             self._purge(mine)
         except (Busy, DBAPIError) as error:

@@ -332,6 +332,18 @@ def test_a_readonly_storage_is_not_swept(engine: Engine) -> None:
 
 
 @sqlite
+def test_what_is_due_in_a_readonly_storage_waits(engine: Engine) -> None:
+    archive = Archive(engine, {"old": MemoryStorage(readonly=True)})
+    due = {"key": mint(), "storage": "old", "state": "condemned", "since": 1, "purge_after": 2}
+    with engine.begin() as connection:
+        connection.execute(archive.ledger.lines.insert(), due)
+    report = archive.files.sweep(engine, grace=NO_TIME)
+    assert (report["old"].failed, report["old"].purged) == (0, 0)
+    with engine.connect() as connection:
+        assert connection.scalars(select(archive.ledger.lines.c.state)).all() == ["condemned"]
+
+
+@sqlite
 def test_a_storage_that_cannot_be_listed_does_not_keep_the_others_from_being_swept(engine: Engine) -> None:
     broken = Faulty(MemoryStorage()).fail("keys", error=ConnectionError("no route"))
     archive = Archive(engine, {"broken": broken})
