@@ -19,6 +19,7 @@ from weakref import ref
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
 from .descriptor import named
@@ -240,6 +241,10 @@ class Flush:
             return
         slot.value = slot.reference.type.value(slot.items)
         slot.state.dict[slot.reference.key] = slot.value
+        column_type = slot.reference.type
+        if slot.persistent and not column_type.compare_values(column_type.value(slot.old), slot.value):
+            # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
+            flag_modified(slot.state.obj(), slot.reference.key)
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
             self._frame.undo.append(Undo(slot))
 
