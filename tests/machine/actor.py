@@ -8,9 +8,10 @@ transaction sees of the others at that moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event, inspect
+from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.exc import ObjectDeletedError
 
@@ -50,6 +51,8 @@ class Actor:
         """Primary keys, titles and files that may be locked by this transaction."""
         self.young: set[Name] = set()
         """Files that were put for this transaction."""
+        self.nested = False
+        """Whether it ever had a savepoint."""
 
     def _after_begin(self, *_: Any) -> None:
         self.connected = True
@@ -95,13 +98,12 @@ class Actor:
         wish = self.wishes.setdefault(key_of(doc), Wish(doc))
         value = inspect(doc).dict[attribute]
         if attribute == "title":
-            wish.title, same = value, loaded == value
-        else:
-            wish.slots[attribute] = tuple(type_of(attribute).items(value))
-            same = not wish.fresh and type_of(attribute).compare_values(loaded, value)
-            new = all(not item.is_stored and original(item) is None for item in wish.slots[attribute])
-            (self.uploaded.add if new else self.uploaded.discard)((id(doc), attribute))
-        (wish.same.add if same else wish.same.discard)(attribute)
+            wish.title = value
+            (wish.same.add if loaded == value else wish.same.discard)(attribute)
+            return
+        wish.slots[attribute] = items = tuple(type_of(attribute).items(value))
+        new = all(not item.is_stored and original(item) is None for item in items)
+        (self.uploaded.add if new else self.uploaded.discard)((id(doc), attribute))
 
     def add(self, doc: Doc) -> None:
         """A new object, for a row that should not be there, or whose object was deleted."""
@@ -127,7 +129,10 @@ class Actor:
         self.wishes[pk] = Wish(doc, deleted=True)
 
     def forget(self, pk: int, attribute: str | None = None) -> None:
-        """What was assigned to the object of a row was taken back."""
+        """What was assigned to the object of a row was taken back, or is loaded anew."""
+        for doc in self.objects:
+            if inspect(doc).identity == (pk,):
+                self.uploaded -= {(id(doc), each) for each in ATTRIBUTES if attribute in (None, each)}
         wish = self.wishes.get(pk)
         if wish is None or wish.fresh:
             return
@@ -201,11 +206,23 @@ class Actor:
             self.young |= self.world.put_since()
         if flushes:
             self.wishes.clear()
-        here = None if commits else self.session.connection()
-        self._learn(hopes, self.world.committed_rows() if here is None else self.world.rows(here))
+        with self._reader(commits) as connection:
+            rows = self.world.rows(connection)
+            unseen = self.young - self.world.kept(connection)
+        # A file that comes and goes in one transaction is not kept, except by a savepoint that knows nothing of it.
+        assert self.nested or unseen == self.young
+        self._learn(hopes, rows, unseen)
         return True
 
-    def _learn(self, hopes: Hopes, rows: Mapping[int, Row]) -> None:
+    @contextmanager
+    def _reader(self, commits: bool) -> Iterator[Connection]:
+        if commits:
+            with self.world.observer.connect() as connection:
+                yield connection
+        else:
+            yield self.session.connection()
+
+    def _learn(self, hopes: Hopes, rows: Mapping[int, Row], unseen: set[Name]) -> None:
         for pk in {*rows, *self.transaction.rows(), *hopes}:
             before, row = self.transaction.row(pk), rows.get(pk)
             if pk not in hopes:
@@ -221,7 +238,7 @@ class Actor:
         for pk in hopes:
             self._touch(self.transaction.row(pk))
             self._touch(rows.get(pk))
-        self.transaction.write({pk: rows.get(pk) for pk in hopes})
+        self.transaction.write({pk: rows.get(pk) for pk in hopes}, unseen)
 
     def _touch(self, row: Row | None) -> None:
         if row is not None:
@@ -290,6 +307,7 @@ class Actor:
 
     def rollback(self) -> None:
         self.session.rollback()
+        self._check_given_back()
         self.restart()
 
     def close(self) -> list[Doc]:
@@ -302,6 +320,7 @@ class Actor:
     def savepoint(self) -> bool:
         if not self.flush():
             return False
+        self.nested = True
         self.savepoints.append((self.session.begin_nested(), self.transaction.copy()))
         return True
 
@@ -319,6 +338,16 @@ class Actor:
         nested.rollback()
         self.transaction = saved
         self.wishes.clear()
+        self._check_given_back()
+
+    def _check_given_back(self) -> None:
+        """New objects that were rolled back have their uploads again. What the others have is loaded anew."""
+        for doc in self.objects:
+            mine = {(id(doc), each) for each in ATTRIBUTES}
+            if not inspect(doc).transient:
+                self.uploaded -= mine
+            for _, each in self.uploaded & mine:
+                assert not any(item.is_stored for item in self.values(doc, each, offline=True)), "it was not put back"
 
     def needed(self) -> Iterator[tuple[Name, Item]]:
         """What this transaction names, or would name again after a rollback to a savepoint."""

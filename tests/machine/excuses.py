@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy.exc import IntegrityError, OperationalError, SAWarning
-from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sa_attachments import OwnershipLost, StorageFailed
 
@@ -35,7 +35,7 @@ class Excuses:
                 return self._lost
             case IntegrityError():
                 return self._clash
-            case StaleDataError() | SAWarning():
+            case StaleDataError() | ObjectDeletedError() | SAWarning():
                 return self._stale
             case OperationalError():
                 return self._locked and "lock timeout" in str(error)

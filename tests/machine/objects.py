@@ -195,9 +195,6 @@ class Objects(Play):
         doc = docs[which % len(docs)]
         if doc.id in actor.wishes or actor.find(doc.id) is not None:
             return
-        for each in ATTRIBUTES:
-            if (id(doc), each) in actor.uploaded:
-                assert not any(item.is_stored for item in actor.values(doc, each)), "its upload was not put back"
         actor.add(doc)
         finish(actor, end)
 
