@@ -258,7 +258,7 @@ class Actor:
         others = [other for other in self.others if other is not self]
         return Excuses(
             self.world,
-            lost=not names <= set(self.world.stored()),
+            lost=not names <= set(self.world.stored()) - self.world.unheard,
             clash=clash or twice or len(titles) > len(set(titles)) or not taken.isdisjoint(titles),
             stale=any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh),
             locked=any(other.is_in_the_way_of(locks - {None}) for other in others),
@@ -302,6 +302,7 @@ class Actor:
             self.session.rollback()
         else:
             raise AssertionError("the error of the commit was swallowed")
+        self.world.unheard |= {name for name, _ in self.transaction.names()}
         self.transaction.commit_into(self.committed)
         self.restart()
 

@@ -50,6 +50,8 @@ class World:
         self.fired = 0
         self.dirty = False
         self.staged: set[Name] = set()
+        self.unheard: set[Name] = set()
+        """Named by a commit that a session took for a rollback: it may think that a staged one is still to be had."""
         self._contents: dict[str, bytes] = {}
         self._seen = dict.fromkeys(self.storages, 0)
         self._stack.enter_context(files.override(self.storages))
