@@ -194,7 +194,8 @@ class Actor:
 
         ``given`` are attachments of a statement; ``clash`` tells that the statement may violate a constraint.
         """
-        excuses = self._excuses(hopes, given, self.wishes if flushes else {}, clash)
+        wishes = self.wishes if flushes else {}
+        excuses = Excuses.before(self.world, self.transaction.rows(), hopes, wishes, given, clash, self._is_locked)
         self.touched |= set(hopes)
         try:
             action()
@@ -244,26 +245,6 @@ class Actor:
         if row is not None:
             self.touched |= {row.title, *(entry.name for _, entry in row.entries())}
 
-    def _excuses(self, hopes: Hopes, given: Sequence[Attachment], wishes: Mapping[int, Wish], clash: bool) -> Excuses:
-        visible = self.transaction.rows()
-        wanted = [*given, *(item for wish in wishes.values() for values in wish.slots.values() for item in values)]
-        names = {name for item in wanted if (name := original(item)) is not None}
-        titles = [wish.title for wish in wishes.values() if wish.title not in (ABSENT, None)]
-        taken = {row.title for pk, row in visible.items() if pk not in wishes or wishes[pk].title != row.title}
-        twice = any(wish.fresh and not wish.deleted and pk in visible for pk, wish in wishes.items())
-        locks: set[Any] = {*hopes, *titles, *names}
-        for row in (visible[pk] for pk in hopes if pk in visible):
-            locks |= {row.title, *(entry.name for _, entry in row.entries())}
-        locks |= {each.title for each in hopes.values() if each is not None}
-        others = [other for other in self.others if other is not self]
-        return Excuses(
-            self.world,
-            lost=not names <= set(self.world.stored()) - self.world.unheard,
-            clash=clash or twice or len(titles) > len(set(titles)) or not taken.isdisjoint(titles),
-            stale=any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh),
-            locked=any(other.is_in_the_way_of(locks - {None}) for other in others),
-        )
-
     # Ends
 
     def recover(self, then: str) -> None:
@@ -276,6 +257,9 @@ class Actor:
             self.close()
         else:
             self.rollback()
+
+    def _is_locked(self, wants: set[Any]) -> bool:
+        return any(other.is_in_the_way_of(wants) for other in self.others if other is not self)
 
     def is_in_the_way_of(self, wants: set[Any]) -> bool:
         """Whether this transaction may hold a lock on one of these rows, titles or files."""
