@@ -210,7 +210,7 @@ class Paper(OwnBase):
     __tablename__ = "papers"
     __table_args__ = (UniqueConstraint("year", "number"),)
     id: Mapped[int] = mapped_column(primary_key=True)
-    year: Mapped[int] = mapped_column(default=2000)
+    year: Mapped[int] = mapped_column(default=lambda: 2000)
     number: Mapped[int]
     slug: Mapped[str | None] = mapped_column(String(20))
     file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
