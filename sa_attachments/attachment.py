@@ -36,7 +36,7 @@ from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
 from . import filename as filenames
 from .binding import Binding
 from .content import Content, StoredSource
-from .descriptor import Facts, decode, encode, frozen, thawed
+from .descriptor import Facts, damaged, encode, frozen, parse, thawed
 from .errors import BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
 from .intake import source as wrap
@@ -278,7 +278,9 @@ class Attachment(Content):
             return body
         if isinstance(body, Upload):
             raise NotStored(f"{self!r} is not stored yet: flush or commit the session first, or use Storages.stage")
-        facts = decode(body, self._label)
+        facts = parse(body)
+        if facts is None:
+            raise damaged(body, self._label)
         _set_body(self, facts)
         return facts
 
