@@ -126,7 +126,8 @@ class Storages(Registry):
             return store(ready, name, self.resolve(name), started=lambda named: None, binding=binding, cls=cls)
 
         staged = run(job)
-        set_origin(staged, Token())
+        given = body.source.path() if isinstance(body, Upload) and body.move else None
+        set_origin(staged, Token(given))
         return cast(A, staged)
 
     async def astage(self, attachment: A, attribute: Any = None, *, storage: str | None = None) -> A:

@@ -46,7 +46,7 @@ class Work:
             self.void += other.staged
 
     def __bool__(self) -> bool:
-        return bool(self.staged or self.void or self.dropped)
+        return bool(self.staged or self.void or self.dropped or self.given)
 
 
 class Undoable(Protocol):

@@ -61,7 +61,8 @@ class Purger:
         with self.connection() as connection:
             trusted = self._trusted(connection, {file.storage for file in (*work.void, *work.staged, *work.dropped)})
             with self.transaction(connection):
-                there = committed and (not work.staged or self._knows(connection, work.staged[0]))
+                witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
+                there = committed and (witness is None or self._knows(connection, witness))
                 suspects = work.void if there else [*work.void, *work.staged]
                 if suspects and self.ledger.identity(connection) != work.identity:
                     suspects = []  # Another search path, another ledger: what is not in it says nothing.

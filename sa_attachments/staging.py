@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -69,11 +70,14 @@ class Want:
 
 
 class Token:
-    """Says of an attachment that ``Storages.stage`` stored whether a row has claimed it."""
+    """Says of an attachment that ``Storages.stage`` stored whether a row has claimed it, and which ``path`` was given
+    away for it.
+    """
 
-    __slots__ = ("used",)
+    __slots__ = ("path", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
         self.used = False
 
     def revert(self) -> None:
@@ -191,6 +195,8 @@ class Stage:
         lines = [line(each, reference) for each in named(facts_of(item))]
         scope.ledger.own(connection, lines, scope.files.own_within)
         self._owned += [(scope, connection, each.named) for each in lines]
+        if token.path is not None:
+            self._frame.work(scope).given.append((token.path, lines[0].named))
         token.used = True
         self._frame.undo.append(token)
         return True

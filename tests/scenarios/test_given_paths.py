@@ -118,3 +118,27 @@ def test_it_is_removed_although_the_row_was_deleted_again(world: World, path: Pa
         session.commit()
     world.check()
     assert not path.exists()
+
+
+def test_one_that_was_staged_before_is_removed_by_the_commit(world: World, path: Path) -> None:
+    staged = world.files.stage(Attachment.upload(path, move=True))
+    with world.session() as session:
+        session.add(Doc(file=staged))
+        session.rollback()
+        session.add(Doc(file=staged))
+        session.flush()
+        assert path.read_bytes() == b"data"
+        session.commit()
+    world.check(b"data")
+    assert not path.exists()
+
+
+def test_one_that_was_staged_and_rolled_back_stays(world: World, path: Path) -> None:
+    staged = world.files.stage(Attachment.upload(path, move=True))
+    with world.session() as session:
+        session.add(Doc(file=staged))
+        session.flush()
+        session.rollback()
+    world.settle()
+    assert path.read_bytes() == b"data"
+    assert staged.read() == b"data"
