@@ -146,6 +146,22 @@ class Objects(Play):
             actor.delete(doc)
             finish(actor, end)
 
+    @rule(who=WHO, pk=PK, source=SOURCE, other=PK, stays=st.booleans())
+    def attempt(self, who: int, pk: int, source: str, other: int, stays: bool) -> None:
+        """Inside of a savepoint, which is released or rolled back."""
+        actor = self.turn(who)
+        if not actor.savepoint():
+            actor.recover("rollback")
+            return
+        if (doc := actor.find(pk)) is None:
+            actor.add(self._doc(actor, pk, None, source, "new", ["new"], other))
+        else:
+            actor.assign(doc, "file", self.pick(actor, source, other, PLURAL))
+        if not actor.flush() or (stays and not actor.release()):
+            actor.recover("savepoint")
+        elif not stays:
+            actor.rollback_to(1)
+
     @rule(who=WHO, pk=PK, refresh=st.booleans())
     def expire(self, who: int, pk: int, refresh: bool) -> None:
         """What was assigned and not flushed is forgotten."""
