@@ -18,6 +18,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, exists, literal_column, or_, select, update
@@ -71,8 +72,7 @@ class Purger:
                 if there and work.given:
                     self._write(connection, [file for _, file in work.given])
         if there:
-            for path, _ in work.given:
-                path.unlink(missing_ok=True)
+            _remove(path for path, _ in work.given)
         self._purge(claimed)
 
     def _knows(self, connection: Connection, named: Named) -> bool:
@@ -258,6 +258,15 @@ class Purger:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove what was given away; a path that can't be removed keeps nothing from being purged."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("could not remove %s, which was given away and is stored: %s", path, error)
 
 
 def _deletion(storage: Storage, name: str, files: Sequence[Named]) -> Callable[[], dict[Named, Exception]]:

@@ -142,3 +142,18 @@ def test_one_that_was_staged_and_rolled_back_stays(world: World, path: Path) -> 
     world.settle()
     assert path.read_bytes() == b"data"
     assert staged.read() == b"data"
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_one_that_cannot_be_removed_keeps_nothing_from_being_purged(world: World, path: Path) -> None:
+    with world.session() as session:
+        doc = Doc(file=b"old")
+        session.add(doc)
+        session.commit()
+        doc.file = Attachment.upload(path, move=True)
+        session.flush()
+        path.unlink()
+        path.mkdir()  # what was a file is a folder now
+        session.commit()
+    world.check(b"data")
+    assert path.is_dir()
