@@ -126,14 +126,12 @@ class Purger:
     ) -> Iterator[tuple[list[Named], dict[Named, Exception]]]:
         """Purge all that is due in these storages, in batches; yields each batch and what failed of it."""
         c = self.ledger.lines.c
-        due = or_(c.state == PURGING, and_(c.state.in_([CONDEMNED, GONE]), c.purge_after <= now()))
+        due = and_(c.state.in_([PURGING, CONDEMNED, GONE]), c.purge_after <= now())
         after = ("", "")
         while True:
             later = or_(c.key > after[0], and_(c.key == after[0], c.storage > after[1]))
             with self.connection() as connection, self.transaction(connection):
-                found = self._locked(
-                    connection, and_(due, c.purge_after.is_not(None), later, c.storage.in_(names)), CHUNK
-                )
+                found = self._locked(connection, and_(due, later, c.storage.in_(names)), CHUNK)
             if not found:
                 return
             claimed = [file for file, _ in found]
@@ -156,9 +154,11 @@ class Purger:
         statement = select(c.storage, c.key, c.size, c.state, c.owner_table).where(
             condition, c.held.is_(False), ~elsewhere
         )
+        # Of what is due there is little. An order by the key itself would tempt a database to read all lines in it.
+        order = c.key if limit is None else c.key.concat("")
         self.ledger.begin_write(connection)
         rows = connection.execute(
-            statement.order_by(c.key, c.storage).limit(limit).with_for_update(skip_locked=True, of=lines)
+            statement.order_by(order, c.storage).limit(limit).with_for_update(skip_locked=True, of=lines)
         ).all()
         found = [
             (Named(row.storage, row.key, row.size or 0), row.state != GONE and row.owner_table is None) for row in rows
