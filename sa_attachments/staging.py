@@ -98,6 +98,7 @@ class Stage:
         self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
         self._nameable: set[str] = set()
         self._owned: list[tuple[Scope, Connection, Named]] = []
+        self._outer = nameable.get()
         nameable.set(self._nameable)
 
     def of(self, reference: Reference) -> tuple[Scope, Connection]:
@@ -200,6 +201,12 @@ class Stage:
         token.used = True
         self._frame.undo.append(token)
         return True
+
+    def close(self) -> None:
+        """Its statements are done; perhaps they were those of a hook, while another session's flush goes on."""
+        self._nameable.clear()
+        if nameable.get() is self._nameable:
+            nameable.set(self._outer)
 
     def allow(self, names: Iterable[tuple[str, str]]) -> None:
         """Let the statements of this flush write these names."""

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction,
 
 from .attachment import bind
 from .bulk import execute
-from .column import AttachmentListType, AttachmentType, nameable
+from .column import AttachmentListType, AttachmentType
 from .errors import AttachmentWarning
 from .flush import Flush, collect
 from .frames import Frame
@@ -67,6 +67,9 @@ class Frames:
         if frame is None:
             return None
         frame.ended = True
+        if self.flush is not None and self.flush.frame is frame:
+            self.flush.close()
+            self.flush = None
         if not transaction.nested:
             return frame
         parent = transaction.parent
@@ -106,18 +109,28 @@ def wire() -> None:
         return
     event.listen(Session, "before_flush", _before_flush)
     event.listen(Session, "after_flush", _after_flush)
+    event.listen(Session, "before_commit", _abandon)
     event.listen(Session, "after_commit", _after_commit)
     event.listen(Session, "after_transaction_end", _after_transaction_end)
     hear(_concerns, _execute)
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> None:
+    _abandon(session)
     if slots := collect(session):
         frames = Frames.of(session)
         frames.flush = Flush(session, frames.current(session))
         frames.flush.prepare(slots)
-    elif _INFO in session.info:
-        Frames.of(session).flush = None
+        context.states = _Work(context.states)
+
+
+class _Work(dict[Any, Any]):
+    """The states of a flush that is to be carried out even if listeners leave it none: SQLAlchemy would return without
+    a word, and what was stored would stay.
+    """
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
@@ -125,8 +138,19 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
         frames = Frames.of(session)
         if frames.flush is not None:
             flush, frames.flush = frames.flush, None
-            flush.finish()
-            nameable.set(None)
+            try:
+                flush.finish()
+            finally:
+                flush.close()
+
+
+def _abandon(session: Session) -> None:
+    """A flush that was prepared and never ended must not leave files that are owned and that no row names."""
+    if _INFO in session.info:
+        frames = Frames.of(session)
+        if frames.flush is not None:
+            flush, frames.flush = frames.flush, None
+            flush.abandon()
 
 
 def _after_commit(session: Session) -> None:
@@ -137,9 +161,6 @@ def _after_commit(session: Session) -> None:
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
     if _INFO in session.info:
         frames = Frames.of(session)
-        if transaction.parent is None or transaction.nested:
-            frames.flush = None
-            nameable.set(None)
         frame = frames.end(transaction)
         if frame is not None:
             _resolve(frame)
