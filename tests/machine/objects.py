@@ -205,7 +205,7 @@ class Objects(Play):
     def try_again(self, who: int, which: int, end: str) -> None:
         """An object whose INSERT was rolled back is added once more; its sources are read again."""
         actor = self.turn(who)
-        docs = [doc for doc in actor.objects if inspect(doc).transient]
+        docs = [doc for doc in actor.objects if inspect(doc).transient and "id" in inspect(doc).dict]
         if not docs:
             return
         doc = docs[which % len(docs)]
