@@ -74,6 +74,13 @@ class Frame:
         self.marked = False
         """Whether a commit, or a release, was announced. A hint: the database decides."""
         self.ended = False
+        self.around: Frame | None = None
+        """The frame of the nearest transaction around this savepoint that has one."""
+
+    def staged(self, scope: Any) -> set[Named]:
+        """What the whole transaction has staged so far in the ledger of ``scope``, and not given up again."""
+        mine = set(self.works[scope].staged) if scope in self.works else set()
+        return mine | self.around.staged(scope) if self.around is not None else mine
 
     def work(self, scope: Any) -> Work:
         """What happened in the ledger of ``scope``."""

@@ -52,7 +52,11 @@ class Frames:
         """The frame of the innermost transaction."""
         transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
         if transaction not in self._frames:
-            self._frames[transaction] = _Watched(self._session)
+            frame = self._frames[transaction] = _Watched(self._session)
+            around = transaction.parent
+            while around is not None and around not in self._frames:
+                around = around.parent
+            frame.around = None if around is None else self._frames[around]
         return self._frames[transaction]
 
     def mark(self, session: Session) -> None:

@@ -51,7 +51,6 @@ class Actor:
         """Primary keys, titles and files that may be locked by this transaction."""
         self.young: set[Name] = set()
         """Files that were put for this transaction."""
-        self.nested = False
         """Whether it ever had a savepoint."""
 
     def _after_begin(self, *_: Any) -> None:
@@ -210,8 +209,8 @@ class Actor:
         with self._reader(commits) as connection:
             rows = self.world.rows(connection)
             unseen = self.young - self.world.kept(connection)
-        # A file that comes and goes in one transaction is not kept, except by a savepoint that knows nothing of it.
-        assert self.nested or unseen == self.young
+        # A file that comes and goes in one transaction is not kept.
+        assert unseen == self.young
         self._learn(hopes, rows, unseen)
         return True
 
@@ -305,7 +304,6 @@ class Actor:
     def savepoint(self) -> bool:
         if not self.flush():
             return False
-        self.nested = True
         self.savepoints.append((self.session.begin_nested(), self.transaction.copy()))
         return True
 

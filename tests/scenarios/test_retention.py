@@ -250,3 +250,21 @@ def test_a_file_that_was_new_in_the_transaction_is_not_kept(world: World) -> Non
         assert world.files.restore(session, Kept.file, (1, "a")).read() == b"old"
         session.commit()
     assert condemned(world) == [b"second"]
+
+
+@databases
+@on("depth", [1, 2])
+def test_a_file_that_was_new_in_the_transaction_around_a_savepoint_is_not_kept(world: World, depth: int) -> None:
+    seed(world)
+    with world.session() as session:
+        kept = session.get_one(Kept, (1, "a"))
+        kept.file = b"never seen"
+        session.flush()
+        for _ in range(depth):
+            session.begin_nested()
+        kept.file = b"new"
+        session.commit()
+        assert world.files.restore(session, Kept.file, (1, "a")).read() == b"old"
+        session.rollback()
+    world.settle()
+    assert b"never seen" not in world.stored().values()
