@@ -51,7 +51,6 @@ class Actor:
         """Primary keys, titles and files that may be locked by this transaction."""
         self.young: set[Name] = set()
         """Files that were put for this transaction."""
-        """Whether it ever had a savepoint."""
 
     def _after_begin(self, *_: Any) -> None:
         self.connected = True
