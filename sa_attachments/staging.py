@@ -91,10 +91,14 @@ class Token:
 class Stage:
     """Stores and owns files for one flush or statement."""
 
-    def __init__(self, session: Session, frame: Frame, execution_options: Any = None) -> None:
+    def __init__(
+        self, session: Session, frame: Frame, execution_options: Any = None, bind_arguments: Any = None
+    ) -> None:
+        """A statement's options and what its connection is chosen by; a flush has none."""
         self._session = session
         self._frame = frame
         self._options = execution_options
+        self._arguments = bind_arguments
         self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
         self._nameable: set[str] = set()
         self._owned: list[tuple[Scope, Connection, Named]] = []
@@ -105,9 +109,7 @@ class Stage:
         """The scope of an attribute, and the session's connection to it."""
         where = reference.mapper, reference.table
         if where not in self._known:
-            connection = self._session.connection(
-                bind_arguments={"mapper": reference.mapper, "clause": reference.table}
-            )
+            connection = self._session.connection(bind_arguments=self._chosen_by(reference))
             _refuse_autocommit(connection, reference)
             self._frame.seen(connection)
             if self._options and "schema_translate_map" in self._options:
@@ -117,10 +119,18 @@ class Stage:
             self._known[where] = Scope.of(reference, connection), connection
         return self._known[where]
 
+    def _chosen_by(self, reference: Reference) -> dict[str, Any]:
+        """What the session chooses a connection by: the same as for the statement, or for the flush's own ones."""
+        return dict(self._arguments or {"mapper": reference.mapper, "clause": reference.table})
+
+    def _bind(self, reference: Reference) -> Engine | Connection:
+        by = self._chosen_by(reference)
+        return by.pop("bind", None) or self._session.get_bind(**by)
+
     def check(self, references: Iterable[Reference]) -> None:
         """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself."""
         for reference in references:
-            bind = self._session.get_bind(mapper=reference.mapper, clause=reference.table)
+            bind = self._bind(reference)
             transaction: Any = self._session.get_transaction()
             begun = transaction._connections.get(bind) if transaction is not None else None
             _refuse_autocommit(bind if begun is None else begun[0], reference)
@@ -165,9 +175,7 @@ class Stage:
     def _meet(self, wants: Sequence[Want]) -> None:
         """Before anything is stored in a place for the first time: mark it as this database's."""
         for want in wants:
-            scope = Scope.of(
-                want.reference, self._session.get_bind(mapper=want.reference.mapper, clause=want.reference.table)
-            )
+            scope = Scope.of(want.reference, self._bind(want.reference))
             checked = scope.files.ready(scope.ledger, scope.engine)
             name = want.place()
             met = (scope.schemas, name, id(scope.files.resolve(name)))
