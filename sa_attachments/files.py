@@ -299,14 +299,18 @@ class Storages(Registry):
             yield purger
 
     def _columns_in(self, connection: Connection, purger: Purger) -> list[AttachmentType | AttachmentListType]:
-        """The columns whose files the ledger knows and whose tables are in this database, not in another one."""
+        """The columns whose files the ledger knows and which are in this database: not in another one, and not in a
+        migration that is still to come. In the order of their names.
+        """
         there, schemas, ledger = inspect(connection), dict(purger.scope.schemas), purger.ledger.lines.fullname
-        return [
-            each
-            for each in self._columns
-            if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger
-            if there.has_table(table.name, schemas.get(table.schema, table.schema))
-        ]
+        found: dict[tuple[str, str], AttachmentType | AttachmentListType] = {}
+        for each in self._columns:
+            if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger:
+                schema = schemas.get(table.schema, table.schema)
+                names = there.get_columns(table.name, schema) if there.has_table(table.name, schema) else []
+                if each.column.name in [name["name"] for name in names]:
+                    found[table.fullname, each.column.name] = each
+        return [each for _, each in sorted(found.items())]
 
     def _names(self, purger: Purger) -> list[str]:
         """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""
