@@ -69,22 +69,25 @@ class Purger:
                     suspects = []  # Another search path, another ledger: what is not in it says nothing.
                 claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
                 claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
-                if there and work.given:
-                    self._write(connection, [file for _, file in work.given])
-        if there:
-            _remove(path for path, _ in work.given)
+                written = self._write(connection, [file for _, file in work.given]) if there else set()
+        _remove(path for path, file in work.given if file[:2] in written)
         self._purge(claimed)
 
     def _knows(self, connection: Connection, named: Named) -> bool:
         """Whether a transaction became durable, told by one of its lines."""
         return connection.scalar(select(self.ledger.lines.c.state).where(self.ledger.among([named]))) is not None
 
-    def _write(self, connection: Connection, files: Sequence[Named]) -> None:
-        """Change lines, so that this transaction, durable as it is, makes durable the one that inserted them."""
+    def _write(self, connection: Connection, files: Sequence[Named]) -> set[tuple[str, str]]:
+        """Change lines, so that this transaction, durable as it is, makes durable the one that inserted them. Returns
+        the names of those that are there: a savepoint that nobody told us of may have been rolled back.
+        """
+        c = self.ledger.lines.c
+        found: set[tuple[str, str]] = set()
         for chunk in chunked(files):
-            connection.execute(
-                update(self.ledger.lines).where(self.ledger.among(chunk)).values(since=self.ledger.lines.c.since + 1)
-            )
+            connection.execute(update(self.ledger.lines).where(self.ledger.among(chunk)).values(since=c.since + 1))
+            lines = connection.execute(select(c.storage, c.key).where(self.ledger.among(chunk)))
+            found.update((line.storage, line.key) for line in lines)
+        return found
 
     def _condemn(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
         """Claim files of an ended transaction of our own, unless a line says that it was committed after all."""

@@ -108,6 +108,28 @@ def test_it_stays_where_the_server_rolled_back_silently(world: World, path: Path
     assert path.read_bytes() == b"data"
 
 
+@on("how", ["connection", "sql"])
+def test_it_stays_where_a_savepoint_was_rolled_back_without_the_session(world: World, path: Path, how: str) -> None:
+    with world.session() as session:
+        session.add(Doc(file=b"first"))
+        session.flush()
+        if how == "connection":
+            with session.connection().begin_nested() as savepoint:
+                session.add(given(path))
+                session.flush()
+                savepoint.rollback()
+        else:
+            session.execute(text("SAVEPOINT beside"))
+            session.add(given(path))
+            session.flush()
+            session.execute(text("ROLLBACK TO SAVEPOINT beside"))
+        session.commit()
+    assert {report.strangers for report in world.sweep().storages} == {1}
+    world.sweep()
+    world.check(b"first", swept=True)
+    assert path.read_bytes() == b"data"
+
+
 def test_it_is_removed_although_the_row_was_deleted_again(world: World, path: Path) -> None:
     """It was given away; that nobody wanted it in the end is another matter."""
     with world.session() as session:
