@@ -22,7 +22,7 @@ from .attachment import Attachment, binding_of, body_of, facts_of, set_origin
 from .column import Home, nameable
 from .content import StoredSource
 from .descriptor import Named, named
-from .errors import FileMissing, NoTransaction, OwnershipLost
+from .errors import BadConfiguration, FileMissing, NoTransaction, OwnershipLost
 from .frames import Frame
 from .ledger import Drop, Ledger, Line
 from .offload import gather
@@ -128,7 +128,14 @@ class Stage:
         return by.pop("bind", None) or self._session.get_bind(**by)
 
     def check(self, references: Iterable[Reference]) -> None:
-        """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself."""
+        """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself, one
+        for each row.
+        """
+        if self._session.connection_callable is not None:
+            raise BadConfiguration(
+                f"{type(self._session).__name__} chooses a database for each row, and the line of a file must be in "
+                "the one that its row is in: use a session for each shard to change rows with attachments"
+            )
         for reference in references:
             bind = self._bind(reference)
             transaction: Any = self._session.get_transaction()

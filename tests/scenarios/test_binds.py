@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Delete, Engine, Update, delete, insert, update
+from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session
+
+from sa_attachments import BadConfiguration
 
 from .models import Base, Doc
 from .world import World
@@ -65,3 +68,34 @@ def test_a_statement_that_names_its_bind(world: World, follower: Engine, how: st
         session.execute(STATEMENTS[how](), bind_arguments={"bind": world.engine})
         session.commit()
     world.check(*EXPECTED[how])
+
+
+@on("world", ["sqlite"], indirect=True)
+@on("how", ["flush", "replace", "delete", "statement"])
+def test_a_sharded_session_is_refused(world: World, follower: Engine, how: str) -> None:
+    """The rows of one flush go to several databases, and nobody asks which before it has begun."""
+    key = seed(world)
+    shards = {"here": world.engine, "there": follower}
+    with (
+        ShardedSession(
+            shard_chooser=lambda *_, **__: "here",
+            identity_chooser=lambda *_, **__: ["here"],
+            execute_chooser=lambda _: ["here"],
+            shards=shards,
+        ) as session,
+        world.nothing_stored(),
+    ):
+        doc = session.get_one(Doc, key)
+        assert doc.file is not None
+        assert doc.file.read() == b"old"
+        match how:
+            case "flush":
+                session.add(Doc(file=b"new"))
+            case "replace":
+                doc.file = b"new"
+            case "delete":
+                session.delete(doc)
+        with pytest.raises(BadConfiguration, match="ShardedSession chooses a database for each row"):
+            session.execute(delete(Doc)) if how == "statement" else session.flush()
+        session.rollback()
+    world.check(b"old")
