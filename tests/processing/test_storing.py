@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa_attachments import Attachment, FileDamaged, FileMissing, Refused, StorageFailed, Storages
+from sa_attachments import Attachment, BadSource, FileDamaged, FileMissing, Refused, StorageFailed, Storages
 from sa_attachments.attachment import binding_of, body_of, facts_of, make
 from sa_attachments.descriptor import Named
 from sa_attachments.key import is_key, moment
@@ -359,3 +359,19 @@ def test_a_storage_that_fails_to_take(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="failed to take") as caught:
         put(Attachment.upload(source, move=True), storage)
     assert caught.value.operation == "take"
+
+
+# Files that threads share
+
+
+@on("moved", [3, 9])
+def test_a_file_that_somebody_else_reads_meanwhile_is_not_stored_in_part(moved: int) -> None:
+    class Shared(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(2)
+            if self.tell() == 4:
+                self.seek(moved)
+            return data
+
+    with pytest.raises(BadSource, match=r"gave [\d]+ bytes of 10: somebody else read or changed it"):
+        put(Attachment.upload(Shared(DATA)), MemoryStorage())
