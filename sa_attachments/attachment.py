@@ -281,7 +281,7 @@ class Attachment(Content):
         facts = parse(body)
         if facts is None:
             raise damaged(body, self._label)
-        _set_body(self, facts)
+        set_body(self, facts)
         return facts
 
     def _open(self, start: int, end: int | None) -> BinaryIO:
@@ -313,8 +313,8 @@ class Attachment(Content):
 
 # The rest is for the layers above, not for users.
 
-_set_body = vars(Attachment)["_body"].__set__
-_set_binding = vars(Attachment)["_binding"].__set__
+set_body = vars(Attachment)["_body"].__set__
+set_binding = vars(Attachment)["_binding"].__set__
 set_origin = vars(Attachment)["_origin"].__set__
 """Remember on a stored attachment what the tracker needs until it is committed."""
 
@@ -322,15 +322,15 @@ set_origin = vars(Attachment)["_origin"].__set__
 def make(cls: type[A], body: Upload | str | Facts, binding: Binding | None) -> A:
     """An attachment around a body. The text of a descriptor is decoded only when it is touched."""
     made = object.__new__(cls)
-    _set_body(made, body)
-    _set_binding(made, binding)
+    set_body(made, body)
+    set_binding(made, binding)
     return made
 
 
 def bind(attachment: Attachment, binding: Binding) -> None:
     """Let an attachment that knows no column know this one."""
     if attachment._binding is None:
-        _set_binding(attachment, binding)
+        set_binding(attachment, binding)
 
 
 def binding_of(attachment: Attachment) -> Binding | None:
