@@ -120,6 +120,8 @@ class _Statement:
 
     def keep(self, rows: Rows) -> None:
         """What the rows name after the statement."""
+        if self.state.session._flushing:
+            self._frame.met.append((self.references, rows))
         for row in rows.values():
             for items in row.values():
                 self.drops.keep(items)

@@ -123,7 +123,18 @@ class Flush:
         for slot in self._replaced:
             drops.named(slot.reference, slot.items, None)
             drops.keep(self._named_now(slot))
+        self._drop_met(drops)
         drops.carry_out()
+
+    def _drop_met(self, drops: Drops) -> None:
+        """What statements of listeners wrote, and the flush wrote again."""
+        for references, rows in self.frame.met:
+            now = read_locked(self._stage.of(references[0])[1], references, rows)
+            for reference in references:
+                for identity, row in rows.items():
+                    drops.named(reference, row.get(reference.column.name, ()), None)
+                    drops.keep(now.get(identity, {}).get(reference.column.name, ()))
+        self.frame.met.clear()
 
     # Processing
 

@@ -69,6 +69,8 @@ class Frame:
         self.loose: list[tuple[Any, Named]] = []
         """``(files, name)`` of files that were put and never came into a ledger: the flush failed before."""
         self.undo: list[Undoable] = []
+        self.met: list[tuple[Any, Any]] = []
+        """``(references, rows)`` that statements of listeners wrote during a flush, which may write them again."""
         self.connections: WeakSet[Any] = WeakSet()
         """Weakly: their pool remembers frames, which must not keep a connection out of it that nobody uses any more."""
         self.marked = False

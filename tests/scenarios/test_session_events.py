@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 from sqlalchemy.orm import Session
 
 from .models import Doc, Note
@@ -169,6 +169,35 @@ def test_a_flush_of_some_objects(world: World, rest: str) -> None:
             session.expunge(another)
         session.commit()
     world.check(b"new", b"new1" if rest == "commit" else b"old1")
+
+
+@on("when", ["before_flush", "before_update", "after_update"])
+@on("what", ["file", "none", "another row"])
+def test_a_listener_executes_a_statement(world: World, when: str, what: str) -> None:
+    """On the row that the flush writes too: who writes last, wins."""
+    key, other = seed(world, 2)
+    row, value = (other, b"hook") if what == "another row" else (key, b"hook" if what == "file" else None)
+
+    with world.session() as session:
+
+        def listen(*_: object) -> None:
+            statement = update(Doc).where(Doc.id == row).values(file=value)
+            session.execute(statement, execution_options={"synchronize_session": False})
+
+        doc = session.get_one(Doc, key)
+        doc.file = b"new"
+        target = session if when == "before_flush" else Doc
+        event.listen(target, when, listen)
+        try:
+            session.commit()
+        finally:
+            event.remove(target, when, listen)
+    if what == "another row":
+        world.check(b"new", b"hook")
+    elif when == "after_update":
+        world.check(b"old1", *[b"hook"] * (what == "file"))
+    else:
+        world.check(b"old1", b"new")
 
 
 def test_a_listener_takes_a_deletion_back(world: World) -> None:
