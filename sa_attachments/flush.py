@@ -12,7 +12,6 @@ Order matters here, and is the point of the module:
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from weakref import ref
@@ -25,7 +24,7 @@ from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_o
 from .descriptor import named
 from .drops import Drops
 from .frames import Frame
-from .references import Reference, names, of_class, of_state, read_locked
+from .references import Reference, names, of_state, read_locked
 from .staging import Stage, Token, Want, copy_wanted, line
 
 Name = tuple[str, str]
@@ -315,27 +314,23 @@ def _before(item: Attachment) -> Attachment:
 
 
 def collect(session: Session) -> list[Slot]:
-    """The attributes that a flush will write or delete, as far as it is known before."""
+    """The attributes that a flush will write or delete, as far as it is known before.
+
+    Every flush of every session comes by here: hence SQLAlchemy's own collections of states, from which ``session.new``
+    and its kin make sets of objects first.
+    """
     slots: list[Slot] = []
-    for state, references in _with_files(session.new):
-        for reference in references:
+    for state in session._new:
+        for reference in of_state(state):
             if reference.key in state.dict:
                 slots += _slot(state, reference, persistent=False)
-    for state, references in _with_files(session.dirty):
-        for reference in references:
-            if reference.key in state.committed_state:
+    for state in session._dirty_states:
+        for reference in of_state(state):
+            if reference.key in state.committed_state and state not in session._deleted:
                 slots += _slot(state, reference, persistent=True)
-    for state, _ in _with_files(session.deleted):
+    for state in session._deleted:
         slots += _doomed(state)
     return slots
-
-
-def _with_files(objects: Collection[Any]) -> list[tuple[InstanceState[Any], tuple[Reference, ...]]]:
-    """Those whose class has attachments. Every flush of every session comes by here, so classes are asked first."""
-    concerned = {cls: references for cls in set(map(type, objects)) if (references := of_class(cls))}
-    if not concerned:
-        return []
-    return [(inspect(obj), concerned[type(obj)]) for obj in objects if type(obj) in concerned]
 
 
 def _slot(state: InstanceState[Any], reference: Reference, persistent: bool) -> list[Slot]:

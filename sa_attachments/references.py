@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Column, Connection, Table, select, tuple_
 from sqlalchemy.orm import InstanceState, Mapper
@@ -96,12 +96,14 @@ def _in_primary_key(mapper: Mapper[Any], column: Column[Any]) -> Any:
 
 def of_class(cls: type[Any]) -> tuple[Reference, ...]:
     """The references of a mapped class whose mapper is configured."""
-    return cast("tuple[Reference, ...]", manager_of_class(cls).info.get(_INFO, ()))
+    found: tuple[Reference, ...] = manager_of_class(cls).info.get(_INFO, ())
+    return found
 
 
 def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:
     """The references of an object's class."""
-    return cast("tuple[Reference, ...]", state.manager.info.get(_INFO, ()))
+    found: tuple[Reference, ...] = state.manager.info.get(_INFO, ())
+    return found
 
 
 def meant(reference: Reference, key: Any) -> Column[Any] | None:

@@ -1,8 +1,8 @@
 """The tracker: listeners that tell when to look. What is true is read from the ledger.
 
-They are wired once to SQLAlchemy's ``Session`` class, when the first attachment column is mapped, and return at once
-for sessions that never touched an attachment. They keep no state of their own: frames live in ``session.info``, as
-long as the session.
+One is wired to SQLAlchemy's ``Session`` class, when the first attachment column is mapped, and returns at once where
+nothing with attachments is flushed; the others to each session that touches an attachment. They keep no state of their
+own: frames live in ``session.info``, as long as the session.
 
 Traps
 -----
@@ -46,6 +46,8 @@ class Frames:
         frames = session.info.get(_INFO)
         if not isinstance(frames, Frames):
             frames = session.info[_INFO] = cls(session)
+            for name, listener in _TOUCHED.items():
+                event.listen(session, name, listener)
         return frames
 
     def current(self, session: Session) -> Frame:
@@ -112,15 +114,12 @@ def wire() -> None:
     if event.contains(Session, "before_flush", _before_flush):
         return
     event.listen(Session, "before_flush", _before_flush)
-    event.listen(Session, "after_flush", _after_flush)
-    event.listen(Session, "before_commit", _abandon)
-    event.listen(Session, "after_commit", _after_commit)
-    event.listen(Session, "after_transaction_end", _after_transaction_end)
     hear(_concerns, _execute)
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> None:
-    _abandon(session)
+    if _INFO in vars(session).get("info", ()):  # not asked of the session, which makes one if it has none
+        _abandon(session)
     if slots := collect(session):
         frames = Frames.of(session)
         frames.flush = Flush(session, frames.current(session))
@@ -138,36 +137,40 @@ class _Work(dict[Any, Any]):
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
-    if _INFO in session.info:
-        frames = Frames.of(session)
-        if frames.flush is not None:
-            flush, frames.flush = frames.flush, None
-            try:
-                flush.finish()
-            finally:
-                flush.close()
+    frames = Frames.of(session)
+    if frames.flush is not None:
+        flush, frames.flush = frames.flush, None
+        try:
+            flush.finish()
+        finally:
+            flush.close()
 
 
 def _abandon(session: Session) -> None:
     """A flush that was prepared and never ended must not leave files that are owned and that no row names."""
-    if _INFO in session.info:
-        frames = Frames.of(session)
-        if frames.flush is not None:
-            flush, frames.flush = frames.flush, None
-            flush.abandon()
+    frames = Frames.of(session)
+    if frames.flush is not None:
+        flush, frames.flush = frames.flush, None
+        flush.abandon()
 
 
 def _after_commit(session: Session) -> None:
-    if _INFO in session.info:
-        Frames.of(session).mark(session)
+    Frames.of(session).mark(session)
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    if _INFO in session.info:
-        frames = Frames.of(session)
-        frame = frames.end(transaction)
-        if frame is not None:
-            _resolve(frame)
+    frame = Frames.of(session).end(transaction)
+    if frame is not None:
+        _resolve(frame)
+
+
+_TOUCHED: dict[str, Any] = {
+    "after_flush": _after_flush,
+    "before_commit": _abandon,
+    "after_commit": _after_commit,
+    "after_transaction_end": _after_transaction_end,
+}
+"""What is listened to on each session that touches attachments: others don't pay for it."""
 
 
 def _resolve(frame: Frame) -> None:
