@@ -1,7 +1,8 @@
-"""Contest of transactions without attachments: instructions, with and without the library in the process.
+"""Contest of transactions without attachments: instructions, with the library and with all its wiring taken away.
 
-With it, another model of the same ``Base`` has an attachment column and was used already, so that all listeners are
-wired; without it that column is JSON. The session touches neither.
+In both processes another model of the same ``Base`` has an attachment column and was used already; the sessions that
+are counted don't touch it. That the library is loaded all the same keeps the two alike: a process that has imported
+more runs a few percent faster or slower, whatever it is that it imported.
 
 Instructions are counted by valgrind's callgrind, or by ``perf stat`` where a machine has counters for it and no
 valgrind. They hardly depend on what else the machine does. Where neither is there, the processor's time is taken, the

@@ -58,6 +58,7 @@ def _filled(folder: Path, database: Database, count: int) -> Ours:
     assert side.files.sweep(side.engine, grace=timedelta(days=4)).ok
     _store(side, (mint(now - number) for number in range(NEW)))
     side.files.sweep(side.engine, grace=timedelta(0))
+    os.sync()  # or else the sweeps that are timed would wait for the disk to take all these files
     return side
 
 

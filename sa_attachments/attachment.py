@@ -37,7 +37,7 @@ from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
 from . import filename as filenames
 from .binding import Binding
 from .content import Content, StoredSource
-from .descriptor import Facts, decode, encode, frozen, thawed
+from .descriptor import Facts, damaged, encode, frozen, parse, thawed
 from .errors import BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
 from .intake import source as wrap
@@ -193,7 +193,11 @@ class Attachment(Content):
     @property
     def stored_at(self) -> datetime:
         """When it was stored, UTC. NotStored for a new one."""
-        return datetime.fromisoformat(self._facts()["stored_at"])
+        said = self._facts()["stored_at"]
+        try:
+            return datetime.fromisoformat(said)
+        except ValueError as error:
+            raise DescriptorDamaged(f"{self._label} holds {said[:80]!r} where a time is due") from error
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -265,14 +269,20 @@ class Attachment(Content):
 
     # Behind the curtain
 
+    @property
+    def _label(self) -> str:
+        return self._binding.label if self._binding else "an unbound attachment"
+
     def _facts(self) -> dict[str, Any]:
         body = self._body
         if isinstance(body, dict):
             return body
         if isinstance(body, Upload):
             raise NotStored(f"{self!r} is not stored yet: flush or commit the session first, or use Storages.stage")
-        facts = decode(body, self._binding.label if self._binding else "an unbound attachment")
-        _set_body(self, facts)
+        facts = parse(body)
+        if facts is None:
+            raise damaged(body, self._label)
+        set_body(self, facts)
         return facts
 
     def _open(self, start: int, end: int | None) -> BinaryIO:
@@ -307,8 +317,8 @@ class Attachment(Content):
 
 # The rest is for the layers above, not for users.
 
-_set_body = vars(Attachment)["_body"].__set__
-_set_binding = vars(Attachment)["_binding"].__set__
+set_body = vars(Attachment)["_body"].__set__
+set_binding = vars(Attachment)["_binding"].__set__
 set_origin = vars(Attachment)["_origin"].__set__
 """Remember on a stored attachment what the tracker needs until it is committed."""
 
@@ -316,15 +326,15 @@ set_origin = vars(Attachment)["_origin"].__set__
 def make(cls: type[A], body: Upload | str | Facts, binding: Binding | None) -> A:
     """An attachment around a body. The text of a descriptor is decoded only when it is touched."""
     made = object.__new__(cls)
-    _set_body(made, body)
-    _set_binding(made, binding)
+    set_body(made, body)
+    set_binding(made, binding)
     return made
 
 
 def bind(attachment: Attachment, binding: Binding) -> None:
     """Let an attachment that knows no column know this one."""
     if attachment._binding is None:
-        _set_binding(attachment, binding)
+        set_binding(attachment, binding)
 
 
 def binding_of(attachment: Attachment) -> Binding | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import and_, case, false, literal, or_, select
+from sqlalchemy import case, false, literal, or_, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
@@ -74,7 +74,10 @@ class _Statement:
         self.statement: Any = state.statement
         self.references = list(references)
         self._frame = frame()
-        self.stage = Stage(state.session, self._frame, state.execution_options)
+        # Those with a list of parameters SQLAlchemy carries out as a flush would, on the mapper's own connection.
+        by_mapper = state.is_executemany and getattr(self.statement, "whereclause", None) is None
+        chosen_by = None if by_mapper else state.bind_arguments
+        self.stage = Stage(state.session, self._frame, state.execution_options, chosen_by)
         self.drops = Drops(self.stage, self._frame)
 
     def execute(self, *args: Any) -> Any:
@@ -117,6 +120,8 @@ class _Statement:
 
     def keep(self, rows: Rows) -> None:
         """What the rows name after the statement."""
+        if self.state.session._flushing:
+            self._frame.met.append((self.references, rows))
         for row in rows.values():
             for items in row.values():
                 self.drops.keep(items)
@@ -331,5 +336,5 @@ def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:
     key = [getattr(entity, name) for name in reference.identity_keys]
     if len(key) == 1:
         return key[0].in_([identity[0] for identity in identities])
-    each = (and_(*(column == value for column, value in zip(key, i, strict=True))) for i in identities)
-    return or_(false(), *each)
+    # No OR of comparisons: SQLite takes no more than 1,000 terms beside each other.
+    return tuple_(*key).in_(identities)

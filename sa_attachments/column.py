@@ -39,7 +39,7 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from .attachment import Attachment, bind, body_of, facts_of, make
+from .attachment import Attachment, bind, body_of, facts_of, make, set_binding, set_body
 from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
 from .errors import BadSource, DescriptorDamaged, NotStored, OwnershipLost
@@ -231,12 +231,19 @@ class AttachmentType(_ColumnType):
         return None if value is None else self._written(value)
 
     def result_processor(self, dialect: Dialect, coltype: object) -> Any:
-        cls = self.attachment_class
+        cls, new = self.attachment_class, object.__new__
 
         def process(value: Any) -> Any:
-            if value is None or value == "null":
+            if type(value) is not str:
+                if value is None:
+                    return None
+                value = encode(value)
+            if value == "null":
                 return None
-            return make(cls, value if type(value) is str else encode(value), self)
+            made = new(cls)  # as ``make`` does; once per row, a call less is worth it
+            set_body(made, value)
+            set_binding(made, self)
+            return made
 
         return process
 

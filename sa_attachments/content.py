@@ -91,11 +91,14 @@ class Content:
 
     def save_to(self, path: Path | str) -> None:
         """Write the bytes to a local file, replacing it."""
+        local, target = self._local(), Path(path)
+        if local is not None and local.exists() and target.exists() and target.samefile(local):
+            return  # To open it for writing would empty it.
         chunks = self.chunks()
         first = next(chunks, b"")  # what can't be opened replaces nothing
-        with Path(path).open("wb") as target:
-            target.write(first)
-            target.writelines(chunks)
+        with target.open("wb") as copy:
+            copy.write(first)
+            copy.writelines(chunks)
 
     @contextmanager
     def path(self) -> Iterator[Path]:

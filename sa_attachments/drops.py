@@ -56,7 +56,9 @@ class Drops:
             if name not in self._kept:
                 by_scope.setdefault(self._stage.of(reference)[0], []).append((reference, drop))
         for scope, group in by_scope.items():
-            drops = [drop for _, drop in group]
+            # What was staged in this transaction nobody has seen: there is nothing to go back to.
+            unseen = self._frame.staged(scope)
+            drops = [Drop(drop.named) if drop.retain and drop.named in unseen else drop for _, drop in group]
             scope.ledger.drop(self._stage.of(group[0][0])[1], drops)
             self._frame.work(scope).dropped += [drop.named for drop in drops if not drop.retain]
 

@@ -120,7 +120,8 @@ class Storages(Registry):
             return store(ready, name, self.resolve(name), started=lambda named: None, binding=binding, cls=cls)
 
         staged = run(job)
-        set_origin(staged, Token())
+        given = body.source.path() if isinstance(body, Upload) and body.move else None
+        set_origin(staged, Token(given))
         return cast(A, staged)
 
     async def astage(self, attachment: A, attribute: Any = None, *, storage: str | None = None) -> A:
@@ -314,15 +315,18 @@ class Storages(Registry):
             yield purger
 
     def _columns_in(self, connection: Connection, purger: Purger) -> list[AttachmentType | AttachmentListType]:
-        """The columns whose files the ledger knows and whose tables are in this database, not in another one."""
+        """The columns whose files the ledger knows and which are in this database: not in another one, and not in a
+        migration that is still to come. In the order of their names.
+        """
         there, schemas, ledger = inspect(connection), dict(purger.scope.schemas), purger.ledger.lines.fullname
-        found = (
-            each
-            for each in self._columns
-            if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger
-            if there.has_table(table.name, schemas.get(table.schema, table.schema))
-        )
-        return sorted(found, key=lambda each: each.label)
+        found: dict[tuple[str, str], AttachmentType | AttachmentListType] = {}
+        for each in self._columns:
+            if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger:
+                schema = schemas.get(table.schema, table.schema)
+                names = there.get_columns(table.name, schema) if there.has_table(table.name, schema) else []
+                if each.column.name in [name["name"] for name in names]:
+                    found[table.fullname, each.column.name] = each
+        return [each for _, each in sorted(found.items())]
 
     def _names(self, purger: Purger) -> list[str]:
         """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""

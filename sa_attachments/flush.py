@@ -18,6 +18,7 @@ from weakref import ref
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm.attributes import flag_modified
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
 from .descriptor import named
@@ -41,7 +42,9 @@ class Slot:
     deleted: bool = False
     old: tuple[Attachment, ...] = ()
     value: Any = None
-    """What was put on the object: if something else is there later, a mapper hook changed it."""
+    """What was put on the object: if something else is there later, a hook changed it."""
+    there: bool = True
+    """Whether the row was."""
 
 
 class Flush:
@@ -49,7 +52,7 @@ class Flush:
 
     def __init__(self, session: Session, frame: Frame) -> None:
         self._session = session
-        self._frame = frame
+        self.frame = frame
         self._stage = Stage(session, frame)
         self._slots: dict[tuple[InstanceState[Any], str], Slot] = {}
         self._replaced: list[Slot] = []
@@ -64,8 +67,17 @@ class Flush:
         try:
             self._process(slots)
         except BaseException:
-            self._stage.abandon()
+            self.abandon()
             raise
+
+    def abandon(self) -> None:
+        """It was prepared, and something refused to let it be carried out."""
+        self._stage.abandon()
+        self._stage.close()
+
+    def close(self) -> None:
+        """It ended, or its transaction did."""
+        self._stage.close()
 
     def saving(self, state: InstanceState[Any]) -> None:
         """Before an object's INSERT or UPDATE: what a mapper hook may have changed since ``prepare``."""
@@ -79,7 +91,7 @@ class Flush:
                 continue
             if slot is not None:
                 self._replaced.append(self._slots.pop((state, reference.key)))
-            if slot is not None or state.key is None or reference.key in state.committed_state:
+            if state.key is None or reference.key in state.committed_state:
                 late += _slot(state, reference, persistent=state.key is not None)
         self._process(late)
 
@@ -97,19 +109,31 @@ class Flush:
 
     def finish(self) -> None:
         """After the flush: drop what no row names any more."""
-        drops = Drops(self._stage, self._frame)
+        drops = Drops(self._stage, self.frame)
         for slot in self._slots.values():
             gone = slot.state in self._deleted
             drops.named(slot.reference, slot.old, slot.state.key and slot.reference.identity(slot.state))
-            if slot.deleted and not gone:
-                drops.keep(self._named_now(slot))
-            elif gone or slot.state not in self._saved:
-                drops.named(slot.reference, slot.items, None)
-            else:
+            if slot.state in self._saved and slot.there and not (slot.deleted or gone):
                 drops.keep(slot.items)
+                continue
+            drops.named(slot.reference, slot.items, None)
+            if not gone:
+                drops.keep(self._named_now(slot))
         for slot in self._replaced:
             drops.named(slot.reference, slot.items, None)
+            drops.keep(self._named_now(slot))
+        self._drop_met(drops)
         drops.carry_out()
+
+    def _drop_met(self, drops: Drops) -> None:
+        """What statements of listeners wrote, and the flush wrote again."""
+        for references, rows in self.frame.met:
+            now = read_locked(self._stage.of(references[0])[1], references, rows)
+            for reference in references:
+                for identity, row in rows.items():
+                    drops.named(reference, row.get(reference.column.name, ()), None)
+                    drops.keep(now.get(identity, {}).get(reference.column.name, ()))
+        self.frame.met.clear()
 
     # Processing
 
@@ -152,7 +176,9 @@ class Flush:
                 connection, references, dict.fromkeys(slot.reference.identity(slot.state) for slot in group)
             )
             for slot in group:
-                slot.old = rows.get(slot.reference.identity(slot.state), {}).get(slot.reference.column.name, ())
+                row = rows.get(slot.reference.identity(slot.state))
+                slot.there = row is not None
+                slot.old = (row or {}).get(slot.reference.column.name, ())
 
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
@@ -190,7 +216,7 @@ class Flush:
             if heir is None or slot.reference.key in heir.dict:
                 old |= names(slot.old)
             if slot.state not in self._deleted:
-                new |= names(item for item in slot.items if item in slot.old)
+                new |= names(slot.items) & names(slot.old)
         return old - new
 
     def _heirs(self) -> dict[InstanceState[Any], InstanceState[Any]]:
@@ -239,11 +265,19 @@ class Flush:
             return
         slot.value = slot.reference.type.value(slot.items)
         slot.state.dict[slot.reference.key] = slot.value
+        column_type = slot.reference.type
+        if slot.persistent and not column_type.compare_values(column_type.value(slot.old), slot.value):
+            # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
+            flag_modified(slot.state.obj(), slot.reference.key)
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
-            self._frame.undo.append(Undo(slot))
+            self.frame.undo.append(Undo(slot))
 
     def _named_now(self, slot: Slot) -> tuple[Attachment, ...]:
-        """What a row names that was to be deleted and was not, because a new object took it over."""
+        """What a row names that was not written as foreseen: a new object took it over, a listener let its object be
+        forgotten, or it is gone.
+        """
+        if not slot.persistent:
+            return ()
         identity = slot.reference.identity(slot.state)
         rows = read_locked(self._stage.of(slot.reference)[1], [slot.reference], [identity])
         return rows.get(identity, {}).get(slot.reference.column.name, ())
@@ -280,20 +314,22 @@ def _before(item: Attachment) -> Attachment:
 
 
 def collect(session: Session) -> list[Slot]:
-    """The attributes that a flush will write or delete, as far as it is known before."""
+    """The attributes that a flush will write or delete, as far as it is known before.
+
+    Every flush of every session comes by here: hence SQLAlchemy's own collections of states, from which ``session.new``
+    and its kin make sets of objects first.
+    """
     slots: list[Slot] = []
-    for obj in session.new:
-        state = inspect(obj)
+    for state in session._new:
         for reference in of_state(state):
             if reference.key in state.dict:
                 slots += _slot(state, reference, persistent=False)
-    for obj in session.dirty:
-        state = inspect(obj)
+    for state in session._dirty_states:
         for reference in of_state(state):
-            if reference.key in state.committed_state:
+            if reference.key in state.committed_state and state not in session._deleted:
                 slots += _slot(state, reference, persistent=True)
-    for obj in session.deleted:
-        slots += _doomed(inspect(obj))
+    for state in session._deleted:
+        slots += _doomed(state)
     return slots
 
 

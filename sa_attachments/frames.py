@@ -46,7 +46,7 @@ class Work:
             self.void += other.staged
 
     def __bool__(self) -> bool:
-        return bool(self.staged or self.void or self.dropped)
+        return bool(self.staged or self.void or self.dropped or self.given)
 
 
 class Undoable(Protocol):
@@ -69,11 +69,20 @@ class Frame:
         self.loose: list[tuple[Any, Named]] = []
         """``(files, name)`` of files that were put and never came into a ledger: the flush failed before."""
         self.undo: list[Undoable] = []
+        self.met: list[tuple[Any, Any]] = []
+        """``(references, rows)`` that statements of listeners wrote during a flush, which may write them again."""
         self.connections: WeakSet[Any] = WeakSet()
         """Weakly: their pool remembers frames, which must not keep a connection out of it that nobody uses any more."""
         self.marked = False
         """Whether a commit, or a release, was announced. A hint: the database decides."""
         self.ended = False
+        self.around: Frame | None = None
+        """The frame of the nearest transaction around this savepoint that has one."""
+
+    def staged(self, scope: Any) -> set[Named]:
+        """What the whole transaction has staged so far in the ledger of ``scope``, and not given up again."""
+        mine = set(self.works[scope].staged) if scope in self.works else set()
+        return mine | self.around.staged(scope) if self.around is not None else mine
 
     def work(self, scope: Any) -> Work:
         """What happened in the ledger of ``scope``."""

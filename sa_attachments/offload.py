@@ -148,7 +148,9 @@ def within(future: Future[Any] | None, seconds: float) -> bool:
     if future is None:
         return False
     if in_greenlet():
-        return await_only(_awaited(asyncio.wrap_future(future), seconds))
+        waited = asyncio.wrap_future(future)
+        waited.add_done_callback(_looked_at)
+        return await_only(_awaited(waited, seconds))
     try:
         future.exception(seconds)
     except TimeoutError:
@@ -162,6 +164,12 @@ def background(coroutine: Coroutine[Any, Any, Any], keep: set[asyncio.Task[Any]]
     keep.add(task)
     task.add_done_callback(keep.discard)
     await_only(_awaited(task, seconds))
+
+
+def _looked_at(future: asyncio.Future[Any]) -> None:
+    """Who submitted the job asks for its error, or does not care; the event loop need not complain."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _awaited(future: asyncio.Future[Any], seconds: float) -> bool:

@@ -18,6 +18,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, exists, literal_column, or_, select, update
@@ -61,29 +62,32 @@ class Purger:
         with self.connection() as connection:
             trusted = self._trusted(connection, {file.storage for file in (*work.void, *work.staged, *work.dropped)})
             with self.transaction(connection):
-                there = committed and (not work.staged or self._knows(connection, work.staged[0]))
+                witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
+                there = committed and (witness is None or self._knows(connection, witness))
                 suspects = work.void if there else [*work.void, *work.staged]
                 if suspects and self.ledger.identity(connection) != work.identity:
                     suspects = []  # Another search path, another ledger: what is not in it says nothing.
                 claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
                 claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
-                if there and work.given:
-                    self._write(connection, [file for _, file in work.given])
-        if there:
-            for path, _ in work.given:
-                path.unlink(missing_ok=True)
+                written = self._write(connection, [file for _, file in work.given]) if there else set()
+        _remove(path for path, file in work.given if file[:2] in written)
         self._purge(claimed)
 
     def _knows(self, connection: Connection, named: Named) -> bool:
         """Whether a transaction became durable, told by one of its lines."""
         return connection.scalar(select(self.ledger.lines.c.state).where(self.ledger.among([named]))) is not None
 
-    def _write(self, connection: Connection, files: Sequence[Named]) -> None:
-        """Change lines, so that this transaction, durable as it is, makes durable the one that inserted them."""
+    def _write(self, connection: Connection, files: Sequence[Named]) -> set[tuple[str, str]]:
+        """Change lines, so that this transaction, durable as it is, makes durable the one that inserted them. Returns
+        the names of those that are there: a savepoint that nobody told us of may have been rolled back.
+        """
+        c = self.ledger.lines.c
+        found: set[tuple[str, str]] = set()
         for chunk in chunked(files):
-            connection.execute(
-                update(self.ledger.lines).where(self.ledger.among(chunk)).values(since=self.ledger.lines.c.since + 1)
-            )
+            connection.execute(update(self.ledger.lines).where(self.ledger.among(chunk)).values(since=c.since + 1))
+            lines = connection.execute(select(c.storage, c.key).where(self.ledger.among(chunk)))
+            found.update((line.storage, line.key) for line in lines)
+        return found
 
     def _condemn(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
         """Claim files of an ended transaction of our own, unless a line says that it was committed after all."""
@@ -125,14 +129,13 @@ class Purger:
     ) -> Iterator[tuple[list[Named], dict[Named, Exception]]]:
         """Purge all that is due in these storages, in batches; yields each batch and what failed of it."""
         c = self.ledger.lines.c
-        due = or_(c.state == PURGING, and_(c.state.in_([CONDEMNED, GONE]), c.purge_after <= now()))
         after = ("", "")
         while True:
-            later = or_(c.key > after[0], and_(c.key == after[0], c.storage > after[1]))
+            later = or_(_key(c) > after[0], and_(_key(c) == after[0], c.storage > after[1]))
             with self.connection() as connection, self.transaction(connection):
-                found = self._locked(
-                    connection, and_(due, c.purge_after.is_not(None), later, c.storage.in_(names)), CHUNK
-                )
+                # Asked for first: no index helps to compare with a clock that is read for each line.
+                due = and_(c.state.in_([PURGING, CONDEMNED, GONE]), c.purge_after <= connection.scalar(select(now())))
+                found = self._locked(connection, and_(due, later, c.storage.in_(names)), CHUNK)
             if not found:
                 return
             claimed = [file for file, _ in found]
@@ -155,9 +158,10 @@ class Purger:
         statement = select(c.storage, c.key, c.size, c.state, c.owner_table).where(
             condition, c.held.is_(False), ~elsewhere
         )
+        order = c.key if limit is None else _key(c)
         self.ledger.begin_write(connection)
         rows = connection.execute(
-            statement.order_by(c.key, c.storage).limit(limit).with_for_update(skip_locked=True, of=lines)
+            statement.order_by(order, c.storage).limit(limit).with_for_update(skip_locked=True, of=lines)
         ).all()
         found = [
             (Named(row.storage, row.key, row.size or 0), row.state != GONE and row.owner_table is None) for row in rows
@@ -257,6 +261,22 @@ class Purger:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield
+
+
+def _key(columns: Any) -> Any:
+    """The key, in a form that no index holds: of what is due there is little, and a database that is asked for it in
+    the order of the primary key may read all lines instead.
+    """
+    return columns.key.concat("")
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove what was given away; a path that can't be removed keeps nothing from being purged."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("could not remove %s, which was given away and is stored: %s", path, error)
 
 
 def _deletion(storage: Storage, name: str, files: Sequence[Named]) -> Callable[[], dict[Named, Exception]]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Column, Connection, Table, select, tuple_
 from sqlalchemy.orm import InstanceState, Mapper
@@ -96,12 +96,14 @@ def _in_primary_key(mapper: Mapper[Any], column: Column[Any]) -> Any:
 
 def of_class(cls: type[Any]) -> tuple[Reference, ...]:
     """The references of a mapped class whose mapper is configured."""
-    return cast("tuple[Reference, ...]", manager_of_class(cls).info.get(_INFO, ()))
+    found: tuple[Reference, ...] = manager_of_class(cls).info.get(_INFO, ())
+    return found
 
 
 def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:
     """The references of an object's class."""
-    return cast("tuple[Reference, ...]", state.manager.info.get(_INFO, ()))
+    found: tuple[Reference, ...] = state.manager.info.get(_INFO, ())
+    return found
 
 
 def meant(reference: Reference, key: Any) -> Column[Any] | None:
@@ -135,14 +137,26 @@ def read_locked(
     """What rows of one table name right now, by primary key; locked until the transaction ends, in the order of the
     primary key.
     """
-    table, key = references[0].table, references[0].primary_key
-    columns = [reference.column for reference in references]
     found: dict[tuple[Any, ...], Row] = {}
     for chunk in chunked(identities):
-        condition = key[0].in_([i[0] for i in chunk]) if len(key) == 1 else tuple_(*key).in_(chunk)
-        statement = select(*key, *columns).select_from(table).where(condition).order_by(*key)
-        found.update(read_rows(connection, statement.with_for_update(key_share=True), references))
+        rows = _read_locked(connection, references, chunk)
+        found.update(rows)
+        asked = set(chunk)
+        if rows.keys() - asked:
+            # A database, or a type, may write a key in another way: another case, trailing blanks, "1" as 1.
+            for identity in asked - rows.keys():
+                for row in _read_locked(connection, references, [identity]).values():
+                    found[identity] = row
     return found
+
+
+def _read_locked(
+    connection: Connection, references: Sequence[Reference], identities: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], Row]:
+    table, key = references[0].table, references[0].primary_key
+    condition = key[0].in_([i[0] for i in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
+    statement = select(*key, *(reference.column for reference in references)).select_from(table).where(condition)
+    return read_rows(connection, statement.order_by(*key).with_for_update(key_share=True), references)
 
 
 def read_rows(connection: Connection, statement: Any, references: Sequence[Reference]) -> dict[tuple[Any, ...], Row]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -21,7 +22,7 @@ from .attachment import Attachment, binding_of, body_of, facts_of, set_origin
 from .column import Home, nameable
 from .content import StoredSource
 from .descriptor import Named, named
-from .errors import FileMissing, NoTransaction, OwnershipLost
+from .errors import BadConfiguration, FileMissing, NoTransaction, OwnershipLost
 from .frames import Frame
 from .ledger import Drop, Ledger, Line
 from .offload import gather
@@ -69,11 +70,14 @@ class Want:
 
 
 class Token:
-    """Says of an attachment that ``Storages.stage`` stored whether a row has claimed it."""
+    """Says of an attachment that ``Storages.stage`` stored whether a row has claimed it, and which ``path`` was given
+    away for it.
+    """
 
-    __slots__ = ("used",)
+    __slots__ = ("path", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
         self.used = False
 
     def revert(self) -> None:
@@ -87,22 +91,25 @@ class Token:
 class Stage:
     """Stores and owns files for one flush or statement."""
 
-    def __init__(self, session: Session, frame: Frame, execution_options: Any = None) -> None:
+    def __init__(
+        self, session: Session, frame: Frame, execution_options: Any = None, bind_arguments: Any = None
+    ) -> None:
+        """A statement's options and what its connection is chosen by; a flush has none."""
         self._session = session
         self._frame = frame
         self._options = execution_options
+        self._arguments = bind_arguments
         self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
         self._nameable: set[str] = set()
         self._owned: list[tuple[Scope, Connection, Named]] = []
+        self._outer = nameable.get()
         nameable.set(self._nameable)
 
     def of(self, reference: Reference) -> tuple[Scope, Connection]:
         """The scope of an attribute, and the session's connection to it."""
         where = reference.mapper, reference.table
         if where not in self._known:
-            connection = self._session.connection(
-                bind_arguments={"mapper": reference.mapper, "clause": reference.table}
-            )
+            connection = self._session.connection(bind_arguments=self._chosen_by(reference))
             _refuse_autocommit(connection, reference)
             self._frame.seen(connection)
             if self._options and "schema_translate_map" in self._options:
@@ -112,10 +119,25 @@ class Stage:
             self._known[where] = Scope.of(reference, connection), connection
         return self._known[where]
 
+    def _chosen_by(self, reference: Reference) -> dict[str, Any]:
+        """What the session chooses a connection by: the same as for the statement, or for the flush's own ones."""
+        return dict(self._arguments or {"mapper": reference.mapper, "clause": reference.table})
+
+    def _bind(self, reference: Reference) -> Engine | Connection:
+        by = self._chosen_by(reference)
+        return by.pop("bind", None) or self._session.get_bind(**by)
+
     def check(self, references: Iterable[Reference]) -> None:
-        """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself."""
+        """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself, one
+        for each row.
+        """
+        if self._session.connection_callable is not None:
+            raise BadConfiguration(
+                f"{type(self._session).__name__} chooses a database for each row, and the line of a file must be in "
+                "the one that its row is in: use a session for each shard to change rows with attachments"
+            )
         for reference in references:
-            bind = self._session.get_bind(mapper=reference.mapper, clause=reference.table)
+            bind = self._bind(reference)
             transaction: Any = self._session.get_transaction()
             begun = transaction._connections.get(bind) if transaction is not None else None
             _refuse_autocommit(bind if begun is None else begun[0], reference)
@@ -160,9 +182,7 @@ class Stage:
     def _meet(self, wants: Sequence[Want]) -> None:
         """Before anything is stored in a place for the first time: mark it as this database's."""
         for want in wants:
-            scope = Scope.of(
-                want.reference, self._session.get_bind(mapper=want.reference.mapper, clause=want.reference.table)
-            )
+            scope = Scope.of(want.reference, self._bind(want.reference))
             checked = scope.files.ready(scope.ledger, scope.engine)
             name = want.place()
             met = (scope.schemas, name, id(scope.files.resolve(name)))
@@ -191,9 +211,17 @@ class Stage:
         lines = [line(each, reference) for each in named(facts_of(item))]
         scope.ledger.own(connection, lines, scope.files.own_within)
         self._owned += [(scope, connection, each.named) for each in lines]
+        if token.path is not None:
+            self._frame.work(scope).given.append((token.path, lines[0].named))
         token.used = True
         self._frame.undo.append(token)
         return True
+
+    def close(self) -> None:
+        """Its statements are done; perhaps they were those of a hook, while another session's flush goes on."""
+        self._nameable.clear()
+        if nameable.get() is self._nameable:
+            nameable.set(self._outer)
 
     def allow(self, names: Iterable[tuple[str, str]]) -> None:
         """Let the statements of this flush write these names."""

@@ -89,7 +89,8 @@ class Sweep:
     def run(self, names: Iterable[str]) -> Iterator[SweptStorage]:
         """Sweep these storages, then purge what is due in them."""
         swept = [self._strangers(name) for name in names]
-        mine = {each.name: each for each in swept if each.problem is None}
+        resolve = self._purger.scope.files.resolve
+        mine = {each.name: each for each in swept if each.problem is None and not resolve(each.name).readonly}
         try:
             self._purge(mine)
         except (Busy, DBAPIError) as error:
@@ -205,8 +206,9 @@ def raise_unless_held(error: Busy | DBAPIError) -> None:
     if isinstance(error, Busy):
         return
     origin: Any = error.orig
-    code = getattr(origin, "sqlstate", None) or getattr(origin, "pgcode", None) or next(iter(origin.args), None)
-    if code not in _HELD and "database is locked" not in str(origin):
+    # PyMySQL has both, and one SQLSTATE for errors of many kinds.
+    codes = {getattr(origin, "sqlstate", None), getattr(origin, "pgcode", None), *origin.args[:1]}
+    if not codes & _HELD and "database is locked" not in str(origin):
         raise error
 
 

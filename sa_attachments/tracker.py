@@ -1,8 +1,8 @@
 """The tracker: listeners that tell when to look. What is true is read from the ledger.
 
-They are wired once to SQLAlchemy's ``Session`` class, when the first attachment column is mapped, and return at once
-for sessions that never touched an attachment. They keep no state of their own: frames live in ``session.info``, as
-long as the session.
+One is wired to SQLAlchemy's ``Session`` class, when the first attachment column is mapped, and returns at once where
+nothing with attachments is flushed; the others to each session that touches an attachment. They keep no state of their
+own: frames live in ``session.info``, as long as the session.
 
 Traps
 -----
@@ -22,7 +22,7 @@ from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction,
 
 from .attachment import bind
 from .bulk import execute
-from .column import AttachmentListType, AttachmentType, nameable
+from .column import AttachmentListType, AttachmentType
 from .errors import AttachmentWarning
 from .flush import Flush, collect
 from .frames import Frame
@@ -46,13 +46,19 @@ class Frames:
         frames = session.info.get(_INFO)
         if not isinstance(frames, Frames):
             frames = session.info[_INFO] = cls(session)
+            for name, listener in _TOUCHED.items():
+                event.listen(session, name, listener)
         return frames
 
     def current(self, session: Session) -> Frame:
         """The frame of the innermost transaction."""
         transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
         if transaction not in self._frames:
-            self._frames[transaction] = _Watched(self._session)
+            frame = self._frames[transaction] = _Watched(self._session)
+            around = transaction.parent
+            while around is not None and around not in self._frames:
+                around = around.parent
+            frame.around = None if around is None else self._frames[around]
         return self._frames[transaction]
 
     def mark(self, session: Session) -> None:
@@ -67,6 +73,9 @@ class Frames:
         if frame is None:
             return None
         frame.ended = True
+        if self.flush is not None and self.flush.frame is frame:
+            self.flush.close()
+            self.flush = None
         if not transaction.nested:
             return frame
         parent = transaction.parent
@@ -105,44 +114,63 @@ def wire() -> None:
     if event.contains(Session, "before_flush", _before_flush):
         return
     event.listen(Session, "before_flush", _before_flush)
-    event.listen(Session, "after_flush", _after_flush)
-    event.listen(Session, "after_commit", _after_commit)
-    event.listen(Session, "after_transaction_end", _after_transaction_end)
     hear(_concerns, _execute)
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> None:
+    if _INFO in vars(session).get("info", ()):  # not asked of the session, which makes one if it has none
+        _abandon(session)
     if slots := collect(session):
         frames = Frames.of(session)
         frames.flush = Flush(session, frames.current(session))
         frames.flush.prepare(slots)
-    elif _INFO in session.info:
-        Frames.of(session).flush = None
+        context.states = _Work(context.states)
+
+
+class _Work(dict[Any, Any]):
+    """The states of a flush that is to be carried out even if listeners leave it none: SQLAlchemy would return without
+    a word, and what was stored would stay.
+    """
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def _after_flush(session: Session, context: UOWTransaction) -> None:
-    if _INFO in session.info:
-        frames = Frames.of(session)
-        if frames.flush is not None:
-            flush, frames.flush = frames.flush, None
+    frames = Frames.of(session)
+    if frames.flush is not None:
+        flush, frames.flush = frames.flush, None
+        try:
             flush.finish()
-            nameable.set(None)
+        finally:
+            flush.close()
+
+
+def _abandon(session: Session) -> None:
+    """A flush that was prepared and never ended must not leave files that are owned and that no row names."""
+    frames = Frames.of(session)
+    if frames.flush is not None:
+        flush, frames.flush = frames.flush, None
+        flush.abandon()
 
 
 def _after_commit(session: Session) -> None:
-    if _INFO in session.info:
-        Frames.of(session).mark(session)
+    Frames.of(session).mark(session)
 
 
 def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
-    if _INFO in session.info:
-        frames = Frames.of(session)
-        if transaction.parent is None or transaction.nested:
-            frames.flush = None
-            nameable.set(None)
-        frame = frames.end(transaction)
-        if frame is not None:
-            _resolve(frame)
+    frame = Frames.of(session).end(transaction)
+    if frame is not None:
+        _resolve(frame)
+
+
+_TOUCHED: dict[str, Any] = {
+    "after_flush": _after_flush,
+    "before_commit": _abandon,
+    "after_commit": _after_commit,
+    "after_transaction_end": _after_transaction_end,
+}
+"""What is listened to on each session that touches attachments: others don't pay for it."""
 
 
 def _resolve(frame: Frame) -> None:

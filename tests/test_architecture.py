@@ -62,6 +62,17 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "pytest": ("testing", "pytest_plugin"),
     "alembic": ("alembic_ext",),
 }
+# Modules without a test file of their own, and where they are tested.
+TESTED: dict[str, str] = {
+    "sa_attachments": "test_quickstart.py",
+    "sa_attachments.binding": "test_attachment.py",  # a protocol
+    "sa_attachments.bulk": "scenarios/",
+    "sa_attachments.conflicts": "scenarios/",
+    "sa_attachments.flush": "scenarios/",
+    "sa_attachments.pools": "scenarios/",
+    "sa_attachments.staging": "scenarios/",
+    "sa_attachments.storage": "test_testing.py",  # protocols, and the contract is their executable form
+}
 NO_NOUNS = {"utils", "util", "helpers", "helper", "common", "base", "misc", "compat", "types", "core"}
 MOST_LINES = 350
 LONGER: dict[str, str] = {}  # module: why it is one noun all the same
@@ -178,6 +189,16 @@ def test_is_named_after_a_noun_and_is_small(module: str) -> None:
     assert module.rpartition(".")[2] not in NO_NOUNS
     lines = len(MODULES[module].read_text().splitlines())
     assert lines <= MOST_LINES or module in LONGER, f"{lines} lines; split it, or say in LONGER why it is one noun"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if not any(within(module, edge) for edge in EDGES)])
+def test_has_tests_where_one_looks_for_them(module: str) -> None:
+    *packages, name = module.split(".")
+    mirror = Path(*packages[1:], f"test_{name}.py")
+    is_package = MODULES[module].name == "__init__.py"
+    place = ROOT / "tests" / (TESTED.get(module) or (Path(*packages[1:], name) if is_package else mirror))
+    assert place.exists(), f"no {place.relative_to(ROOT)}: write it, or say in TESTED where {module} is tested"
+    assert module not in TESTED or not (ROOT / "tests" / mirror).exists(), f"{module} has a test file of its own"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -379,6 +379,23 @@ def test_a_range_counts_from_the_beginning(readable: Attachment, range_: tuple[i
         readable.open(*range_)
 
 
+def test_a_range_of_a_path_closes_the_file_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "digits.txt"
+    path.write_bytes(DATA)
+    opened: list[Any] = []
+    plain = Path.open
+
+    def watched(self: Path, *args: Any, **options: Any) -> Any:
+        opened.append(plain(self, *args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(Path, "open", watched)
+    with Attachment.upload(path).open(2, 4) as file:
+        assert file.read() == b"23"
+        assert not opened[0].closed
+    assert opened[0].closed
+
+
 def test_read_text(files: Storages) -> None:
     text = "größe 日本"
     for encoding in ("utf-8", "utf-16"):
@@ -426,6 +443,22 @@ def test_save_to_writes_or_replaces_a_file(readable: Attachment, tmp_path: Path,
     path.write_bytes(b"x" * 100)
     readable.save_to(form(path))
     assert path.read_bytes() == DATA
+
+
+def test_save_to_its_own_file_changes_nothing(tmp_path: Path) -> None:
+    """To open it for writing would empty it before it is read."""
+    source = tmp_path / "digits.txt"
+    source.write_bytes(DATA)
+    (tmp_path / "link").symlink_to(source)
+    stored = Storages(f"local:{tmp_path}/files?durable=false").stage(Attachment.upload(DATA))
+    with stored.path() as inside:
+        for attachment, path in (
+            (Attachment.upload(source), source),
+            (Attachment.upload(source), tmp_path / "link"),
+            (stored, inside),
+        ):
+            attachment.save_to(path)
+            assert path.read_bytes() == DATA
 
 
 def test_save_to_leaves_the_target_alone_if_there_is_nothing_to_save(files: Storages, tmp_path: Path) -> None:

@@ -259,6 +259,14 @@ def test_a_json_null_is_nothing_too(session: Session, value: str) -> None:
 
 
 @few
+def test_a_list_that_is_a_json_null_is_empty(session: Session) -> None:
+    doc = stored(session, pages=[b"x"])
+    session.execute(text("UPDATE docs SET pages = 'null'"))
+    session.expire_all()
+    assert doc.pages == ()
+
+
+@few
 @on("value", ["{}", "[]", '"text"', "17", '{"key": "k"}', '[{"key": "k"}]'])
 def test_damage_fails_where_it_is_touched_and_leaves_other_rows_alone(session: Session, value: str) -> None:
     damaged, whole = stored(session, file=b"x"), stored(session, file=b"y")

@@ -91,6 +91,8 @@ DAMAGED = [
     *(encode({**FACTS, name: None}) for name in REQUIRED),
     *(encode({**FACTS, name: [1]}) for name in REQUIRED),
     encode({**FACTS, "size": "5"}),
+    encode({**FACTS, "metadata": ["text"]}),
+    encode({**FACTS, "metadata": "text"}),
     encode({**FACTS, "key": 5}),
 ]
 
@@ -121,6 +123,23 @@ def test_a_damaged_attachment_complains_when_it_is_touched_and_can_be_shown(valu
             getattr(attachment, ask)
     with pytest.raises(DescriptorDamaged):
         attachment.read()
+
+
+@on("value", ["", "yesterday", "2026-13-01", "x" * 1000])
+def test_a_time_that_is_none_is_found_when_it_is_asked_for(value: str) -> None:
+    attachment = Storages("memory:").bind(encode({**FACTS, "stored_at": value}))
+    assert attachment.size == 5
+    with pytest.raises(DescriptorDamaged, match=r"an attachment holds .* where a time is due") as caught:
+        _ = attachment.stored_at
+    assert len(str(caught.value)) < 200
+
+
+@on("metadata", [None, {}, {"a": 1}])
+def test_metadata_may_be_missing_or_null(metadata: Any) -> None:
+    facts = {**FACTS, "metadata": metadata}
+    assert Storages("memory:").bind(encode(facts)).metadata == (metadata or {})
+    del facts["metadata"]
+    assert Storages("memory:").bind(encode(facts)).metadata == {}
 
 
 @on("value", [text for text in DAMAGED if text not in ("[]", encode([FACTS]))])

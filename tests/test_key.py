@@ -88,7 +88,9 @@ def test_forked_processes_never_mint_the_same() -> None:
     assert len(set(keys)) == len(keys) == 250
 
 
-GOOD = "2023/11/14/22/018bcfe5-687b-7a84-ab7d-1f82365bbd23"  # minted once: names of tests must be the same in all workers
+GOOD = (
+    "2023/11/14/22/018bcfe5-687b-7a84-ab7d-1f82365bbd23"  # minted once: names of tests must be the same in all workers
+)
 UUID_PART = GOOD[14:]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
@@ -329,6 +329,18 @@ def test_a_readonly_storage_is_not_swept(engine: Engine) -> None:
     report = archive.files.sweep(engine, grace=NO_TIME)
     assert (report["old"].listed, report["old"].problem) == (0, None)
     assert report.ok
+
+
+@sqlite
+def test_what_is_due_in_a_readonly_storage_waits(engine: Engine) -> None:
+    archive = Archive(engine, {"old": MemoryStorage(readonly=True)})
+    due = {"key": mint(), "storage": "old", "state": "condemned", "since": 1, "purge_after": 2}
+    with engine.begin() as connection:
+        connection.execute(archive.ledger.lines.insert(), due)
+    report = archive.files.sweep(engine, grace=NO_TIME)
+    assert (report["old"].failed, report["old"].purged) == (0, 0)
+    with engine.connect() as connection:
+        assert connection.scalars(select(archive.ledger.lines.c.state)).all() == ["condemned"]
 
 
 @sqlite

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -55,11 +54,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         click.echo("Stopped.", err=True)
         return 1
-    except BrokenPipeError:
-        # Who read our output has seen enough, as `head`; Python must not complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:  # a full disk under our output, no folder for temporary files
+    except OSError as error:  # a full disk under our output; who reads it through a pipe may go at any time
         click.echo(f"Error: {error}", err=True)
         return 2
     return exit_code if isinstance(exit_code, int) else 0

@@ -86,6 +86,9 @@ def _print(report: SweepReport) -> None:
     for storage in report.storages:
         if storage.problem:
             console.print(Text(f"{storage.name}: nothing was deleted: {storage.problem}", "red"), soft_wrap=True)
+        if storage.waiting:
+            said = f"{storage.name}: somebody's transaction was in the way: the next sweep does the rest"
+            console.print(Text(said), soft_wrap=True)
         if storage.failed:
             said = f"{storage.name}: {storage.failed:,} could not be deleted; sweep again later"
             console.print(Text(said, "red"), soft_wrap=True)

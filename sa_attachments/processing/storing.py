@@ -19,7 +19,7 @@ from ..attachment import Attachment, binding_of, body_of, facts_of, make
 from ..binding import Binding
 from ..content import StoredSource
 from ..descriptor import VERSION, Facts, Named, thawed
-from ..errors import AttachmentError, FileDamaged, StorageFailed, storage_errors
+from ..errors import AttachmentError, BadSource, FileDamaged, StorageFailed, storage_errors
 from ..key import mint, moment
 from ..source import CHUNK
 from ..storage import Copies, Readable, Storage, TakesFile
@@ -135,10 +135,11 @@ def _measured(path: Path, body: Upload) -> Meter:
 
 
 def _put(body: Upload, name: str, storage: Storage, key: str, content_type: str) -> tuple[int, str]:
+    size = body.source.size()
     stream: Any = body.source.stream()
     meter = Meter(stream, body.guards)
     try:
-        storage.put(key, meter, size=body.source.size(), content_type=content_type)
+        storage.put(key, meter, size=size, content_type=content_type)
         if not (meter.ended or not meter.read(1)):
             raise StorageFailed(
                 f"storage {name!r} stopped before the end of {key!r}", storage=name, operation="put", key=key
@@ -157,6 +158,12 @@ def _put(body: Upload, name: str, storage: Storage, key: str, content_type: str)
     finally:
         if body.source.shared is None:
             stream.close()
+    if body.source.shared is not None and size and meter.size != size:
+        # Its position is one for all who read it: two threads would each store a part.
+        raise BadSource(
+            f"{body.source.shared!r} gave {meter.size:,} bytes of {size:,}: somebody else read or changed it: "
+            "assign its bytes, or a file for each thread"
+        )
     if isinstance(body.source, StoredSource):
         _unchanged(body.source, meter)
     return meter.size, meter.sha256

@@ -86,11 +86,12 @@ def test_can_be_imported_where_there_is_no_unix() -> None:
     assert done.stderr.startswith("Error: the demo needs the storage 'local:'")
 
 
-def test_a_reader_that_had_enough_is_no_traceback() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["demo"], ["demo", "--json"]])
+def test_a_reader_that_had_enough_is_no_traceback(arguments: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "sa_attachments.cli", "--help"], stdout=writing, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "sa_attachments.cli", *arguments], stdout=writing, stderr=subprocess.PIPE, text=True
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from sa_attachments.storages.local import LocalStorage
 
@@ -40,9 +41,11 @@ def test_condemns_first_and_purges_when_the_time_has_come(shop: Shop) -> None:
 
 def test_looks_again_at_old_files_with_full(shop: Shop) -> None:
     shop.sell(b"named")
-    shop.execute("UPDATE attachment_storage SET watermark = 99999999999999")
+    known = "UPDATE attachment_storage SET watermark = 99999999999999"
+    shop.execute(known)
     lost = shop.lose(b"lost")
     assert shop.json("sweep", *AT_ONCE)["storages"][0]["listed"] == 0
+    shop.execute(known)
     assert shop.json("sweep", "--full", *AT_ONCE)["storages"][0]["purged"] == 1
     assert not lost.exists()
 
@@ -57,6 +60,18 @@ def test_deletes_nothing_in_a_place_of_somebody_else(shop: Shop) -> None:
     assert "sa-attachments takeover" in " ".join(result.stdout.split())
     assert lost.exists()
     assert "belongs to another database" in shop.json("sweep", exit_code=1)["storages"][0]["problem"]
+
+
+def test_leaves_the_rest_to_the_next_one_where_somebody_is_in_the_way(shop: Shop) -> None:
+    shop.sell(b"named")
+    lost = shop.lose(b"lost")
+    with shop.engine.connect() as connection:
+        connection.execute(text("UPDATE attachment_storage SET watermark = NULL"))  # a lock, until it is rolled back
+        result = shop.run("sweep", *AT_ONCE)
+    assert result.exit_code == 0
+    assert "default: somebody's transaction was in the way: the next sweep does the rest" in result.stdout
+    assert shop.json("sweep", *AT_ONCE)["storages"][0]["waiting"] is False
+    assert not lost.exists()
 
 
 def test_counts_what_could_not_be_deleted(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sa_attachments import Attachment, AttachmentListType, AttachmentType, FileMissing, Storages
+from sa_attachments import Attachment, AttachmentListType, AttachmentType, FileDamaged, FileMissing, Storages
 from sa_attachments.ledger import CONDEMNED, GONE, OWNED
 from sa_attachments.places import MARKER
 from sa_attachments.storage import Storage
@@ -157,6 +157,9 @@ def _damage(item: Attachment) -> Iterator[str]:
         data = item.read()
     except FileMissing:
         yield f"lost: {item.filename}, {item.key}"
+        return
+    except FileDamaged as error:
+        yield f"damaged: {error}"
         return
     if data != content(item.filename or "") or hashlib.sha256(data).hexdigest() != item.sha256:
         yield f"damaged: {item.filename}, {item.key}"

@@ -152,13 +152,16 @@ def test_the_files_of_committed_rows_are_there(machine: Machine, durable: bool, 
     app = machine.application(f"local:{machine.files.folder}/files?durable={durable}")
     app.create()
     os.sync()
+    (app.given / "given").write_bytes(content("given"))
     with app.session() as session:
-        session.add(app.Doc(id=1, file=upload("a"), pages=[upload("b"), upload("c")]))
+        doc = app.Doc(id=1, file=upload("a"), pages=[upload("b"), upload("c")])
+        session.add(doc)
+        session.commit()
+        session.add(app.Doc(id=2, file=doc.file, cover=app.give("given")))  # a copy, which is a link, and another link
         session.commit()
     with machine.cut(tmp_path / "after").started() as later:
-        assert later.marks() == 0
-        assert later.state() == {"1.file": ["a"], "1.pages": ["b", "c"]}
-        assert len(later.problems()) == (0 if durable else 3)
+        assert later.state() == {"1.file": ["a"], "1.pages": ["b", "c"], "2.file": ["a"], "2.cover": ["given"]}
+        assert len(later.problems()) == (0 if durable else 5)
 
 
 @pytest.mark.parametrize("durable", [True, False])

@@ -16,7 +16,7 @@ PATIENCE = 60
 
 
 @contextmanager
-def beside(job: Callable[[], object]) -> Iterator[None]:
+def beside(job: Callable[[], object], patience: float = PATIENCE) -> Iterator[None]:
     """Run a job while the block runs, and wait for it."""
     errors: list[BaseException] = []
 
@@ -31,7 +31,7 @@ def beside(job: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(PATIENCE)
+        thread.join(patience)
     assert not thread.is_alive(), "a thread hangs"
     if errors:
         raise errors[0]
@@ -55,8 +55,8 @@ def meanwhile(job: Callable[[], object]) -> Iterator[None]:
             stop.set()
 
 
-def together(*jobs: Callable[[], object]) -> None:
+def together(*jobs: Callable[[], object], patience: float = PATIENCE) -> None:
     """Run all jobs at the same time, and wait for them."""
     with ExitStack() as running:
         for job in jobs:
-            running.enter_context(beside(job))
+            running.enter_context(beside(job, patience))

@@ -189,7 +189,8 @@ def race(site: Site, storage: Faulty, seconds: float, writers: int = 2) -> Count
                 assert report.problem is None
 
     with meanwhile(sweep), meanwhile(sweep):
-        together(*(lambda writer=writer: writer.run(seconds) for writer in crowd))  # type: ignore[misc]
+        jobs = [lambda writer=writer: writer.run(seconds) for writer in crowd]  # type: ignore[misc]
+        together(*jobs, patience=seconds + 60)
     assert site.files.settled(20)
     storage.heal()
     time.sleep(TOMBSTONES.total_seconds())

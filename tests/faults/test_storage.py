@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import sleep
@@ -294,6 +297,24 @@ def test_a_transaction_that_stored_and_dropped_in_several_places_waits_once(worl
         for storage in world.storages.values():
             storage.heal()
         recover(world)
+
+
+@on("world", ["aiosqlite", "asyncpg"], indirect=True)
+@on("fault", ["delete-fails", "delete-hangs"])
+def test_the_event_loop_does_not_complain_of_failures_that_were_dealt_with(
+    world: World, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "sa_attachments")  # what is logged is kept, with the frames it came from
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    key = seed(world, file=b"old")
+    FAULTS[fault](world.storage)
+    with world.session() as session:
+        session.get_one(Doc, key).file = b"new"  # type: ignore[assignment]
+        session.commit()
+    recover(world, b"new")
+    gc.collect()
+    assert complaints == []
 
 
 @on("world", ["sqlite", "postgres", "asyncpg"], indirect=True)

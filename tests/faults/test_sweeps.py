@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from sa_attachments import Attachment
 from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.sweep import raise_unless_held
 from sa_attachments.testing import Faulty
 
 from .crowd import meanwhile, together
@@ -73,6 +75,19 @@ def test_a_sweep_that_another_one_overtakes_deletes_nothing_twice_in_vain(site: 
 
     together(site.sweep, second)
     site.check()
+
+
+@on(("sqlstate", "code", "held"), [("40001", 1213, True), ("HY000", 1205, True), ("42S02", 1146, False)])
+def test_what_a_sweep_takes_for_a_lock_on_mariadb(sqlstate: str, code: int, held: bool) -> None:
+    """PyMySQL tells a number and an SQLSTATE, which is the same for errors of many kinds."""
+    origin = OSError(code, "said the server")
+    origin.sqlstate = sqlstate  # type: ignore[attr-defined]
+    error = OperationalError("INSERT", None, origin)
+    if held:
+        raise_unless_held(error)
+    else:
+        with pytest.raises(OperationalError):
+            raise_unless_held(error)
 
 
 # Open transactions

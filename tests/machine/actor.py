@@ -8,9 +8,10 @@ transaction sees of the others at that moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event, inspect
+from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.exc import ObjectDeletedError
 
@@ -95,13 +96,12 @@ class Actor:
         wish = self.wishes.setdefault(key_of(doc), Wish(doc))
         value = inspect(doc).dict[attribute]
         if attribute == "title":
-            wish.title, same = value, loaded == value
-        else:
-            wish.slots[attribute] = tuple(type_of(attribute).items(value))
-            same = not wish.fresh and type_of(attribute).compare_values(loaded, value)
-            new = all(not item.is_stored and original(item) is None for item in wish.slots[attribute])
-            (self.uploaded.add if new else self.uploaded.discard)((id(doc), attribute))
-        (wish.same.add if same else wish.same.discard)(attribute)
+            wish.title = value
+            (wish.same.add if loaded == value else wish.same.discard)(attribute)
+            return
+        wish.slots[attribute] = items = tuple(type_of(attribute).items(value))
+        new = all(not item.is_stored and original(item) is None for item in items)
+        (self.uploaded.add if new else self.uploaded.discard)((id(doc), attribute))
 
     def add(self, doc: Doc) -> None:
         """A new object, for a row that should not be there, or whose object was deleted."""
@@ -127,7 +127,10 @@ class Actor:
         self.wishes[pk] = Wish(doc, deleted=True)
 
     def forget(self, pk: int, attribute: str | None = None) -> None:
-        """What was assigned to the object of a row was taken back."""
+        """What was assigned to the object of a row was taken back, or is loaded anew."""
+        for doc in self.objects:
+            if inspect(doc).identity == (pk,):
+                self.uploaded -= {(id(doc), each) for each in ATTRIBUTES if attribute in (None, each)}
         wish = self.wishes.get(pk)
         if wish is None or wish.fresh:
             return
@@ -189,7 +192,8 @@ class Actor:
 
         ``given`` are attachments of a statement; ``clash`` tells that the statement may violate a constraint.
         """
-        excuses = self._excuses(hopes, given, self.wishes if flushes else {}, clash)
+        wishes = self.wishes if flushes else {}
+        excuses = Excuses.before(self.world, self.transaction.rows(), hopes, wishes, given, clash, self._is_locked)
         self.touched |= set(hopes)
         try:
             action()
@@ -201,11 +205,23 @@ class Actor:
             self.young |= self.world.put_since()
         if flushes:
             self.wishes.clear()
-        here = None if commits else self.session.connection()
-        self._learn(hopes, self.world.committed_rows() if here is None else self.world.rows(here))
+        with self._reader(commits) as connection:
+            rows = self.world.rows(connection)
+            unseen = self.young - self.world.kept(connection)
+        # A file that comes and goes in one transaction is not kept.
+        assert unseen == self.young
+        self._learn(hopes, rows, unseen)
         return True
 
-    def _learn(self, hopes: Hopes, rows: Mapping[int, Row]) -> None:
+    @contextmanager
+    def _reader(self, commits: bool) -> Iterator[Connection]:
+        if commits:
+            with self.world.observer.connect() as connection:
+                yield connection
+        else:
+            yield self.session.connection()
+
+    def _learn(self, hopes: Hopes, rows: Mapping[int, Row], unseen: set[Name]) -> None:
         for pk in {*rows, *self.transaction.rows(), *hopes}:
             before, row = self.transaction.row(pk), rows.get(pk)
             if pk not in hopes:
@@ -221,31 +237,11 @@ class Actor:
         for pk in hopes:
             self._touch(self.transaction.row(pk))
             self._touch(rows.get(pk))
-        self.transaction.write({pk: rows.get(pk) for pk in hopes})
+        self.transaction.write({pk: rows.get(pk) for pk in hopes}, unseen)
 
     def _touch(self, row: Row | None) -> None:
         if row is not None:
             self.touched |= {row.title, *(entry.name for _, entry in row.entries())}
-
-    def _excuses(self, hopes: Hopes, given: Sequence[Attachment], wishes: Mapping[int, Wish], clash: bool) -> Excuses:
-        visible = self.transaction.rows()
-        wanted = [*given, *(item for wish in wishes.values() for values in wish.slots.values() for item in values)]
-        names = {name for item in wanted if (name := original(item)) is not None}
-        titles = [wish.title for wish in wishes.values() if wish.title not in (ABSENT, None)]
-        taken = {row.title for pk, row in visible.items() if pk not in wishes or wishes[pk].title != row.title}
-        twice = any(wish.fresh and not wish.deleted and pk in visible for pk, wish in wishes.items())
-        locks: set[Any] = {*hopes, *titles, *names}
-        for row in (visible[pk] for pk in hopes if pk in visible):
-            locks |= {row.title, *(entry.name for _, entry in row.entries())}
-        locks |= {each.title for each in hopes.values() if each is not None}
-        others = [other for other in self.others if other is not self]
-        return Excuses(
-            self.world,
-            lost=not names <= set(self.world.stored()),
-            clash=clash or twice or len(titles) > len(set(titles)) or not taken.isdisjoint(titles),
-            stale=any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh),
-            locked=any(other.is_in_the_way_of(locks - {None}) for other in others),
-        )
 
     # Ends
 
@@ -259,6 +255,9 @@ class Actor:
             self.close()
         else:
             self.rollback()
+
+    def _is_locked(self, wants: set[Any]) -> bool:
+        return any(other.is_in_the_way_of(wants) for other in self.others if other is not self)
 
     def is_in_the_way_of(self, wants: set[Any]) -> bool:
         """Whether this transaction may hold a lock on one of these rows, titles or files."""
@@ -285,11 +284,13 @@ class Actor:
             self.session.rollback()
         else:
             raise AssertionError("the error of the commit was swallowed")
+        self.world.unheard |= {name for name, _ in self.transaction.names()}
         self.transaction.commit_into(self.committed)
         self.restart()
 
     def rollback(self) -> None:
         self.session.rollback()
+        self._check_given_back()
         self.restart()
 
     def close(self) -> list[Doc]:
@@ -319,6 +320,16 @@ class Actor:
         nested.rollback()
         self.transaction = saved
         self.wishes.clear()
+        self._check_given_back()
+
+    def _check_given_back(self) -> None:
+        """New objects that were rolled back have their uploads again. What the others have is loaded anew."""
+        for doc in self.objects:
+            mine = {(id(doc), each) for each in ATTRIBUTES}
+            if not inspect(doc).transient:
+                self.uploaded -= mine
+            for _, each in self.uploaded & mine:
+                assert not any(item.is_stored for item in self.values(doc, each, offline=True)), "it was not put back"
 
     def needed(self) -> Iterator[tuple[Name, Item]]:
         """What this transaction names, or would name again after a rollback to a savepoint."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 from sqlalchemy.exc import IntegrityError, OperationalError, SAWarning
-from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
-from sa_attachments import OwnershipLost, StorageFailed
+from sa_attachments import Attachment, OwnershipLost, StorageFailed
 
+from .model import Row
+from .wishes import ABSENT, Hopes, Wish, original
 from .world import World
 
 
@@ -27,6 +32,35 @@ class Excuses:
         self._stale = stale
         self._locked = locked
 
+    @classmethod
+    def before(
+        cls,
+        world: World,
+        visible: Mapping[int, Row],
+        hopes: Hopes,
+        wishes: Mapping[int, Wish],
+        given: Sequence[Attachment],
+        clash: bool,
+        is_locked: Callable[[set[Any]], bool],
+    ) -> Excuses:
+        """What may excuse a flush of ``wishes``, or a statement with what is ``given``, over ``visible`` rows."""
+        wanted = [*given, *(item for wish in wishes.values() for values in wish.slots.values() for item in values)]
+        names = {name for item in wanted if (name := original(item)) is not None}
+        titles = [wish.title for wish in wishes.values() if wish.title not in (ABSENT, None)]
+        taken = {row.title for pk, row in visible.items() if pk not in wishes or wishes[pk].title != row.title}
+        twice = any(wish.fresh and not wish.deleted and pk in visible for pk, wish in wishes.items())
+        locks: set[Any] = {*hopes, *titles, *names}
+        for row in (visible[pk] for pk in hopes if pk in visible):
+            locks |= {row.title, *(entry.name for _, entry in row.entries())}
+        locks |= {each.title for each in hopes.values() if each is not None}
+        return cls(
+            world,
+            lost=not names <= set(world.stored()) - world.unheard,
+            clash=clash or twice or len(titles) > len(set(titles)) or not taken.isdisjoint(titles),
+            stale=any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh),
+            locked=is_locked(locks - {None}),
+        )
+
     def cover(self, error: Exception) -> bool:
         match error:
             case StorageFailed():
@@ -35,7 +69,7 @@ class Excuses:
                 return self._lost
             case IntegrityError():
                 return self._clash
-            case StaleDataError() | SAWarning():
+            case StaleDataError() | ObjectDeletedError() | SAWarning():
                 return self._stale
             case OperationalError():
                 return self._locked and "lock timeout" in str(error)

@@ -38,6 +38,7 @@ class Machine(Objects, Statements):
             staged = files.stage(self.world.upload(), attribute and getattr(Doc, attribute))
         except StorageFailed:
             assert self.world.fired > fired
+            self.world.dirty = True  # Nobody knows of what it may have left.
         else:
             self.shelf.append(staged)
             self.world.staged.add((staged.storage, staged.key))
@@ -162,7 +163,8 @@ class Machine(Objects, Statements):
     def sweep(self, heal: bool) -> None:
         if heal:
             self.world.heal()
-        self.world.sweep(busy=any(actor.connected for actor in self.actors))
+        if not self.world.has_one_writer or not any(actor.connected for actor in self.actors):
+            self.world.sweep()  # It would wait for seconds for SQLite's writer, who would wait for it.
 
     @rule()
     def verify(self) -> None:
@@ -185,7 +187,7 @@ class Machine(Objects, Statements):
             for actor in self.actors:
                 actor.close()
             self.storages_hold_what_is_named()
-            self.world.sweep(busy=False)
+            self.world.sweep()
             assert not self.world.staged & set(self.world.stored())
             self.world.staged.clear()
             self.storages_hold_what_is_named()

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -108,8 +108,8 @@ class Transaction:
         both = (*self.base.kept.get(pk, ()), *self._kept.get(pk, ()))
         return tuple(entry for entry in both if entry.name not in self._taken or entry in self._kept.get(pk, ()))
 
-    def write(self, after: Mapping[int, Row | None]) -> None:
-        """Rows became this at once, by one flush or statement."""
+    def write(self, after: Mapping[int, Row | None], unseen: Collection[Name] = ()) -> None:
+        """Rows became this at once, by one flush or statement. Files that are ``unseen`` are not kept when dropped."""
         # Others may still change what did not change: nothing locks it.
         after = {pk: row for pk, row in after.items() if row != self.row(pk)}
         old = [(pk, attribute, entry) for pk in after for attribute, entry in _entries(self.row(pk))]
@@ -117,7 +117,8 @@ class Transaction:
         for pk, kept in list(self._kept.items()):
             self._kept[pk] = tuple(entry for entry in kept if entry.name not in now)
         self._taken |= now & {name for name, _ in self.base.retained()}
-        dropped = [(pk, entry) for pk, attribute, entry in old if attribute == RETAINED and entry.name not in now]
+        gone = {*now, *unseen}
+        dropped = [(pk, entry) for pk, attribute, entry in old if attribute == RETAINED and entry.name not in gone]
         for pk, entry in dropped:
             self._kept[pk] = (*self._kept.get(pk, ()), entry)
         self.changed.update(after)

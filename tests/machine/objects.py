@@ -146,6 +146,22 @@ class Objects(Play):
             actor.delete(doc)
             finish(actor, end)
 
+    @rule(who=WHO, pk=PK, source=SOURCE, other=PK, stays=st.booleans())
+    def attempt(self, who: int, pk: int, source: str, other: int, stays: bool) -> None:
+        """Inside of a savepoint, which is released or rolled back."""
+        actor = self.turn(who)
+        if not actor.savepoint():
+            actor.recover("rollback")
+            return
+        if (doc := actor.find(pk)) is None:
+            actor.add(self._doc(actor, pk, None, source, "new", ["new"], other))
+        else:
+            actor.assign(doc, "file", self.pick(actor, source, other, PLURAL))
+        if not actor.flush() or (stays and not actor.release()):
+            actor.recover("savepoint")
+        elif not stays:
+            actor.rollback_to(1)
+
     @rule(who=WHO, pk=PK, refresh=st.booleans())
     def expire(self, who: int, pk: int, refresh: bool) -> None:
         """What was assigned and not flushed is forgotten."""
@@ -189,15 +205,12 @@ class Objects(Play):
     def try_again(self, who: int, which: int, end: str) -> None:
         """An object whose INSERT was rolled back is added once more; its sources are read again."""
         actor = self.turn(who)
-        docs = [doc for doc in actor.objects if inspect(doc).transient]
+        docs = [doc for doc in actor.objects if inspect(doc).transient and "id" in inspect(doc).dict]
         if not docs:
             return
         doc = docs[which % len(docs)]
         if doc.id in actor.wishes or actor.find(doc.id) is not None:
             return
-        for each in ATTRIBUTES:
-            if (id(doc), each) in actor.uploaded:
-                assert not any(item.is_stored for item in actor.values(doc, each)), "its upload was not put back"
         actor.add(doc)
         finish(actor, end)
 

@@ -28,7 +28,7 @@ class Wish:
     title: Any = ABSENT
     slots: dict[str, tuple[Attachment, ...]] = field(default_factory=dict)
     same: set[str] = field(default_factory=set)
-    """Attributes that were set to what the object held anyway: SQLAlchemy may write them or not."""
+    """``title`` if it was set to what the object held anyway: SQLAlchemy does not write it."""
 
 
 @dataclass
@@ -40,12 +40,8 @@ class Hope:
     same: set[str] = field(default_factory=set)
 
     def holds(self, row: Row, before: Row | None) -> bool:
-        if row.title != self.title and not ("title" in self.same and before and row.title == before.title):
-            return False
-        return all(
-            items(row, each) == wanted or (each in self.same and before and row.slots[each] == before.slots[each])
-            for each, wanted in self.slots.items()
-        )
+        title = row.title == self.title or (self.same and before is not None and row.title == before.title)
+        return title and all(items(row, each) == wanted for each, wanted in self.slots.items())
 
 
 Hopes = Mapping[int, Hope | None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sa_attachments import Attachment, FileDamaged, FileMissing, Refused, StorageFailed, Storages
-from sa_attachments.attachment import binding_of, facts_of
+from sa_attachments import Attachment, BadSource, FileDamaged, FileMissing, Refused, StorageFailed, Storages
+from sa_attachments.attachment import binding_of, body_of, facts_of, make
 from sa_attachments.descriptor import Named
 from sa_attachments.key import is_key, moment
 from sa_attachments.processing import MaxSize
@@ -25,6 +26,7 @@ from sa_attachments.storage import Readable
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
+from sa_attachments.upload import Upload
 
 on = pytest.mark.parametrize
 DATA = b"0123456789"
@@ -283,6 +285,16 @@ def test_a_copy_goes_by_the_name_under_which_it_was_stored() -> None:
     assert here.open(copied.key).read() == DATA
 
 
+def test_a_copy_that_somebody_watches_passes_by_him() -> None:
+    files, seen = Storages({"docs": "memory:"}), []
+    new = files.stage(Attachment.upload(DATA), storage="docs").copy()
+    body = body_of(new)
+    assert isinstance(body, Upload)
+    watched = make(Attachment, dataclasses.replace(body, guards=(seen.append,)), None)
+    put(watched, files.resolve("docs"))
+    assert seen[-1] == 10
+
+
 def test_a_copy_of_what_is_gone() -> None:
     files = Storages({"docs": "memory:", "other": "memory:"})
     original = files.stage(Attachment.upload(DATA), storage="docs")
@@ -347,3 +359,19 @@ def test_a_storage_that_fails_to_take(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="failed to take") as caught:
         put(Attachment.upload(source, move=True), storage)
     assert caught.value.operation == "take"
+
+
+# Files that threads share
+
+
+@on("moved", [3, 9])
+def test_a_file_that_somebody_else_reads_meanwhile_is_not_stored_in_part(moved: int) -> None:
+    class Shared(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(2)
+            if self.tell() == 4:
+                self.seek(moved)
+            return data
+
+    with pytest.raises(BadSource, match=r"gave [\d]+ bytes of 10: somebody else read or changed it"):
+        put(Attachment.upload(Shared(DATA)), MemoryStorage())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -142,6 +143,22 @@ async def test_many_tasks(aworld: AsyncWorld) -> None:
         for number in range(20):
             group.create_task(work(number))
     await aworld.acheck(*((b"%d" if number % 2 else b"again %d") % number for number in range(20)))
+
+
+@pytest.mark.filterwarnings("ignore:The garbage collector is trying to clean up")
+async def test_a_session_that_is_garbage_collected_is_left_to_the_sweep(aworld: AsyncWorld) -> None:
+    """Nobody may use its connection any more, not even to clean."""
+    key = await seed(aworld)
+    session = aworld.sessions()
+    (await session.get_one(Doc, key)).file = b"new"
+    await session.flush()
+    del session
+    gc.collect()
+    await asyncio.sleep(0.1)
+    await files.asettled()
+    for _ in range(2):
+        await files.asweep(aworld.asynchronous, grace=timedelta(0), stranger_retain=timedelta(0))
+    await aworld.acheck(b"old", swept=True)
 
 
 POOLS = {

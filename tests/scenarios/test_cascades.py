@@ -343,13 +343,3 @@ def test_a_bulk_delete_of_parents_leaves_the_children_to_verify(world: World) ->
     assert world.files.verify(world.engine, repair=True).counts == {"unnamed": 1}
     world.sweep()
     world.check(b"new cover")
-
-
-def test_expunge_cascades_and_stores_nothing(world: World) -> None:
-    with world.session() as session, world.nothing_stored():
-        doc = Doc(file=b"doc", notes=[Note(file=b"one")])
-        session.add(doc)
-        session.expunge(doc)
-        assert not session.new
-        session.commit()
-    world.check()

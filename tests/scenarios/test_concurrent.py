@@ -7,6 +7,7 @@ first, and reads what the row names then.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -203,6 +204,35 @@ def test_a_deadlock_leaves_nothing(world: World) -> None:
     assert sum(error is None for error in errors) == 1
     winner = b"first" if errors[0] is None else b"second"
     world.check(b"one of " + winner, b"two of " + winner)
+
+
+@on("world", ["mariadb"], indirect=True)
+def test_a_deadlock_rolls_back_on_the_server_and_the_application_goes_on(world: World) -> None:
+    """MariaDB ends the whole transaction; who catches the error and commits gets what came after it, and no error."""
+    one, two = seed(world, b"one"), seed(world, b"two")
+    table = Doc.__table__
+
+    def job() -> None:
+        with world.engine.begin() as connection:
+            # InnoDB rolls back the one of the two that has changed less.
+            connection.execute(table.insert(), [{"title": str(number), "pages": ()} for number in range(200)])
+            connection.execute(table.update().where(table.c.id == two).values(title="two"))
+            locked.wait(10)
+            connection.execute(table.update().where(table.c.id == one).values(title="one"))
+
+    locked = threading.Barrier(2)
+    with world.session() as session, ThreadPoolExecutor(1) as pool:
+        session.get_one(Doc, one).file = b"lost"
+        session.flush()
+        future = pool.submit(job)
+        locked.wait(10)
+        time.sleep(0.2)
+        with pytest.raises(OperationalError, match="Deadlock"):
+            session.connection().execute(table.update().where(table.c.id == two).values(title="first"))
+        session.add(Doc(file=b"after"))
+        session.commit()
+        future.result(10)
+    world.check(b"one", b"two", b"after")
 
 
 @servers

@@ -49,6 +49,18 @@ def test_row_switch(world: World, values: dict[str, object]) -> None:
     world.check(*expected)
 
 
+def test_row_switch_that_keeps_a_file_that_another_row_takes(world: World) -> None:
+    """The column is not set, so the row goes on naming the file: the other row gets a copy."""
+    key = seed(world)
+    with world.session(autoflush=False) as session:
+        doc = session.get_one(Doc, key)
+        session.add_all([Note(file=doc.file), Doc(id=key, title="switched")])
+        session.delete(doc)
+        session.commit()
+        assert session.get_one(Doc, key).file.read() == b"old"
+    world.check(b"old", b"old")
+
+
 def test_row_switch_that_hands_the_file_on(world: World) -> None:
     key = seed(world)
     with world.session() as session:

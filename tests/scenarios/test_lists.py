@@ -96,6 +96,20 @@ def test_the_same_stored_file_twice_is_copied(world: World) -> None:
     world.check(b"one", b"two", b"one")
 
 
+def test_an_item_that_stays_is_not_taken_by_another_row(world: World) -> None:
+    key = seed(world, b"one", b"two")
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        first = doc.pages[0]
+        other = Doc(file=first)
+        session.add(other)
+        doc.pages = [first]
+        session.commit()
+        assert doc.pages == (first,)
+        assert other.file != first
+    world.check(b"one", b"one")
+
+
 def test_the_same_upload_twice_is_copied(world: World) -> None:
     upload = Attachment.upload(b"one")
     key = seed(world, upload, b"two", upload)  # type: ignore[arg-type]

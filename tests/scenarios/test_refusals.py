@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select, update
-from sqlalchemy.orm import Session, make_transient
+from sqlalchemy import String, insert, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, make_transient, mapped_column
 
-from sa_attachments import Attachment, NotStored, OwnershipLost
+from sa_attachments import Attachment, AttachmentType, NotStored, OwnershipLost
 
-from .models import Doc, Note
+from .models import Doc, Note, files
 from .world import World
 
 on = pytest.mark.parametrize
@@ -107,6 +107,37 @@ def test_json_is_no_attachment(world: World, value: object) -> None:
         session.add(Doc(file=b"new"))
         session.commit()
     world.check(b"new")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Defaulted(Base):
+    """The column's default is a file, which comes when nobody can store it any more."""
+
+    __tablename__ = "defaulted"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str | None] = mapped_column(String(10), unique=True)
+    file: Mapped[Attachment | None] = mapped_column(
+        AttachmentType(files), insert_default=lambda: Attachment.upload(b"default", "default.txt")
+    )
+
+
+@on("world", ["sqlite", "postgres", "asyncpg"], indirect=True)
+def test_a_columns_default_comes_too_late_and_says_so(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add(Defaulted(title="lost"))
+        with pytest.raises(NotStored, match=r"'default\.txt'> reached defaulted\.file .* column defaults"):
+            session.flush()
+        session.rollback()
+        with pytest.raises(NotStored, match=r"defaulted\.file"):
+            session.execute(insert(Defaulted), [{"title": "lost"}])
+        session.rollback()
+        session.add(Defaulted(title="own", file=b"own"))
+        session.commit()
+    world.check(b"own")
 
 
 def test_nothing_is_written_by_core_as_ever(world: World) -> None:

@@ -91,7 +91,7 @@ def be_killed(source: Path) -> None:
 
 
 def sweep() -> SweepReport:
-    # A real application does not touch young files: grace=timedelta(hours=24).
+    # A real application leaves young files alone: grace is 24 hours.
     at_once = timedelta(0)
     return files.sweep(engine, grace=at_once, stranger_retain=at_once)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import sa_attachments
 from sa_attachments.cli.demo import playground as module
 from sa_attachments.cli.demo.playground import Playground
 
@@ -34,6 +35,17 @@ def test_the_process_imports_what_we_import_wherever_it_runs(
     (tmp_path / "sa_attachments.py").write_text("raise SystemExit('hostile working directory')")
     monkeypatch.chdir(tmp_path)
     assert playground.kill(tmp_path / "file") == -9
+
+
+def test_the_process_imports_what_we_are_rather_than_what_is_installed(
+    playground: Playground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "elsewhere" / "sa_attachments"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise SystemExit('the one from elsewhere')")
+    monkeypatch.setattr(sa_attachments, "__file__", str(package / "__init__.py"))
+    with pytest.raises(RuntimeError, match="the process stored nothing: the one from elsewhere"):
+        playground.kill(tmp_path / "file")
 
 
 def test_a_process_that_hangs_is_ended(playground: Playground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,248 @@
+"""Session events that applications write: they refuse, forget and change what the flush was about to write."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import event, update
+from sqlalchemy.orm import Session
+
+from .models import Doc, Note
+from .world import World
+
+on = pytest.mark.parametrize
+
+
+def seed(world: World, count: int = 1) -> list[int]:
+    """Committed documents with the file ``old``, ``old1``, …"""
+    with world.session() as session:
+        docs = [Doc(file=f"old{i or ''}".encode(), title=f"title {i}") for i in range(count)]
+        session.add_all(docs)
+        session.commit()
+        return [doc.id for doc in docs]
+
+
+@contextmanager
+def before_flush(session: Session, function: Callable[[], None]) -> Iterator[None]:
+    """Listen after the library did."""
+
+    def listen(*_: object) -> None:
+        function()
+
+    event.listen(session, "before_flush", listen)
+    try:
+        yield
+    finally:
+        event.remove(session, "before_flush", listen)
+
+
+def refuse() -> None:
+    raise ValueError("not like this")
+
+
+@on("then", ["commit", "expunge", "rollback", "change", "savepoint"])
+def test_a_listener_refuses_the_flush_and_the_transaction_goes_on(world: World, then: str) -> None:
+    with world.session() as session:
+        doc = Doc(file=b"new", title="one")
+        session.add(doc)
+        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
+            session.flush()
+        if then == "expunge":
+            session.expunge(doc)
+        elif then == "change":
+            doc.file = b"other"
+        elif then == "savepoint":
+            with session.begin_nested():
+                session.add(Note())
+        if then == "rollback":
+            session.rollback()
+        else:
+            session.commit()
+    world.check(*{"expunge": [], "rollback": [], "change": [b"other"]}.get(then, [b"new"]))
+
+
+@on("inner", ["commit", "rollback"])
+def test_a_savepoint_comes_and_goes_after_a_refusal(world: World, inner: str) -> None:
+    with world.session() as session:
+        doc = Doc(file=b"new")
+        session.add(doc)
+        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
+            session.flush()
+        session.expunge(doc)
+        nested = session.begin_nested()
+        session.add(Doc(file=b"inner"))
+        session.flush()
+        getattr(nested, inner)()
+        session.commit()
+    world.check(*[b"inner"] * (inner == "commit"))
+
+
+def test_a_savepoint_without_files_after_a_refusal(world: World) -> None:
+    with world.session() as session:
+        doc = Doc(file=b"new")
+        session.add(doc)
+        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
+            session.flush()
+        session.expunge(doc)
+        session.begin_nested().rollback()
+        session.commit()
+    world.check()
+
+
+@on("then", ["commit", "expire", "rollback"])
+def test_a_listener_refuses_the_replacement(world: World, then: str) -> None:
+    (key,) = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        doc.file = b"new"
+        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
+            session.flush()
+        if then == "expire":
+            session.expire(doc)
+        if then == "rollback":
+            session.rollback()
+        else:
+            session.commit()
+    world.check(b"new" if then == "commit" else b"old")
+
+
+@on("how", ["expunge", "expire", "refresh", "expire file"])
+@on("more", [False, True])
+def test_a_listener_forgets_the_replacement(world: World, how: str, more: bool) -> None:
+    key, other = seed(world, 2)
+    with world.session() as session:
+        doc, another = session.get_one(Doc, key), session.get_one(Doc, other)
+        doc.file = b"new"
+        if more:
+            another.title = "changed"
+            doc.title = "changed too"
+
+        def forget() -> None:
+            match how:
+                case "expunge":
+                    session.expunge(doc)
+                case "expire":
+                    session.expire(doc)
+                case "refresh":
+                    session.refresh(doc)
+                case "expire file":
+                    session.expire(doc, ["file"])
+
+        with before_flush(session, forget):
+            session.commit()
+    world.check(b"old", b"old1")
+
+
+@on("more", [False, True])
+def test_a_listener_forgets_a_new_row(world: World, more: bool) -> None:
+    with world.session() as session:
+        doc = Doc(file=b"new")
+        session.add_all([doc, Note()] if more else [doc])
+        with before_flush(session, lambda: session.expunge(doc)):
+            session.commit()
+    world.check()
+
+
+def test_a_listener_deletes_what_was_changed(world: World) -> None:
+    (key,) = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        doc.file = b"new"
+        with before_flush(session, lambda: session.delete(doc)):
+            session.commit()
+    world.check()
+
+
+@on("rest", ["commit", "expunge"])
+def test_a_flush_of_some_objects(world: World, rest: str) -> None:
+    key, other = seed(world, 2)
+    with world.session() as session:
+        doc, another = session.get_one(Doc, key), session.get_one(Doc, other)
+        doc.file, another.file = b"new", b"new1"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # It is deprecated, in some versions aloud.
+            session.flush([doc])
+        if rest == "expunge":
+            session.expunge(another)
+        session.commit()
+    world.check(b"new", b"new1" if rest == "commit" else b"old1")
+
+
+@on("when", ["before_flush", "before_update", "after_update"])
+@on("what", ["file", "none", "another row"])
+def test_a_listener_executes_a_statement(world: World, when: str, what: str) -> None:
+    """On the row that the flush writes too: who writes last, wins."""
+    key, other = seed(world, 2)
+    row, value = (other, b"hook") if what == "another row" else (key, b"hook" if what == "file" else None)
+
+    with world.session() as session:
+
+        def listen(*_: object) -> None:
+            statement = update(Doc).where(Doc.id == row).values(file=value)
+            session.execute(statement, execution_options={"synchronize_session": False})
+
+        doc = session.get_one(Doc, key)
+        doc.file = b"new"
+        target = session if when == "before_flush" else Doc
+        event.listen(target, when, listen)
+        try:
+            session.commit()
+        finally:
+            event.remove(target, when, listen)
+    if what == "another row":
+        world.check(b"new", b"hook")
+    elif when == "after_update":
+        world.check(b"old1", *[b"hook"] * (what == "file"))
+    else:
+        world.check(b"old1", b"new")
+
+
+def test_a_listener_takes_a_deletion_back(world: World) -> None:
+    (key,) = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        session.delete(doc)
+
+        def take_back() -> None:
+            session.add(doc)
+            doc.title = "kept"
+
+        with before_flush(session, take_back):
+            session.commit()
+    world.check(b"old")
+
+
+@on("world", ["postgres", "mariadb"], indirect=True)  # SQLite has one writer
+def test_a_hook_works_with_another_session(world: World) -> None:
+    """It commits and closes, while the flush that called it goes on."""
+
+    def log(*_: object) -> None:
+        with world.session() as other:
+            other.add(Note(file=b"log"))
+            other.flush()
+            other.rollback()
+
+    (key,) = seed(world)
+    event.listen(Doc, "before_update", log)
+    try:
+        with world.session() as session:
+            session.get_one(Doc, key).file = b"new"
+            session.commit()
+    finally:
+        event.remove(Doc, "before_update", log)
+    world.check(b"new")
+
+
+def test_a_description_is_forgotten(world: World) -> None:
+    (key,) = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        assert doc.file is not None
+        doc.file = doc.file.replace(filename="other")
+        doc.title = "x"
+        with before_flush(session, lambda: session.expire(doc, ["file"])):
+            session.commit()
+    world.check(b"old")
