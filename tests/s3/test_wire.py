@@ -7,7 +7,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +18,7 @@ from sqlalchemy.orm import Session
 from sa_attachments import Attachment, FileMissing, StorageFailed
 from sa_attachments.errors import storage_errors
 from sa_attachments.key import mint
+from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.storages.s3 import MIB, S3Storage
 from sa_attachments.testing.probes import listed, put, read
 from tests.faults.site import Site
@@ -140,22 +140,19 @@ def test_a_fault_that_stays_is_told(make: Make, wire: Wire, there: str, verb: st
 # Damaged bytes
 
 
-@contextmanager
-def _unsigned_bodies(storage: S3Storage) -> Any:
+def sign_no_bodies(storage: S3Storage) -> None:
     """As over TLS: the signature does not cover the body, so that nothing but Content-MD5 can tell."""
-    bucket = storage._bucket
     options = {"addressing_style": "path", "payload_signing_enabled": False}
-    bucket._config = bucket._config.merge(Config(s3=options))
-    yield
+    storage._bucket._config = storage._bucket._config.merge(Config(s3=options))
 
 
 @on("data", [SMALL, LARGE], ids=["whole", "part"])
 def test_a_body_that_is_damaged_on_its_way_is_refused(make: Make, wire: Wire, bucket: str, data: bytes) -> None:
     storage = make(endpoint_url=wire.endpoint, **PATIENT)
-    with _unsigned_bodies(storage):
-        wire.spoil(1, "corrupt", "PUT", for_good=True)
-        with pytest.raises(OSError, match=f"{bucket}' received other bytes than were sent .*BadDigest"):
-            put(storage, mint(), data)
+    sign_no_bodies(storage)
+    wire.spoil(1, "corrupt", "PUT", for_good=True)
+    with pytest.raises(OSError, match=f"{bucket}' received other bytes than were sent .*BadDigest"):
+        put(storage, mint(), data)
     assert wire.spoiled
     wire.heal()
     assert listed(make()) == []
@@ -321,3 +318,27 @@ def test_an_application_behind_a_wire_that_is_bad_at_each_request(
     while work_spoiled(postgres, make, wire, fault, nth, for_good=for_good, **options):
         nth += 1
     assert nth > 20, "the workload makes more requests than that"
+
+
+@on("fault", ["refused", "500", "lost", "late"])
+def test_a_mirror_one_of_whose_members_is_behind_a_bad_wire(
+    postgres: Engine, make: Make, wire: Wire, fault: Fault
+) -> None:
+    here, there = MemoryStorage(), make(endpoint_url=wire.endpoint, **IMPATIENT)
+    site = Site(postgres, {"here": here, "there": there, "default": "mirror:here,there"})
+    kept, gone = site.add(b"kept"), site.add(b"gone")
+    wire.spoil(1, fault, for_good=True)
+    with pytest.raises(StorageFailed):
+        site.add(b"void")
+    site.remove(gone)  # hurts nobody, and is done by the sweep
+    assert site.read() == [b"kept"]
+    assert site.files.settled(20)
+    wire.heal()
+    assert site.sweep().ok
+    site.sweep()
+    site.check("default")
+    assert site.read() == [b"kept"]
+    with site.session() as session:
+        keys = [session.get_one(site.Doc, kept).file.key]
+    assert [key for key in listed(here) if key[0] != "."] == keys
+    assert [key for key in listed(there) if key[0] != "."] == keys
