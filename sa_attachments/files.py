@@ -147,9 +147,7 @@ class Storages(Registry):
         mapper = attribute.parent
         reference = next((each for each in of_class(mapper.class_) if each.key == attribute.key), None)
         if reference is None:
-            raise BadConfiguration(
-                f"{mapper.class_.__name__}.{attribute.key} holds no attachments that it could restore"
-            )
+            raise BadConfiguration(f"{mapper.class_.__name__}.{attribute.key} holds no attachments to be restored")
         identity = primary_key if isinstance(primary_key, tuple) else (primary_key,)
         connection = session.connection(bind_arguments={"mapper": mapper, "clause": reference.table})
         ledger = self.ledger_of(reference.table)

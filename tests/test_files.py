@@ -33,9 +33,9 @@ from sa_attachments import (
     UnknownStorage,
 )
 from sa_attachments.attachment import binding_of
-from sa_attachments.files import LedgerStats
 from sa_attachments.ledger import CONDEMNED, OWNED, Ledger
 from sa_attachments.processing import MaxSize
+from sa_attachments.statistics import LedgerStats
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.sweep import Times
 from sa_attachments.testing import Faulty
