@@ -21,7 +21,6 @@ from botocore.exceptions import (
 from botocore.exceptions import (
     ConnectionError as NoConnection,
 )
-from urllib3.exceptions import HTTPError
 
 ABSENT = {"NoSuchKey", "NoSuchUpload", "NotFound"}
 """Codes that say that there is no such file, or upload."""
@@ -71,7 +70,7 @@ def explained(error: Exception, bucket: str, operation: str, endpoint: str | Non
                 f"no credentials for bucket {bucket!r} ({operation}): {error}; set AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY, or the option 'profile'"
             )
-        case NoConnection() | HTTPClientError() | IncompleteReadError() | HTTPError():
+        case NoConnection() | HTTPClientError() | IncompleteReadError():
             return ConnectionError(f"{where} can't be reached for bucket {bucket!r} ({operation}): {error}")
         case _:
             return OSError(f"bucket {bucket!r} ({operation}): {error}")

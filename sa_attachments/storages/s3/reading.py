@@ -17,9 +17,6 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import BotoCoreError
-from urllib3.exceptions import HTTPError
-
 from sa_attachments.storage import Readable
 
 _ATTEMPTS = 5
@@ -83,7 +80,7 @@ class S3File(io.RawIOBase):
                     self._at += len(data)
                     return data
                 raise ConnectionError(f"the connection ended {self._size - self._at:,} bytes before the file")
-            except (BotoCoreError, HTTPError, OSError) as error:
+            except Exception as error:  # botocore passes some errors of urllib3 on as they are
                 self._drop()
                 if attempt == _ATTEMPTS:
                     raise self._explain(error) from error
