@@ -37,7 +37,7 @@ from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
 from . import filename as filenames
 from .binding import Binding
 from .content import Content, StoredSource
-from .descriptor import Facts, damaged, encode, frozen, parse, thawed
+from .descriptor import Facts, checked, damaged, encode, frozen, parse, thawed
 from .errors import BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
 from .intake import source as wrap
@@ -89,7 +89,7 @@ class Attachment(Content):
             wrap(source),
             filenames.clean(name) if (name := filename or said_name) else None,
             claimed(content_type or said_type),
-            frozen(metadata),
+            checked(metadata),
             storage,
             move,
         )
@@ -130,14 +130,14 @@ class Attachment(Content):
             body: Upload | Facts = dataclasses.replace(
                 self._body,
                 filename=self._body.filename if filename is None else filenames.clean(filename),
-                metadata=self._body.metadata if metadata is None else frozen(metadata),
+                metadata=self._body.metadata if metadata is None else checked(metadata),
             )
         else:
             body = dict(self._facts())
             if filename is not None:
                 body["filename"] = filenames.clean(filename)
             if metadata is not None:
-                body["metadata"] = thawed(frozen(metadata))
+                body["metadata"] = thawed(checked(metadata))
         made = make(type(self), body, self._binding)
         set_origin(made, getattr(self, "_origin", None))
         return made

@@ -6,7 +6,8 @@ that it does not matter which of the rows that were read the statement really ch
 Traps
 -----
 ``bulk_save_objects`` and its kin, Core statements and raw SQL pass here unseen; values of theirs that name files are
-refused by the column type, and what they delete is found by ``Storages.verify``, or by triggers.
+refused by the column type, and what they delete is found by ``Storages.verify``, or by triggers. So is what PostgreSQL
+deletes inside of a SELECT, ``select(delete(Model).returning(...).cte())``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import case, false, literal, or_, select, tuple_
+from sqlalchemy import Integer, String, Uuid, bindparam, case, false, literal, or_, select, tuple_
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
@@ -31,8 +32,10 @@ from .staging import Stage, Token, Want, copy_wanted
 
 Rows = dict[tuple[Any, ...], Row]
 
-RESTRICTED = 1000
-"""Up to so many rows, a statement is held to exactly those that were read under lock."""
+RESTRICTED = 50_000
+"""Up to so many rows, a statement is held to those that were read under lock: it would meet others unseen."""
+BOUND = 1000
+"""Keys that are passed as parameters; more of them are written into the SQL."""
 
 _SAVEPOINT = "sa_attachments"
 
@@ -192,7 +195,7 @@ class _Rows(_Statement):
     def _rewritten(self, rows: dict[tuple[Any, ...], Any], templates: dict[Reference, list[Attachment]]) -> Any:
         statement = self.statement
         with_files = {reference: items for reference, items in templates.items() if items}
-        if len(rows) <= RESTRICTED or with_files:
+        if len(rows) <= (RESTRICTED if _can_be_written(self.references[0]) else BOUND) or with_files:
             statement = statement.where(_among(self.references[0], list(rows)))
         for reference, items in with_files.items():
             if reference.key in (self.state.parameters or {}):
@@ -330,11 +333,18 @@ def _assigned(statement: Any, references: Sequence[Reference]) -> dict[Any, Any]
     }
 
 
+def _can_be_written(reference: Reference) -> bool:
+    """Whether its primary keys can stand in the text of a statement."""
+    key = reference.primary_key
+    return len(key) == 1 and isinstance(key[0].type, Integer | String | Uuid)
+
+
 def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:
     """The condition that a row is one of these, in terms that ``synchronize_session="evaluate"`` understands."""
     entity = reference.mapper.class_
     key = [getattr(entity, name) for name in reference.identity_keys]
     if len(key) == 1:
-        return key[0].in_([identity[0] for identity in identities])
+        values, written = [i[0] for i in identities], len(identities) > BOUND and _can_be_written(reference)
+        return key[0].in_(bindparam(None, values, expanding=True, literal_execute=written))
     # No OR of comparisons: SQLite takes no more than 1,000 terms beside each other.
     return tuple_(*key).in_(identities)

@@ -127,9 +127,31 @@ def frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return plain
 
 
+def checked(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """``frozen``, of what is to be stored; BadSource too for text that databases refuse to keep as JSON."""
+    plain = frozen(metadata)
+    for text in _texts(plain):
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise BadSource(f"metadata holds {text[:40]!r}, with a NUL or half a surrogate pair: no database keeps it")
+    return plain
+
+
 def thawed(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A plain copy, as it goes into a descriptor."""
     return {name: _thaw(value) for name, value in metadata.items()}
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All strings in JSON values, names included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield name
+            yield from _texts(item)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _texts(item)
 
 
 def _freeze(value: Any) -> Any:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select
 from starlette.datastructures import UploadFile
 from werkzeug.datastructures import FileStorage
 
-from sa_attachments import Attachment
+from sa_attachments import Attachment, BadSource
 from sa_attachments.filename import MAX_BYTES, clean
 from sa_attachments.key import is_key
 from sa_attachments.places import MARKER
@@ -20,6 +20,16 @@ from sa_attachments.storages.local import LocalStorage
 from tests.archive import DIALECTS, Archive
 
 on = pytest.mark.parametrize
+
+
+@on("metadata", [{"a": "x\0"}, {"a\0": 1}, {"a": [{"b": "\ud800"}]}], ids=["NUL", "NUL in a name", "half a pair"])
+def test_metadata_that_no_database_keeps_is_refused_at_once(metadata: dict[str, Any]) -> None:
+    with pytest.raises(BadSource, match="no database keeps it"):
+        Attachment.upload(b"x", metadata=metadata)
+    with pytest.raises(BadSource, match="no database keeps it"):
+        Attachment.upload(b"x").replace(metadata=metadata)
+    assert Attachment.upload(b"x", metadata={"a": "\\u0000 \U0001f600"}).metadata["a"] == "\\u0000 \U0001f600"
+
 
 HOSTILE = {
     "up": "../../etc/passwd",
