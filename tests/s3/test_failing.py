@@ -16,7 +16,7 @@ from sa_attachments import StorageFailed
 from sa_attachments.storages.s3 import MIB, S3Storage
 from sa_attachments.testing import Faulty
 from tests.faults import test_storage as suite
-from tests.faults.patience import within
+from tests.faults.patience import BUDGET, within
 from tests.proxy import Proxy
 from tests.scenarios.models import Doc, files
 from tests.scenarios.world import World
@@ -30,9 +30,11 @@ LARGE = os.urandom(MIB) * 6
 
 
 @pytest.fixture(autouse=True)
-def storage(world: World, make: Make, proxy: Proxy) -> Iterator[S3Storage]:
+def storage(world: World, make: Make, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Storage]:
     """What the world stores in: a bucket behind the proxy."""
-    made = make(endpoint_url=f"http://127.0.0.1:{proxy.port}", attempts=1, connect_timeout=1, read_timeout=1)
+    made = make(endpoint_url=f"http://127.0.0.1:{proxy.port}", attempts=1, connect_timeout=1, read_timeout=2)
+    # Less than it takes to give a request up, so that whoever waits for cleaning is caught.
+    monkeypatch.setattr(files._settler, "_budget", BUDGET)
     world.storages = {"default": Faulty(made)}
     with files.override(world.storages):
         yield made
