@@ -65,7 +65,21 @@ print(listeners())
 
 def test_nothing_is_listened_to_before_an_attachment_is_mapped() -> None:
     run = subprocess.run([sys.executable, "-c", UNMAPPED], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines() == ["[0, 0, 0]", "[1, 1, 1]"]
+    assert run.stdout.splitlines() == ["[0, 0, 0]", "[1, 0, 0]"]
+
+
+@sqlite
+def test_a_session_is_listened_to_once_from_when_it_touches_an_attachment(archive: Archive) -> None:
+    def count(session: Session) -> list[int]:
+        return [len(list(getattr(session.dispatch, name))) for name in EVENTS]
+
+    with archive.session() as session, archive.session() as other:
+        assert count(session) == count(other) == [1, 0, 0, 0]
+        for data in (b"one", b"two"):
+            session.add(archive.Doc(file=data))
+            session.commit()
+        assert count(session) == [1, 1, 1, 1]
+        assert count(other) == [1, 0, 0, 0]
 
 
 @sqlite
