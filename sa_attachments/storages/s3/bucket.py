@@ -80,7 +80,7 @@ class Bucket:
             with self._lock:
                 client = self._clients.get(os.getpid())
                 if client is None:
-                    session = boto3.session.Session(**self._session)
+                    session = boto3.Session(**self._session)
                     client = session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
                     self._clients = {os.getpid(): client}
         return client
