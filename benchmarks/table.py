@@ -62,6 +62,7 @@ def about(rounds: int, settings: str) -> dict[str, str]:
 
 def write(contests: Sequence[Contest], about: dict[str, str], folder: Path) -> None:
     """``results.md`` and ``results.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.md").write_text(markdown(contests, about), encoding="utf-8")
     (folder / "results.json").write_text(plain(contests, about), encoding="utf-8")
 
