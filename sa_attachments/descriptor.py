@@ -100,7 +100,7 @@ def renamed(facts: Facts, old: Named, new: Named) -> Facts:
     >>> facts = {"storage": "a", "key": "k", "size": 1, "variants": {"thumb": {"key": "t", "size": 1}}}
     >>> moved = renamed(facts, Named("a", "k", 1), Named("b", "l", 1))
     >>> moved["storage"], moved["key"], moved["variants"]["thumb"]
-    ('b', 'l', {'key': 't', 'size': 1, 'storage': 'a'})
+    ('b', 'l', {'storage': 'a', 'key': 't', 'size': 1})
     """
     variants = {
         name: {"storage": facts["storage"], **variant} if isinstance(variant, dict) and "key" in variant else variant
