@@ -28,6 +28,7 @@ has written already would wait for itself. MariaDB and MySQL must allow packets 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ from .url import StorageURL
 
 KIB = 1 << 10
 _PAGE = 1000
+_ATTEMPTS = 10
 _KEYS = 500  # per statement
 
 
@@ -216,12 +218,21 @@ class DatabaseStorage:
         """A new connection, on which the tables are there."""
         if self._create and not self.readonly:
             with self._creating:
-                try:
-                    self.create_tables()
-                except DBAPIError:
-                    self.create_tables()  # another process made them at the same moment
+                self._create_beside_others()
                 self._create = False
         return self.engine.connect()
+
+    def _create_beside_others(self) -> None:
+        """Other processes may make the tables at the same moment."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.create_tables()
+            except DBAPIError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                time.sleep(0.02 * attempt)
+            else:
+                return
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
