@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -89,6 +90,8 @@ class Database:
 
 
 def _asynchronous(url: URL) -> AsyncEngine:
+    if find_spec("greenlet") is None:  # SQLAlchemy 2.0 would miss it only later
+        raise ImportError("no greenlet")
     from sqlalchemy.ext.asyncio import create_async_engine  # It needs greenlet, which nobody else here does.
 
     return create_async_engine(url)
