@@ -36,7 +36,7 @@ def s3(request: pytest.FixtureRequest, folder: Path) -> Configuration:
 
 
 def gridfs(request: pytest.FixtureRequest, folder: Path) -> Configuration:
-    pytest.importorskip("pymongo", reason="GridFS is tested where the extra test-gridfs is installed")
+    pytest.importorskip("pymongo", reason="GridFS is tested where the extras gridfs and test-gridfs are installed")
     return {"default": f"gridfs:{request.getfixturevalue('mongo')}test_{uuid4().hex}"}
 
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-pytest.importorskip("pymongo", reason="GridFS is tested where the extra test-gridfs is installed")
+pytest.importorskip("pymongo", reason="GridFS is tested where the extras gridfs and test-gridfs are installed")
 
 from bson import ObjectId
 from pymongo import MongoClient

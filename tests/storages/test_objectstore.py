@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-pytest.importorskip("obstore", reason="object stores are tested where the extra gcs or azure is installed")
+pytest.importorskip("obstore", reason="object stores are tested where the extra gs or az is installed")
 
 from obstore.store import MemoryStore
 
