@@ -16,28 +16,26 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, exists, literal_column, or_, select, update
-from sqlalchemy.pool import NullPool, QueuePool
 
 from .clock import now
 from .descriptor import Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
 from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring, lockable
+from .patience import PATIENCE, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
 from .staging import Scope
 from .storage import Storage
 
 log = logging.getLogger("sa_attachments")
-
-PATIENCE = 50
-"""Milliseconds that cleaning waits for a lock that somebody else holds."""
 
 
 class Busy(Exception):
@@ -57,11 +55,16 @@ class Purger:
 
     # One transaction's files
 
-    def settle(self, work: Work, committed: bool) -> None:
-        """Clean up after one transaction, which may or may not have been committed; ``committed`` is a hint."""
+    def settle(self, work: Work, committed: bool, purged: deque[Named] | None = None) -> None:
+        """Clean up after one transaction, which may or may not have been committed; ``committed`` is a hint.
+
+        With ``purged``, lines of purged files are not removed in a transaction of their own: they go in there, and the
+        next one that settles removes them. A process that dies leaves them to the sweep.
+        """
         with self.connection() as connection:
             trusted = self._trusted(connection, {file.storage for file in (*work.void, *work.staged, *work.dropped)})
-            with self.transaction(connection):
+            with self.transaction(connection), _taken(purged) as former:
+                self.finish(connection, former, {})
                 witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
                 there = committed and (witness is None or self._knows(connection, witness))
                 suspects = work.void if there else [*work.void, *work.staged]
@@ -71,7 +74,17 @@ class Purger:
                 claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
                 written = self._write(connection, [file for _, file in work.given]) if there else set()
         _remove(path for path, file in work.given if file[:2] in written)
-        self._purge(claimed)
+        failed = self.delete_bytes(claimed)
+        if purged is not None and not failed:
+            purged.extend(claimed)
+        elif claimed:
+            with self.connection() as connection, self.transaction(connection):
+                self.finish(connection, claimed, failed)
+
+    def forget(self, purged: deque[Named]) -> None:
+        """Remove the lines of files that are purged; see ``settle``."""
+        with self.connection() as connection, self.transaction(connection), _taken(purged) as former:
+            self.finish(connection, former, {})
 
     def _knows(self, connection: Connection, named: Named) -> bool:
         """Whether a transaction became durable, told by one of its lines."""
@@ -115,12 +128,6 @@ class Purger:
             )
             claimed += [file for file, _ in found]
         return claimed
-
-    def _purge(self, claimed: Sequence[Named]) -> None:
-        if claimed:
-            failed = self.delete_bytes(claimed)
-            with self.connection() as connection, self.transaction(connection):
-                self.finish(connection, claimed, failed)
 
     # Whatever is due
 
@@ -250,7 +257,7 @@ class Purger:
             if engine.dialect.name != "sqlite":
                 options["isolation_level"] = "READ COMMITTED"
             connection = connection.execution_options(**options)
-            with _impatient(connection, self.patience):
+            with impatient(connection, self.patience):
                 yield connection
 
     @contextmanager
@@ -261,6 +268,20 @@ class Purger:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield
+
+
+@contextmanager
+def _taken(purged: deque[Named] | None) -> Iterator[list[Named]]:
+    """All that is in there now, which goes back if the lines could not be removed."""
+    taken: list[Named] = []
+    try:
+        while purged:
+            taken.append(purged.popleft())
+        yield taken
+    except BaseException:
+        if purged is not None:
+            purged.extend(taken)
+        raise
 
 
 def _key(columns: Any) -> Any:
@@ -286,62 +307,3 @@ def _deletion(storage: Storage, name: str, files: Sequence[Named]) -> Callable[[
         return {file: errors[file.key] for file in files if file.key in errors}
 
     return run
-
-
-@contextmanager
-def _impatient(connection: Connection, patience: int) -> Iterator[None]:
-    """Short waits for locks and durable commits, as long as the connection is ours."""
-    is_own = connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool | NullPool)
-    ask, change, back = _SETTINGS.get(connection.dialect.name, ((), (), ()))
-    with _outside(connection) if is_own else nullcontext():
-        before = [_driver_sql(connection, question) for question in ask]
-        for command in change:
-            _driver_sql(connection, command.format(patience))
-    try:
-        yield
-    finally:
-        if not connection.invalidated:
-            with _outside(connection) if is_own else nullcontext():
-                for command, value in zip(back, before, strict=True):
-                    _driver_sql(connection, command.format(value))
-
-
-@contextmanager
-def _outside(connection: Connection) -> Iterator[None]:
-    """Outside of SQLite's transactions: it changes its settings only there."""
-    # A COMMIT that SQLite refuses leaves the transaction open: one of ours, or of a session that was closed after it.
-    connection.connection.rollback()
-    driver: Any = connection.connection.driver_connection
-    if always := driver.in_transaction:  # sqlite3's autocommit=False begins the next one at once
-        _driver_sql(connection, "ROLLBACK")
-    yield
-    if always:
-        _driver_sql(connection, "BEGIN")
-
-
-_SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
-    "sqlite": (
-        ("PRAGMA busy_timeout", "PRAGMA synchronous"),
-        # FULL does not flush the folder when it removes the journal: a power cut could bring the journal back, and undo
-        # a claim whose bytes are deleted.
-        ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = EXTRA"),
-        ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = {}"),
-    ),
-    "mysql": (
-        ("SELECT @@SESSION.innodb_lock_wait_timeout",),
-        ("SET SESSION innodb_lock_wait_timeout = 1",),
-        ("SET SESSION innodb_lock_wait_timeout = {}",),
-    ),
-}
-_SETTINGS["mariadb"] = _SETTINGS["mysql"]
-
-
-def _driver_sql(connection: Connection, statement: str) -> Any:
-    """Below SQLAlchemy's transaction: SQLite changes its settings only outside of one."""
-    cursor = connection.connection.cursor()
-    try:
-        cursor.execute(statement)
-        row = cursor.fetchone() if cursor.description else None
-        return row[0] if row else None
-    finally:
-        cursor.close()

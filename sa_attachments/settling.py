@@ -4,13 +4,15 @@ for long.
 On a server, a worker thread does it, or under asyncio a task; the committing thread waits for it no longer than the
 budget. On SQLite, which has one writer, the committing thread does the short work in the database itself: a thread
 that writes beside the application's would make its statements fail. Only what the storage does runs in the worker
-there, within the budget.
+there, within the budget; and the lines of purged files wait for the next transaction that settles, or for ``settled``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from time import monotonic
@@ -19,6 +21,7 @@ from typing import Any
 from sqlalchemy.util import greenlet_spawn
 
 from .column import Home
+from .descriptor import Named
 from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
 from .offload import Worker, background, gather, in_greenlet, within
@@ -39,6 +42,7 @@ class Settler:
         self._budget = budget.total_seconds()
         self._worker = Worker()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._purged: dict[Scope, deque[Named]] = {}
 
     def settle(self, frame: Frame) -> None:
         """Clean up what an ended transaction left, for these files. Raises nothing."""
@@ -55,13 +59,16 @@ class Settler:
 
     def idle(self, timeout: float | None = None) -> bool:
         """Wait until the worker has nothing left to do; False after ``timeout`` seconds."""
-        return self._worker.idle(timeout)
+        idle = self._worker.idle(timeout)
+        self._forget()
+        return idle
 
     async def aidle(self) -> None:
         """``idle`` for asyncio."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
         await asyncio.to_thread(self._worker.idle)
+        await greenlet_spawn(self._forget)
 
     def _settle(self, scope: Scope, work: Work, marked: bool, deadline: float) -> None:
         dialect = scope.engine.dialect
@@ -69,13 +76,20 @@ class Settler:
             return  # A garbage-collected AsyncSession: nobody may use its connections here.
         if dialect.name == "sqlite":
             if not is_shared_and_busy(scope.engine):
-                _quietly(Purger(scope, self._places, lambda job: self._until(deadline, job)), work, marked)
+                purger = Purger(scope, self._places, lambda job: self._until(deadline, job))
+                purged = self._purged.setdefault(scope, deque())
+                _quietly(lambda: purger.settle(work, marked, purged))
         elif dialect.is_async:
-            cleaning = greenlet_spawn(_quietly, Purger(scope, self._places, run), work, marked)
+            cleaning = greenlet_spawn(_quietly, lambda: Purger(scope, self._places, run).settle(work, marked))
             background(cleaning, self._tasks, deadline - monotonic())
         else:
             purger = Purger(scope, self._places, run)
-            within(self._worker.submit(lambda: _quietly(purger, work, marked)), deadline - monotonic())
+            within(self._worker.submit(lambda: _quietly(lambda: purger.settle(work, marked))), deadline - monotonic())
+
+    def _forget(self) -> None:
+        for scope, purged in list(self._purged.items()):
+            if purged and (in_greenlet() or not scope.engine.dialect.is_async) and not is_shared_and_busy(scope.engine):
+                _quietly(functools.partial(Purger(scope, self._places, run).forget, purged))
 
     def _until(self, deadline: float, job: Callable[[], Any]) -> Any:
         future = self._worker.submit(job)
@@ -105,10 +119,10 @@ def run(job: Callable[[], Any]) -> Any:
     return outcome.value
 
 
-def _quietly(purger: Purger, work: Work, marked: bool) -> None:
+def _quietly(cleaning: Callable[[], None]) -> None:
     """Cleaning never hurts."""
     try:
-        purger.settle(work, marked)
+        cleaning()
     except Busy:
         log.debug("cleaning would have to wait, the next sweep does it")
     except Exception:

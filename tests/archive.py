@@ -99,7 +99,7 @@ class Archive:
 
     def stranger(self, age: timedelta = DAY, *, touched: timedelta | None = None, data: bytes = b"stranger") -> str:
         """Put a file whose key is ``age`` old, and whose bytes were written as long ago, or ``touched`` ago."""
-        now = datetime.now(UTC) - timedelta(milliseconds=5)  # The database's clock, in whole ones, may be behind a little.
+        now = datetime.now(UTC) - timedelta(milliseconds=5)  # the database's clock has a grain
         key = mint(round((now - age).timestamp() * 1000))
         self.memory.put(key, io.BytesIO(data), size=None, content_type="text/plain")
         modified = now - (age if touched is None else touched)

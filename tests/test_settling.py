@@ -73,6 +73,34 @@ def test_what_is_done_within_the_budget_is_waited_for(archive: Archive) -> None:
     frame, key = suspect(archive)
     archive.files.settle(frame)
     assert key not in archive.stored()
+    if archive.engine.dialect.name != "sqlite":
+        assert key not in archive.states()
+
+
+@sqlite
+def test_on_sqlite_the_next_transaction_that_settles_removes_the_lines(archive: Archive) -> None:
+    """One commit to the disk less for each that drops a file."""
+    (first, one), (second, two) = suspect(archive), suspect(archive)
+    archive.files.settle(first)
+    assert archive.states()[one] == PURGING
+    archive.files.settle(second)
+    assert one not in archive.states()
+    assert archive.states()[two] == PURGING
+    assert not {one, two} & set(archive.stored())
+    archive.settle()
+    assert two not in archive.states()
+
+
+@sqlite
+def test_lines_that_cannot_be_removed_are_removed_later(archive: Archive) -> None:
+    frame, key = suspect(archive)
+    archive.files.settle(frame)
+    with archive.engine.connect() as writer:
+        writer.execute(archive.ledger.lines.update().values(attempts=1))
+        archive.settle()
+        writer.rollback()
+    assert archive.states()[key] == PURGING
+    archive.settle()
     assert key not in archive.states()
 
 
