@@ -1,0 +1,83 @@
+"""Patience: how long a connection of our own waits for locks, and how durable its commits are.
+
+>>> from sqlalchemy import create_engine
+>>> with create_engine("sqlite://").connect() as connection:
+...     with impatient(connection, PATIENCE):
+...         connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+...     connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+50
+5000
+
+A connection goes back to its pool as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.pool import NullPool, QueuePool
+
+PATIENCE = 50
+"""Milliseconds that cleaning waits for a lock that somebody else holds."""
+
+
+@contextmanager
+def impatient(connection: Connection, patience: int) -> Iterator[None]:
+    """Short waits for locks and durable commits, as long as the connection is ours."""
+    is_own = connection.dialect.name == "sqlite" and isinstance(connection.engine.pool, QueuePool | NullPool)
+    ask, change, back = _SETTINGS.get(connection.dialect.name, ((), (), ()))
+    with _outside(connection) if is_own else nullcontext():
+        before = [_driver_sql(connection, question) for question in ask]
+        for command in change:
+            _driver_sql(connection, command.format(patience))
+    try:
+        yield
+    finally:
+        if not connection.invalidated:
+            with _outside(connection) if is_own else nullcontext():
+                for command, value in zip(back, before, strict=True):
+                    _driver_sql(connection, command.format(value))
+
+
+@contextmanager
+def _outside(connection: Connection) -> Iterator[None]:
+    """Outside of SQLite's transactions: it changes its settings only there."""
+    # A COMMIT that SQLite refuses leaves the transaction open: one of ours, or of a session that was closed after it.
+    connection.connection.rollback()
+    driver: Any = connection.connection.driver_connection
+    if always := driver.in_transaction:  # sqlite3's autocommit=False begins the next one at once
+        _driver_sql(connection, "ROLLBACK")
+    yield
+    if always:
+        _driver_sql(connection, "BEGIN")
+
+
+_SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "sqlite": (
+        ("PRAGMA busy_timeout", "PRAGMA synchronous"),
+        # FULL does not flush the folder when it removes the journal: a power cut could bring the journal back, and undo
+        # a claim whose bytes are deleted.
+        ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = EXTRA"),
+        ("PRAGMA busy_timeout = {}", "PRAGMA synchronous = {}"),
+    ),
+    "mysql": (
+        ("SELECT @@SESSION.innodb_lock_wait_timeout",),
+        ("SET SESSION innodb_lock_wait_timeout = 1",),
+        ("SET SESSION innodb_lock_wait_timeout = {}",),
+    ),
+}
+_SETTINGS["mariadb"] = _SETTINGS["mysql"]
+
+
+def _driver_sql(connection: Connection, statement: str) -> Any:
+    """Below SQLAlchemy's transaction: SQLite changes its settings only outside of one."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.execute(statement)
+        row = cursor.fetchone() if cursor.description else None
+        return row[0] if row else None
+    finally:
+        cursor.close()
