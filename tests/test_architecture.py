@@ -32,6 +32,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("drops", "recovery"),
     ("bulk", "flush", "moving", "settling", "statements", "statistics", "sweep", "verify"),
     ("tracker",),
+    ("care",),
     ("files",),
 ]
 # Nobody imports an edge, except its own family.
@@ -68,6 +69,7 @@ TESTED: dict[str, str] = {
     "sa_attachments": "test_quickstart.py",
     "sa_attachments.binding": "test_attachment.py",  # a protocol
     "sa_attachments.bulk": "scenarios/",
+    "sa_attachments.care": "test_files.py",
     "sa_attachments.conflicts": "scenarios/",
     "sa_attachments.flush": "scenarios/",
     "sa_attachments.pools": "scenarios/",
