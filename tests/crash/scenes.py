@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -146,12 +147,17 @@ inherited: list[Application] = []
 """By children: an application whose statements are compiled, and whose engine has no connection open."""
 
 
-def prepare(url: str, folder: str, storage: str | None = None) -> None:
-    """Make the application, and let it do everything once: later children are faster by that."""
+def prepare(
+    url: str, folder: str, storage: str | None = None, kind: str = "tests.crash.application:Application"
+) -> None:
+    """Make the application, of the class that ``kind`` names, and let it do everything once: later children are faster
+    by that.
+    """
     engine = open_engine(url)
     if url.startswith("sqlite"):
         event.listen(engine, "connect", _forget_quickly)
-    app = Application(engine, Path(folder), storage, budget=PATIENT)
+    module, _, name = kind.partition(":")
+    app: Application = getattr(import_module(module), name)(engine, Path(folder), storage, budget=PATIENT)
     run("all", app)
     app.sweep()
     engine.dispose()

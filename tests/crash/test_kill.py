@@ -47,7 +47,8 @@ class Ground:
             self.app.create()
         self.renew()
         url = engine.url.render_as_string(hide_password=False)
-        server.prepare("tests.crash.scenes:prepare", url, str(folder), storage)
+        kind = f"{self.application.__module__}:{self.application.__qualname__}"
+        server.prepare("tests.crash.scenes:prepare", url, str(folder), storage, kind)
 
     def renew(self) -> None:
         """Empty the database and the folder."""

@@ -33,7 +33,7 @@ class Actor:
         self.world = world
         self.committed = committed
         self.others = others
-        self.session = Session(world.engine, expire_on_commit=expires, autoflush=False)
+        self.session = self.open(expire_on_commit=expires, autoflush=False)
         self.connected = False
         self.objects: list[Doc] = []
         self.uploaded: set[tuple[int, str]] = set()
@@ -41,6 +41,10 @@ class Actor:
         event.listen(self.session, "after_begin", self._after_begin)
         event.listen(self.session, "after_transaction_end", self._after_transaction_end)
         self.restart()
+
+    def open(self, **options: Any) -> Session:
+        """A session of the kind that is played with."""
+        return Session(self.world.engine, **options)
 
     def restart(self) -> None:
         """Another transaction begins."""

@@ -29,6 +29,7 @@ class Play(RuleBasedStateMachine):
     """One example."""
 
     world: ClassVar[World]
+    actor: ClassVar[type[Actor]] = Actor
 
     @initialize(expires=st.lists(st.booleans(), min_size=3, max_size=3), rows=st.integers(0, 3))
     def begin(self, expires: list[bool], rows: int) -> None:
@@ -36,7 +37,7 @@ class Play(RuleBasedStateMachine):
         self.committed = State()
         self.actors: list[Actor] = []
         for each in expires:
-            self.actors.append(Actor(self.world, self.committed, self.actors, each))
+            self.actors.append(self.actor(self.world, self.committed, self.actors, each))
         self.shelf: list[Attachment] = []
         """Attachments that the application kept, from whatever session."""
         self.detached: list[Doc] = []

@@ -20,8 +20,8 @@ SETTINGS = settings(
 )
 
 
-def run(world: World, options: settings, number: int) -> None:
-    run_state_machine_as_test(seed(number)(type("Machine", (Machine,), {"world": world})), settings=options)
+def run(world: World, options: settings, number: int, machine: type[Machine] = Machine) -> None:
+    run_state_machine_as_test(seed(number)(type("Machine", (machine,), {"world": world})), settings=options)
 
 
 @pytest.mark.timeout(300)

@@ -25,8 +25,19 @@ SYNC = engines.ENGINES
 EVERYWHERE = [*SYNC, *engines.ASYNC_ENGINES]
 
 
+@pytest.fixture
+def world_class() -> type[World]:
+    """Which sessions a world has: a suite of other ones takes ``world`` from here, and overrides this."""
+    return World
+
+
 @pytest.fixture(params=EVERYWHERE)
-def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[..., Engine]) -> Iterator[World]:
+def world(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    open_engine: Callable[..., Engine],
+    world_class: type[World],
+) -> Iterator[World]:
     """Fewer databases by ``@pytest.mark.parametrize("world", ["sqlite", "postgres"], indirect=True)``."""
     name = request.param
     path = f"{tmp_path}/test.db"
@@ -50,7 +61,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[
             engine, observer = open_engine(url), open_engine(url)
         case other:
             raise ValueError(f"no world {other!r}; there are {EVERYWHERE}")
-    made = World(name, engine, observer)
+    made = world_class(name, engine, observer)
     with files.override(made.storages):
         yield made
 
