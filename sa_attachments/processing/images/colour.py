@@ -1,0 +1,100 @@
+"""Colour: pictures of any mode as 8 bits per channel in sRGB, with or without alpha.
+
+>>> from PIL import Image
+>>> [plain(Image.new(mode, (1, 1))).mode for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "I;16", "LAB")]
+['L', 'L', 'RGB', 'RGB', 'RGBA', 'CMYK', 'L', 'RGB']
+>>> srgb(Image.new("CMYK", (1, 1), (0, 255, 255, 0)), None).getpixel((0, 0))
+(255, 0, 0)
+
+``plain`` comes before resizing, which palettes don't survive, and ``srgb`` after it, when there is less to convert.
+"""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image, ImageCms
+
+from ...errors import Refused
+
+# Modes by what they become: all but CMYK are RGB or grey, with or without alpha.
+_PLAIN = {"1": "L", "La": "LA", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "YCbCr": "RGB", "HSV": "RGB"}
+_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """As L, LA, RGB, RGBA or CMYK, 8 bits per channel."""
+    mode = image.mode
+    if mode == "P":
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if mode in ("L", "RGB"):
+        return image.convert({"L": "LA", "RGB": "RGBA"}[mode]) if image.has_transparency_data else image
+    if mode in ("I", "F") or mode.startswith("I;16"):
+        return _from_wide(image)
+    if mode == "LAB":
+        return _from_lab(image)
+    return image.convert(_PLAIN[mode]) if mode in _PLAIN else image
+
+
+def srgb(image: Image.Image, profile: bytes | None, rule: str = "colour") -> Image.Image:
+    """A plain picture with its colours in sRGB. Refused if the profile is broken, or one for other pictures."""
+    if profile:
+        return _converted(image, profile, rule)
+    return image.convert("RGB") if image.mode == "CMYK" else image
+
+
+def fits(profile: bytes, mode: str, kind: str) -> bool:
+    """Whether a file of that kind can hold a picture of this mode together with its profile."""
+    try:
+        space = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
+    except OSError:
+        return False
+    grey = ("L",) if kind in ("JPEG", "PNG") else ()
+    modes = {"RGB": ("RGB", "RGBA"), "GRAY": grey, "CMYK": ("CMYK",) if kind == "JPEG" else ()}.get(space, ())
+    return mode in modes and kind != "GIF" and not (mode == "RGBA" and kind == "JPEG")
+
+
+def _converted(image: Image.Image, profile: bytes, rule: str) -> Image.Image:
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        if space == "RGB" and image.mode in ("L", "LA"):  # grey that somebody took the colours out of
+            image = image.convert("RGBA" if image.mode == "LA" else "RGB")
+        alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+        colours = image.convert(_SPACES.get(space, image.mode)) if alpha is not None else image
+        done = ImageCms.profileToProfile(
+            colours, source, _srgb(), ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB", flags=_FLAGS
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        told = str(error) or type(error).__name__
+        message = f"the colour profile is broken, or none for this image ({image.mode}): {told}"
+        raise Refused(message, rule=rule, limit="a colour profile that fits", measured=told) from error
+    assert done is not None
+    if alpha is not None:
+        done.putalpha(alpha)
+    return done
+
+
+def _from_wide(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, or of whole or broken numbers that nobody told the range of: by the largest."""
+    low, high = image.getextrema()
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
+    if image.mode.startswith("I;16") or 255 < high <= 65535:
+        factor = 1 / 256
+    elif image.mode == "F" and high <= 1:
+        factor = 255.0
+    else:
+        factor = 255 / high if high > 65535 else 1.0
+    return image.point(lambda value: value * factor + 0).convert("L")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    done = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), _srgb(), outputMode="RGB")
+    assert done is not None
+    return done
+
+
+def _srgb() -> ImageCms.ImageCmsProfile:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))

@@ -1,0 +1,207 @@
+"""Picture: an image file, opened by Pillow behind a fence.
+
+>>> from sa_attachments import Attachment
+>>> with opened(Attachment.upload(b"no image"), "Fit", 1000) as picture:
+...     pass
+Traceback (most recent call last):
+sa_attachments.errors.Refused: the file is no image that can be read: it is application/octet-stream
+
+Whatever Pillow raises about a file becomes ``Refused``; what the file's own source raises stays what it is. Opening
+reads the header. No pixel is decoded before the size that the header tells is known to be within bounds, and no more
+bytes are read than pictures of that size take.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from PIL import IcoImagePlugin, Image, ImageFile
+
+from ...attachment import Attachment
+from ...errors import Refused
+from ..mediatype import is_active
+from .geometry import Size
+from .gifblocks import MOST_FRAMES, survey
+from .pillow import READABLE, initialized
+from .reading import TooMuch, Watched
+
+HEADER = 64 * 1024 * 1024
+"""Bytes that opening may read: a whole WebP, a camera's metadata."""
+PER_PIXEL = 16
+"""Bytes for each pixel that decoding may read on top of that: more than any format needs."""
+
+ORIENTATION = 0x0112
+
+
+class Picture:
+    """An open image file. ``rule`` is the step that looks at it, for refusals."""
+
+    def __init__(self, image: ImageFile.ImageFile, file: Watched, rule: str, max_pixels: int) -> None:
+        self.image = image
+        self._file = file
+        self._rule = rule
+        self._max_pixels = max_pixels
+        self.exif = _exif(image)
+        """EXIF, empty where there is none or it is damaged."""
+        self.full = image.size
+        """Width and height as they are stored, which ``draft`` does not change."""
+
+    @property
+    def kind(self) -> str:
+        """Pillow's name of the format."""
+        return {"MPO": "JPEG", "DIB": "BMP"}.get(str(self.image.format), str(self.image.format))
+
+    @property
+    def orientation(self) -> int:
+        """EXIF's, 1 to 8; what is damaged counts as 1."""
+        # Pillow turns TIFF by itself.
+        found = 1 if self.kind == "TIFF" else self.exif.get(ORIENTATION)
+        return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+    @property
+    def size(self) -> Size:
+        """Width and height of the upright picture."""
+        width, height = self.full
+        return (height, width) if self.orientation > 4 else (width, height)
+
+    def frames(self, most: int = MOST_FRAMES) -> int:
+        """How many there are; ``most + 1`` if there are more than ``most``."""
+        with explained(self._file, self._rule):
+            if self.kind == "GIF":
+                return survey(self._file, most).frames
+            if self.kind == "TIFF":
+                return self._seekable(most)
+            return min(int(getattr(self.image, "n_frames", 1)), most + 1)
+
+    def _seekable(self, most: int) -> int:
+        """By going there: to count them all, Pillow would read them all."""
+        here = self.image.tell()
+        try:
+            self.image.seek(most)
+        except EOFError:
+            return int(self.image.n_frames)  # type: ignore[attr-defined]
+        finally:
+            self.image.seek(here)
+        return most + 1
+
+    def bound(self, frames: int = 1) -> None:
+        """Refuse more pixels than allowed."""
+        width, height = self.full
+        self.count(width, height, frames, "has")
+
+    def count(self, width: int, height: int, frames: int, verb: str) -> None:
+        """Refuse so many pixels if they are more than allowed."""
+        pixels = width * height * frames
+        if pixels > self._max_pixels:
+            of = f"{frames:,} frames of {width:,} × {height:,}" if frames > 1 else f"{width:,} × {height:,}"
+            message = f"the image {verb} {of} pixels, allowed are {self._max_pixels:,} together"
+            raise Refused(message, rule=self._rule, limit=self._max_pixels, measured=pixels)
+
+    def draft(self, size: Size) -> tuple[float, float, float, float] | None:
+        """Decode no more than a picture of ``size`` needs; returns the part of it that is the whole."""
+        with explained(self._file, self._rule):
+            drafted = self.image.draft(None, size)
+        return drafted[1] if drafted else None
+
+    def load(self, frame: int = 0) -> Image.Image:
+        """Decode a frame. Refused if it is broken."""
+        width, height = self.full
+        self._file.allow(HEADER + PER_PIXEL * width * height)
+        with explained(self._file, self._rule):
+            self.image.seek(frame)
+            if self.image.tell() and self.image.size != self.full:
+                self.full = self.image.size
+                self.bound()
+            self.image.load()
+        return self.image
+
+
+@contextmanager
+def opened(attachment: Attachment, rule: str, max_pixels: int) -> Iterator[Picture]:
+    """Open the bytes of a new attachment as a picture. Raises Refused, and what reading the source raises."""
+    initialized()
+    with attachment.open() as source:
+        file = Watched(source)
+        file.allow(HEADER)
+        with explained(file, rule):
+            image = None if is_active(attachment.content_type) else _identified(file)
+        if image is None:
+            raise Refused(
+                f"the file is no image that can be read: it is {attachment.content_type}",
+                rule=rule,
+                limit=READABLE,
+                measured=attachment.content_type,
+            )
+        with image:
+            picture = Picture(image, file, rule, max_pixels)
+            picture.bound()
+            with explained(file, rule):
+                inner = _inner_size(image, file)
+            picture.count(*inner, 1, "has inside of it")
+            yield picture
+
+
+@contextmanager
+def explained(file: Watched, rule: str) -> Iterator[None]:
+    """What Pillow raises about a file becomes Refused; what the source raised comes out as it was, even if Pillow has
+    swallowed it.
+    """
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:
+        _blame(file, rule)
+        told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise Refused(f"the image is broken: {told}", rule=rule, limit="an intact image", measured=told) from error
+    else:
+        _blame(file, rule)
+
+
+def _blame(file: Watched, rule: str) -> None:
+    if isinstance(file.error, TooMuch):
+        message = f"the image has more bytes than an image of its size needs: {file.error}"
+        raise Refused(message, rule=rule, limit=file.error.limit, measured=file.error.limit + 1)
+    if file.error is not None:
+        raise file.error
+
+
+def _identified(file: Watched) -> ImageFile.ImageFile | None:
+    """As ``Image.open``, but without the limits and warnings that are global to the process: ours are stricter."""
+    file.seek(0)
+    prefix = file.read(16)
+    for kind in READABLE:
+        if kind not in Image.OPEN:
+            continue
+        factory, accept = Image.OPEN[kind]
+        if accept is not None and accept(prefix) is not True:
+            continue
+        try:
+            file.seek(0)
+            image: Any = factory(cast(Any, file), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):
+            continue  # as they say that it is another format
+        if any(tile[0] == "fits_gzip" for tile in image.tile):
+            return None  # unpacks any number of bytes at once
+        return cast(ImageFile.ImageFile, image)
+    return None
+
+
+def _inner_size(image: ImageFile.ImageFile, file: Watched) -> Size:
+    """Size of what is really decoded: icons contain files that may be larger than they say, frames of GIF too."""
+    if isinstance(image, IcoImagePlugin.IcoImageFile):
+        return image.ico.getimage(image.size).size
+    if image.format == "GIF":
+        return survey(file).size
+    return image.size
+
+
+def _exif(image: ImageFile.ImageFile) -> Image.Exif:
+    try:
+        # Not PNG's own method, which decodes all pixels to see whether EXIF follows them.
+        return Image.Image.getexif(image)
+    except Exception:  # noqa: BLE001 - it parses whatever cameras and editors wrote
+        return Image.Exif()
