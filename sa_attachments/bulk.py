@@ -28,7 +28,8 @@ from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
 from .references import Reference, Row, meant, names, read_locked, read_rows
-from .staging import Stage, Token, Want, copy_wanted
+from .staging import Stage, Token
+from .wants import Want, copy_wanted
 
 Rows = dict[tuple[Any, ...], Row]
 
@@ -116,8 +117,7 @@ class _Statement:
             else:
                 found.append(copy_wanted(item, reference))
         self.stage.put([want for want in found if isinstance(want, Want)])
-        stored = [entry.stored if isinstance(entry, Want) else entry for entry in found]
-        kept = [item for item in stored if item is not None]
+        kept = [it for each in found if (it := each.stored if isinstance(each, Want) else each) is not None]
         self.stage.allow(names(kept))
         return kept
 

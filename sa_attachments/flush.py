@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from weakref import ref
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
@@ -25,7 +24,9 @@ from .descriptor import named
 from .drops import Drops
 from .frames import Frame
 from .references import Reference, names, of_state, read_locked
-from .staging import Stage, Token, Want, copy_wanted, line
+from .staging import Stage, Token
+from .undo import Undo
+from .wants import Want, copy_wanted, line
 
 Name = tuple[str, str]
 """``(storage, key)``"""
@@ -270,7 +271,7 @@ class Flush:
             # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
             flag_modified(slot.state.obj(), slot.reference.key)
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
-            self.frame.undo.append(Undo(slot))
+            self.frame.undo.append(Undo(slot.state.obj(), slot.reference))
 
     def _named_now(self, slot: Slot) -> tuple[Attachment, ...]:
         """What a row names that was not written as foreseen: a new object took it over, a listener let its object be
@@ -281,36 +282,6 @@ class Flush:
         identity = slot.reference.identity(slot.state)
         rows = read_locked(self._stage.of(slot.reference)[1], [slot.reference], [identity])
         return rows.get(identity, {}).get(slot.reference.column.name, ())
-
-
-class Undo:
-    """Puts the new attachments of one attribute back on its object, should its transaction be void."""
-
-    __slots__ = ("_key", "_object", "_type")
-
-    def __init__(self, slot: Slot) -> None:
-        self._object = ref(slot.state.obj())
-        self._key = slot.reference.key
-        self._type = slot.reference.type
-
-    def revert(self) -> None:
-        """The transaction is void: a retry stores the sources again."""
-        obj = self._object()
-        if obj is not None and (value := obj.__dict__.get(self._key)) is not None:
-            obj.__dict__[self._key] = self._type.value([_before(item) for item in self._type.items(value)])
-
-    def done(self) -> None:
-        """The transaction is committed: the sources may go."""
-        obj = self._object()
-        if obj is not None:
-            for item in self._type.items(obj.__dict__.get(self._key)):
-                if isinstance(origin_of(item), Attachment):
-                    set_origin(item, None)
-
-
-def _before(item: Attachment) -> Attachment:
-    origin = origin_of(item)
-    return origin if isinstance(origin, Attachment) else item
 
 
 def collect(session: Session) -> list[Slot]:

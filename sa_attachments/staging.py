@@ -1,13 +1,11 @@
 """Staging: store the new files of a flush or a statement, all in parallel, and own them, before a row names them.
 
-A ``Want`` is one file that one attribute needs. The same new attachment wanted twice is stored once and copied once,
-since a stored file has one owner. A ``Scope`` is one ledger in one database; a ``Stage`` does the work for one flush
-or one statement of a session.
+A ``Scope`` is one ledger in one database; a ``Stage`` does the work for one flush or one statement of a session.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
@@ -18,18 +16,15 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from .attachment import Attachment, binding_of, body_of, facts_of, set_origin
+from .attachment import Attachment, body_of, facts_of
 from .column import Home, nameable
-from .content import StoredSource
 from .descriptor import Named, named
-from .errors import BadConfiguration, FileMissing, NoTransaction, OwnershipLost
+from .errors import BadConfiguration, NoTransaction
 from .frames import Frame
-from .ledger import Drop, Ledger, Line
-from .offload import gather
-from .processing.steps import run
-from .processing.storing import store
+from .ledger import Drop, Ledger
 from .references import Reference
 from .upload import Upload
+from .wants import Want, let_in, line, store_all
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +42,6 @@ class Scope:
         files = reference.type.files
         schemas = bind.get_execution_options().get("schema_translate_map") or {}
         return cls(files, files.ledger_of(reference.table), bind.engine, tuple(schemas.items()))
-
-
-@dataclass(eq=False, slots=True)
-class Want:
-    """A new attachment, the attribute that wants it stored, and what it became."""
-
-    attachment: Attachment
-    reference: Reference
-    stored: Attachment | None = None
-    named: Named | None = None
-
-    def place(self) -> str:
-        """Name of the storage that it goes to."""
-        body, column_type = body_of(self.attachment), self.reference.type
-        return column_type.files.real((isinstance(body, Upload) and body.storage) or column_type.storage)
-
-    def line(self) -> Line:
-        """What the ledger is to know."""
-        assert self.named is not None
-        return line(self.named, self.reference)
 
 
 class Token:
@@ -155,7 +130,7 @@ class Stage:
         self._meet(wants)
         loose: list[tuple[Any, Named]] = []
         try:
-            _store_all(wants, lambda files, file: loose.append((files, file)))
+            store_all(wants, lambda files, file: loose.append((files, file)))
             by_scope: dict[Scope, list[Want]] = {}
             for want in wants:
                 by_scope.setdefault(self.of(want.reference)[0], []).append(want)
@@ -205,7 +180,7 @@ class Stage:
 
     def claim(self, reference: Reference, item: Attachment, token: Token) -> bool:
         """Own a file that was staged before the transaction; False if a row claimed it, or other steps let it in."""
-        if token.used or not _let_in(item, reference):
+        if token.used or not let_in(item, reference):
             return False
         scope, connection = self.of(reference)
         lines = [line(each, reference) for each in named(facts_of(item))]
@@ -226,99 +201,6 @@ class Stage:
     def allow(self, names: Iterable[tuple[str, str]]) -> None:
         """Let the statements of this flush write these names."""
         self._nameable.update(key for _, key in names)
-
-
-def line(file: Named, reference: Reference) -> Line:
-    """What the ledger is to know of a file that an attribute names."""
-    return Line(file, reference.table.fullname, reference.column.name)
-
-
-def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
-    """A want for a copy of a stored attachment that belongs to somebody else. OwnershipLost if it knows no storages."""
-    if binding_of(attachment) is None:
-        raise OwnershipLost(
-            f"{attachment!r} came out of a pickle or a text: pass it through Storages.bind, then assign it "
-            f"to {reference.target}"
-        )
-    return Want(attachment.copy(), reference)
-
-
-def _store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> None:
-    """Run the steps and put the bytes, in parallel. All are waited for, then the first error is raised."""
-    by_storage: dict[tuple[Home, str], list[Want]] = {}
-    for want in wants:
-        by_storage.setdefault((want.reference.type.files, want.place()), []).append(want)
-    jobs = []
-    parallel = 1
-    for (files, name), group in by_storage.items():
-        parallel = max(parallel, files.resolve(name).parallel)
-        jobs += [_Job(together, files, name, started) for together in _apart(group)]
-    for outcome in gather(jobs, parallel):
-        if outcome.error is not None:
-            raise outcome.error
-
-
-def _apart(wants: Sequence[Want]) -> Iterable[list[Want]]:
-    """Wants that can be stored at the same time; those that read one object's position are kept together."""
-    groups: dict[Hashable, list[Want]] = {}
-    for want in wants:
-        body: Any = body_of(want.attachment)
-        groups.setdefault(id(want.attachment) if body.source.shared is None else id(body.source.shared), []).append(
-            want
-        )
-    return groups.values()
-
-
-class _Job:
-    """Stores wants one after the other."""
-
-    def __init__(self, wants: list[Want], files: Home, name: str, started: Callable[[Any, Named], None]) -> None:
-        self._wants = wants
-        self._files = files
-        self._name = name
-        self._started = started
-
-    def __call__(self) -> None:
-        done: dict[int, Attachment] = {}
-        for want in self._wants:
-            twin = done.get(id(want.attachment))
-            want.stored = self._store(want, want.attachment if twin is None else twin.copy())
-            set_origin(want.stored, want.attachment)
-            done.setdefault(id(want.attachment), want.stored)
-
-    def _store(self, want: Want, attachment: Attachment) -> Attachment:
-        def started(file: Named) -> None:
-            want.named = file
-            self._started(self._files, file)
-
-        column_type, target = want.reference.type, want.reference.target
-        original = _original(attachment)
-        let_in = original is not None and _let_in(original, want.reference)
-        ready = attachment if let_in else run(column_type.steps, attachment, target)
-        storage = self._files.resolve(self._name)
-        try:
-            stored = store(
-                ready, self._name, storage, started=started, binding=column_type, cls=column_type.attachment_class
-            )
-        except FileMissing as error:
-            if original is None:
-                raise
-            gone = f"{target} may not name a file that is gone (dropped and purged, or rolled back): {error}"
-            raise OwnershipLost(gone) from error
-        assert want.named is not None
-        want.named = want.named._replace(size=stored.size)
-        return stored
-
-
-def _original(attachment: Attachment) -> Attachment | None:
-    """What a copy is a copy of."""
-    body = body_of(attachment)
-    return body.source.attachment if isinstance(body, Upload) and isinstance(body.source, StoredSource) else None
-
-
-def _let_in(stored: Attachment, reference: Reference) -> bool:
-    """Whether the steps of the attribute let a stored file in already, for another row perhaps."""
-    return getattr(binding_of(stored), "steps", None) == reference.type.steps
 
 
 def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:

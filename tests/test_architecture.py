@@ -28,8 +28,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("ledger",),
     ("comparator", "column"),
     ("references",),
-    ("conflicts", "places", "patience", "pools", "staging"),
-    ("drops", "recovery"),
+    ("conflicts", "places", "patience", "pools", "wants", "staging"),
+    ("drops", "recovery", "undo"),
     ("bulk", "flush", "moving", "settling", "statements", "statistics", "sweep", "verify"),
     ("tracker",),
     ("care",),
@@ -81,6 +81,8 @@ TESTED: dict[str, str] = {
     "sa_attachments.storages.s3.errors": "storages/test_s3.py",
     "sa_attachments.storages.s3.reading": "s3/test_reading.py",
     "sa_attachments.storages.s3.upload": "storages/test_s3.py",
+    "sa_attachments.undo": "scenarios/",
+    "sa_attachments.wants": "scenarios/",
     "sa_attachments.storage": "test_testing.py",  # protocols, and the contract is their executable form
 }
 NO_NOUNS = {"utils", "util", "helpers", "helper", "common", "base", "misc", "compat", "types", "core"}
