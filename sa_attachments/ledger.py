@@ -39,12 +39,15 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    and_,
     bindparam,
     case,
     false,
+    func,
     inspect,
     literal_column,
     null,
+    or_,
     select,
     text,
     tuple_,
@@ -156,7 +159,8 @@ class Ledger:
         within = milliseconds(own_within)
         # A line that comes too late must not be written at all, whenever the statement runs: NULL violates NOT NULL.
         since = case((now() < bindparam("deadline", type_=BigInteger), now()), else_=null())
-        statement = self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since)
+        # No row names it yet: triggers, where there are any, count from 0.
+        statement = self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since, names=text("0"))
         parameters = [
             {
                 "key": line.named.key,
@@ -260,35 +264,34 @@ class Ledger:
         return changed.rowcount == 1
 
     def drop(self, connection: Connection, drops: Sequence[Drop]) -> None:
-        """Condemn files that rows no longer name, in the transaction that makes it so."""
-        c = self.lines.c
-        plain = [drop for drop in drops if drop.descriptor is None]
-        for retain in {drop.retain for drop in plain}:
-            for chunk in lockable(connection, (drop.named for drop in plain if drop.retain == retain)):
-                connection.execute(
-                    update(self.lines)
-                    .where(self.among(chunk), c.state == OWNED)
-                    .values(state=CONDEMNED, since=now(), purge_after=now() + retain)
-                )
+        """Condemn files that rows no longer name, in the transaction that makes it so.
+
+        Triggers know better: what a row still names they keep, and what none names they condemned already.
+        """
+        for retain in {drop.retain for drop in drops if drop.descriptor is None}:
+            plain = (drop.named for drop in drops if drop.descriptor is None and drop.retain == retain)
+            for chunk in lockable(connection, plain):
+                connection.execute(self._condemn(now() + retain, retain > 0).where(self.among(chunk)))
         if retained := [drop for drop in drops if drop.descriptor is not None]:
-            statement = (
-                update(self.lines)
-                .where(c.key == bindparam("k"), c.storage == bindparam("s"), c.state == OWNED)
-                .values(
-                    state=CONDEMNED,
-                    since=now(),
-                    purge_after=now() + bindparam("keep", type_=BigInteger),
-                    descriptor=bindparam("what", type_=c.descriptor.type),
-                    owner_pk=bindparam("who", type_=c.owner_pk.type),
-                )
-            )
+            c = self.lines.c
+            what, who = bindparam("what", type_=c.descriptor.type), bindparam("who", type_=c.owner_pk.type)
+            due = now() + bindparam("keep", type_=BigInteger)
+            statement = self._condemn(due, True).values(descriptor=what, owner_pk=who)
             connection.execute(
-                statement,
+                statement.where(c.key == bindparam("k"), c.storage == bindparam("s")),
                 [
                     {"k": d.named.key, "s": d.named.storage, "keep": d.retain, "what": d.descriptor, "who": d.owner_pk}
                     for d in retained
                 ],
             )
+
+    def _condemn(self, due: Any, prolong: bool) -> Any:
+        """Condemn what is owned and has no name, as far as triggers know; or ``prolong`` what they condemned."""
+        c = self.lines.c
+        nameless = and_(c.state == OWNED, func.coalesce(c.names, 0) <= 0)
+        if prolong:
+            nameless = or_(nameless, and_(c.state == CONDEMNED, c.names == 0, c.purge_after < due))
+        return update(self.lines).where(nameless).values(state=CONDEMNED, since=now(), purge_after=due)
 
     def begin_write(self, connection: Connection) -> None:
         """On SQLite: take the write lock, so that what is read from now on can't change before the transaction ends."""

@@ -221,7 +221,9 @@ def test_dropping_what_is_not_owned_changes_nothing(engine: Engine, ledger: Ledg
     with engine.begin() as connection:
         for each, present in zip(lines, (CONDEMNED, PURGING, GONE), strict=True):
             connection.execute(
-                ledger.lines.update().where(ledger.lines.c.key == each.named.key).values(state=present, purge_after=1)
+                ledger.lines.update()
+                .where(ledger.lines.c.key == each.named.key)
+                .values(state=present, purge_after=1, names=None)
             )
         ledger.drop(connection, [Drop(each.named) for each in lines])
         ledger.drop(connection, [Drop(each.named, 5, {}, "[]") for each in lines])
@@ -229,6 +231,33 @@ def test_dropping_what_is_not_owned_changes_nothing(engine: Engine, ledger: Ledg
         ledger.drop(connection, [])
         rows = connection.execute(select(ledger.lines.c.state, ledger.lines.c.purge_after)).all()
     assert sorted(rows) == [(CONDEMNED, 1), (GONE, 1), (PURGING, 1)]
+
+
+@everywhere
+def test_dropping_keeps_what_triggers_say_is_named(engine: Engine, ledger: Ledger) -> None:
+    lines = fresh(2)
+    own(engine, ledger, lines)
+    with engine.begin() as connection:
+        connection.execute(ledger.lines.update().values(names=1))
+        ledger.drop(connection, [Drop(lines[0].named), Drop(lines[1].named, 5, {}, "[]")])
+        assert connection.scalars(select(ledger.lines.c.state)).all() == [OWNED, OWNED]
+
+
+@everywhere
+def test_dropping_prolongs_what_triggers_condemned(engine: Engine, ledger: Ledger) -> None:
+    short, none, long = fresh(3)
+    own(engine, ledger, [short, none, long])
+    with engine.begin() as connection:
+        connection.execute(ledger.lines.update().values(state=CONDEMNED, names=0, purge_after=5))
+        connection.execute(
+            ledger.lines.update().where(ledger.lines.c.key == long.named.key).values(purge_after=1 << 50)
+        )
+        ledger.drop(connection, [Drop(none.named), Drop(short.named, 60_000, {"a": 1}, "[7]"), Drop(long.named, 5)])
+        rows = {row.key: row for row in connection.execute(select(ledger.lines))}
+    assert (rows[none.named.key].purge_after, rows[long.named.key].purge_after) == (5, 1 << 50)
+    kept = rows[short.named.key]
+    assert 59_950 <= kept.purge_after - kept.since <= 60_050
+    assert (kept.descriptor, kept.owner_pk, kept.state) == ({"a": 1}, "[7]", CONDEMNED)
 
 
 @everywhere
