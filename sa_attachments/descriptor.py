@@ -94,6 +94,14 @@ def named(facts: Mapping[str, Any]) -> Iterator[Named]:
                 yield Named(variant.get("storage", facts["storage"]), variant["key"], variant.get("size", 0))
 
 
+def described(facts: Mapping[str, Any], file: Named) -> Mapping[str, Any]:
+    """What a descriptor says of one of its files: of its own all, of a variant's what is known."""
+    if (facts["storage"], facts["key"]) == file[:2]:
+        return facts
+    variants = facts.get("variants") or {}
+    return next((each for each in variants.values() if isinstance(each, dict) and each.get("key") == file.key), {})
+
+
 def renamed(facts: Facts, old: Named, new: Named) -> Facts:
     """The descriptor with one of its files under another name.
 

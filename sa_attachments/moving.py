@@ -19,33 +19,28 @@ application still holds in memory are read from the source, so keep ``retain`` l
 from __future__ import annotations
 
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Text, and_, cast, column, func, select, table, tuple_, update
+from sqlalchemy import Connection, Text, and_, cast
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of, make
 from .clock import milliseconds
-from .column import AttachmentListType, AttachmentType, nameable
-from .descriptor import Named, named, renamed
+from .descriptor import Named, described, named, renamed
 from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileDamaged, FileMissing, storage_errors
 from .key import mint
 from .ledger import Drop, Line, chunked
 from .offload import gather
 from .processing.storing import Meter
 from .recovery import Purger
+from .rows import PAGE, ColumnType, Identity, Page, Rows
 
-ColumnType = AttachmentType | AttachmentListType
-Identity = tuple[Any, ...]
 Progress = Callable[[int, int], None]
 """Told ``(rows, of how many)``: how many were done since it was told before, and how many there are in all."""
 
-PAGE = 100
-"""Rows whose files are copied together and renamed in one transaction."""
 _PASSES = 5
 
 
@@ -128,7 +123,7 @@ class Move:
         total = self._count(columns)
         for each in columns:
             left: list[_Row] = []
-            for page in self._pages(each):
+            for page in Rows(self._purger, each).pages(self._mentions(each), self._part):
                 left += self._move(each, page)
                 self._progress(len(page), total)
             for attempt in range(_PASSES):
@@ -140,36 +135,10 @@ class Move:
 
     def _count(self, columns: Sequence[ColumnType]) -> int:
         """How many rows there are to move, about."""
-        total = 0
-        for each in columns:
-            assert each.column is not None
-            statement = select(func.count()).select_from(each.column.table).where(self._mentions(each))
-            with self._purger.connection() as connection, self._purger.transaction(connection):
-                total += connection.scalar(statement) or 0
+        total = sum(Rows(self._purger, each).count(self._mentions(each)) for each in columns)
         return -(-total // self._part[1])
 
     # Rows
-
-    def _pages(self, each: ColumnType) -> Iterator[list[tuple[Identity, list[Attachment]]]]:
-        """The rows that name files of the source, by primary key."""
-        assert each.column is not None
-        key = list(each.column.table.primary_key)
-        last: Identity | None = None
-        while True:
-            statement = select(*key, each.column).where(self._mentions(each)).order_by(*key).limit(PAGE)
-            if last is not None:
-                statement = statement.where(key[0] > last[0] if len(key) == 1 else tuple_(*key) > last)
-            with self._purger.connection() as connection, self._purger.transaction(connection):
-                page = [(tuple(row[:-1]), list(each.items(row[-1]))) for row in connection.execute(statement)]
-            if mine := [(identity, items) for identity, items in page if self._is_mine(identity)]:
-                yield mine
-            if len(page) < PAGE:
-                return
-            last = page[-1][0]
-
-    def _is_mine(self, identity: Identity) -> bool:
-        number, parts = self._part
-        return zlib.crc32(repr(identity).encode()) % parts == number - 1
 
     def _mentions(self, each: ColumnType) -> Any:
         """A cheap condition that holds for every row that names the source, and perhaps for others."""
@@ -178,7 +147,7 @@ class Move:
 
     # One page
 
-    def _move(self, each: ColumnType, page: Sequence[tuple[Identity, list[Attachment]]]) -> list[_Row]:
+    def _move(self, each: ColumnType, page: Page) -> list[_Row]:
         """Copy and switch; returns the rows that somebody holds."""
         wanted: list[_Wanted] = []
         for identity, items in page:
@@ -206,12 +175,10 @@ class Move:
 
     def _still_named(self, each: ColumnType, want: _Wanted) -> bool:
         """Whether a file that is not there is still due, or was given up by its row meanwhile."""
-        assert each.column is not None
-        key = each.column.table.primary_key
-        condition = and_(*(c == value for c, value in zip(key, want.row.identity, strict=True)))
-        with self._purger.connection() as connection, self._purger.transaction(connection):
-            value = connection.scalar(select(each.column).where(condition))
-        return bool(_renamed(each, each.items(value), {(want.file.storage, want.file.key): want.file})[1])
+        rows = Rows(self._purger, each)
+        copies = {(want.file.storage, want.file.key): want.file}
+        found = rows.find(rows.is_one(want.row.identity))
+        return any(_renamed(each, items, copies)[1] for _, items in found)
 
     def _wanted(self, row: _Row, items: Sequence[Attachment]) -> list[_Wanted]:
         """The files of the source that a row names."""
@@ -220,7 +187,7 @@ class Move:
             facts = facts_of(item)
             for file in named(facts):
                 if file.storage == self._source:
-                    known = facts if file.key == facts["key"] else {}
+                    known = described(facts, file)
                     content_type = known.get("content_type", "application/octet-stream")
                     found.append(_Wanted(row, file, content_type, known.get("sha256")))
         return found
@@ -267,21 +234,12 @@ class Move:
     ) -> tuple[set[tuple[Identity, tuple[str, str]]], set[Identity]]:
         """In one transaction; returns which copies were taken, and which rows were met (a deleted one counts)."""
         assert each.column is not None
-        ledger = self._purger.ledger
-        key = list(each.column.table.primary_key)
+        ledger, rows_of = self._purger.ledger, Rows(self._purger, each)
         by_identity = {row.identity: row for row in rows}
-        ledger.begin_write(connection)
-        several = tuple_(*key).in_(list(by_identity))
-        condition = key[0].in_([identity[0] for identity in by_identity]) if len(key) == 1 else several
-        statement = select(*key, each.column).where(condition).order_by(*key)
-        # Without locks: what is not even there was deleted, what is not locked is held by somebody.
-        there = {tuple(row) for row in connection.execute(select(*key).where(condition))}
-        locked = connection.execute(statement.with_for_update(skip_locked=True, key_share=True)).all()
-        met = {tuple(row[:-1]) for row in locked} | (set(by_identity) - there)
+        locked, met = rows_of.lock(connection, list(by_identity))
         changed: dict[Identity, tuple[list[Attachment], dict[tuple[str, str], Named]]] = {}
-        for row in locked:
-            identity = tuple(row[:-1])
-            items, used = _renamed(each, each.items(row[-1]), by_identity[identity].copies)
+        for identity, present in locked.items():
+            items, used = _renamed(each, present, by_identity[identity].copies)
             if used:
                 changed[identity] = items, used
         if changed:
@@ -290,25 +248,10 @@ class Move:
             lines = [Line(copy, table.fullname, each.column.name) for copy in new]
             ledger.own(connection, lines, self._purger.scope.files.own_within)
             for identity, (items, _) in changed.items():
-                self._write(each, connection, identity, items)
+                rows_of.write(connection, identity, items)
             old = [Named(*name, 0) for _, used in changed.values() for name in used]
             ledger.drop(connection, [Drop(file, self._retain) for file in old])
         return {(identity, name) for identity, (_, used) in changed.items() for name in used}, met
-
-    def _write(self, each: ColumnType, connection: Connection, identity: Identity, items: Sequence[Attachment]) -> None:
-        """Write the descriptors alone: a table without ``onupdate`` defaults, so that no row looks edited."""
-        assert each.column is not None
-        whole = each.column.table
-        lean = table(
-            whole.name, *(column(c.name, c.type) for c in (*whole.primary_key, each.column)), schema=whole.schema
-        )
-        key = [lean.c[c.name] for c in whole.primary_key]
-        statement = update(lean).where(*(c == value for c, value in zip(key, identity, strict=True)))
-        token = nameable.set({file.key for item in items for file in named(facts_of(item))})
-        try:
-            connection.execute(statement.values({lean.c[each.column.name]: each.value(items)}))
-        finally:
-            nameable.reset(token)
 
     def _moved(self, file: Named) -> None:
         self._report.files += 1

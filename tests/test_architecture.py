@@ -30,6 +30,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("references",),
     ("conflicts", "places", "patience", "pools", "wants", "staging"),
     ("drops", "recovery", "undo"),
+    ("rows",),
     ("bulk", "flush", "moving", "settling", "statements", "statistics", "sweep", "verify"),
     ("tracker",),
     ("care",),
@@ -81,6 +82,7 @@ TESTED: dict[str, str] = {
     "sa_attachments.storages.s3.errors": "storages/test_s3.py",
     "sa_attachments.storages.s3.reading": "s3/test_reading.py",
     "sa_attachments.storages.s3.upload": "storages/test_s3.py",
+    "sa_attachments.rows": "test_moving.py",
     "sa_attachments.undo": "scenarios/",
     "sa_attachments.wants": "scenarios/",
     "sa_attachments.storage": "test_testing.py",  # protocols, and the contract is their executable form
