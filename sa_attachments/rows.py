@@ -45,9 +45,7 @@ class Rows:
         with self._purger.connection() as connection, self._purger.transaction(connection):
             return connection.scalar(statement) or 0
 
-    def pages(
-        self, condition: Any, part: tuple[int, int] = (1, 1)
-    ) -> Iterator[Page]:
+    def pages(self, condition: Any, part: tuple[int, int] = (1, 1)) -> Iterator[Page]:
         """Those that fulfil a condition, by primary key. ``part=(2, 4)``: the second quarter of them."""
         last: Identity | None = None
         while True:
