@@ -6,10 +6,51 @@
 (Accept('image/*', 'application/pdf'), MaxSize(limit_bytes=5000000))
 
 They are given to a column, ``AttachmentType(files, steps=[MaxSize(5_000_000), Accept("image/*")])``, and any callable
-that takes an attachment can stand beside them: see ``Step``.
+that takes an attachment can stand beside them: see ``Step``. Those for pictures need Pillow (extra ``images``), and are
+explained in ``sa_attachments.processing.images``.
 """
 
+from .images import (
+    AspectRatio,
+    Capture,
+    Convert,
+    Cover,
+    Dimensions,
+    DominantColour,
+    Fit,
+    Intact,
+    Limit,
+    MaxDimensions,
+    MaxFrames,
+    MaxPixels,
+    MinDimensions,
+    Placeholder,
+    Thumbnail,
+    Transform,
+)
 from .steps import Step
 from .validators import Accept, MatchingExtension, MaxSize, MinSize
 
-__all__ = ["Accept", "MatchingExtension", "MaxSize", "MinSize", "Step"]
+__all__ = [
+    "Accept",
+    "AspectRatio",
+    "Capture",
+    "Convert",
+    "Cover",
+    "Dimensions",
+    "DominantColour",
+    "Fit",
+    "Intact",
+    "Limit",
+    "MatchingExtension",
+    "MaxDimensions",
+    "MaxFrames",
+    "MaxPixels",
+    "MaxSize",
+    "MinDimensions",
+    "MinSize",
+    "Placeholder",
+    "Step",
+    "Thumbnail",
+    "Transform",
+]

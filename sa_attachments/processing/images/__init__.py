@@ -9,7 +9,27 @@ Nothing of a file is decoded before its size is known to be within bounds, and o
 install where the column is declared, not when the first photo comes in.
 """
 
+from .conversion import Convert
+from .facts import Capture, Dimensions, DominantColour, Placeholder
+from .limits import AspectRatio, Intact, MaxDimensions, MaxFrames, MaxPixels, MinDimensions
 from .resizing import Cover, Fit, Limit, Thumbnail
 from .transform import Transform
 
-__all__ = ["Cover", "Fit", "Limit", "Thumbnail", "Transform"]
+__all__ = [
+    "AspectRatio",
+    "Capture",
+    "Convert",
+    "Cover",
+    "Dimensions",
+    "DominantColour",
+    "Fit",
+    "Intact",
+    "Limit",
+    "MaxDimensions",
+    "MaxFrames",
+    "MaxPixels",
+    "MinDimensions",
+    "Placeholder",
+    "Thumbnail",
+    "Transform",
+]

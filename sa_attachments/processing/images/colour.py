@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from PIL import Image, ImageCms
 
@@ -20,6 +21,7 @@ from ...errors import Refused
 # Modes by what they become: all but CMYK are RGB or grey, with or without alpha.
 _PLAIN = {"1": "L", "La": "LA", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "YCbCr": "RGB", "HSV": "RGB"}
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+_SHADES = 8
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 
@@ -44,10 +46,23 @@ def srgb(image: Image.Image, profile: bytes | None, rule: str = "colour") -> Ima
     return image.convert("RGB") if image.mode == "CMYK" else image
 
 
+def dominant(size: tuple[int, int], rgba: bytes) -> str | None:
+    """The colour of most pixels, if similar ones count as one, as ``"#rrggbb"``; None if all are transparent."""
+    opaque = b"".join(rgba[at : at + 3] for at in range(0, len(rgba), 4) if rgba[at + 3] >= 128)
+    if not opaque:
+        return None
+    row = Image.frombytes("RGB", (len(opaque) // 3, 1), opaque).quantize(_SHADES, Image.Quantize.MEDIANCUT)
+    palette = row.getpalette() or []
+    counts = row.histogram()
+    at = 3 * counts.index(max(counts))
+    red, green, blue = palette[at : at + 3]
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
 def fits(profile: bytes, mode: str, kind: str) -> bool:
     """Whether a file of that kind can hold a picture of this mode together with its profile."""
     try:
-        space = ImageCms.ImageCmsProfile(io.BytesIO(profile)).profile.xcolor_space.strip()
+        space = _space(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
     except OSError:
         return False
     grey = ("L",) if kind in ("JPEG", "PNG") else ()
@@ -58,7 +73,7 @@ def fits(profile: bytes, mode: str, kind: str) -> bool:
 def _converted(image: Image.Image, profile: bytes, rule: str) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
+        space = _space(source)
         if space == "RGB" and image.mode in ("L", "LA"):  # grey that somebody took the colours out of
             image = image.convert("RGBA" if image.mode == "LA" else "RGB")
         alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None
@@ -94,6 +109,12 @@ def _from_lab(image: Image.Image) -> Image.Image:
     done = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), _srgb(), outputMode="RGB")
     assert done is not None
     return done
+
+
+def _space(profile: ImageCms.ImageCmsProfile) -> str:
+    """``RGB``, ``GRAY``, ``CMYK``, ``Lab``, …"""
+    inner: Any = profile.profile
+    return str(inner.xcolor_space).strip()
 
 
 def _srgb() -> ImageCms.ImageCmsProfile:

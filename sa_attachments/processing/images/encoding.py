@@ -88,7 +88,7 @@ def _fitting(image: Image.Image, output: Output) -> Image.Image:
         image = image.convert("RGB" if image.mode == "L" else "RGBA")
     elif output.kind == "GIF" and image.mode in ("LA", "RGBA"):
         image = image.convert("RGBA")
-        image.putalpha(image.getchannel("A").point(lambda value: 255 if value >= 128 else 0))  # all or nothing
+        image.putalpha(image.getchannel("A").point([0] * 128 + [255] * 128))  # all or nothing
     bare = image.copy()
     bare.info = {}
     return bare

@@ -11,7 +11,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
+from contextlib import suppress
+from datetime import datetime
 
 from PIL import ExifTags, Image
 
@@ -30,9 +33,40 @@ _OF_THE_FILE = {
     0x83BB, 0x8649,  # IPTC, Photoshop
 }  # fmt: skip
 
+_TIMES = (  # when it was taken, digitized, changed; each with its offset from UTC
+    (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
+    (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
+    (ExifTags.Base.DateTime, ExifTags.Base.OffsetTime),
+)
+
+
+def taken_at(exif: Image.Exif) -> str | None:
+    """When the picture was taken, as an ISO time, with an offset if the camera knew it; None if nobody says."""
+    try:
+        said = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
+    except Exception:  # noqa: BLE001 - as ``kept``
+        said = dict(exif)
+    for time, offset in _TIMES:
+        # EXIF 3.0, §4.6.5: "YYYY:MM:DD HH:MM:SS", and blanks where it is not known
+        digits = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", str(said.get(time, "")).strip("\0 "))
+        if digits is None:
+            continue
+        zone = re.fullmatch(r"[+-]\d\d:\d\d", str(said.get(offset, "")).strip("\0 "))
+        with suppress(ValueError):
+            iso = f"{digits[1]}-{digits[2]}-{digits[3]}T{digits[4]}{zone[0] if zone else ''}"
+            return datetime.fromisoformat(iso).isoformat()
+    return None
+
 
 def kept(exif: Image.Exif, parts: Collection[str]) -> bytes | None:
-    """EXIF with the wanted parts only; None if nothing is left."""
+    """EXIF with the wanted parts only; None if nothing is left, or what is there can't be read."""
+    try:
+        return _kept(exif, parts) if parts else None
+    except Exception:  # noqa: BLE001 - it parses and writes whatever cameras and editors wrote
+        return None
+
+
+def _kept(exif: Image.Exif, parts: Collection[str]) -> bytes | None:
     made = Image.Exif()
     wanted = "exif" in parts
     for tag, value in exif.items():

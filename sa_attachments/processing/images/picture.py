@@ -26,28 +26,34 @@ from ..mediatype import is_active
 from .geometry import Size
 from .gifblocks import MOST_FRAMES, survey
 from .pillow import READABLE, initialized
-from .reading import TooMuch, Watched
+from .reading import Exceeded, Watched
 
 HEADER = 64 * 1024 * 1024
 """Bytes that opening may read: a whole WebP, a camera's metadata."""
 PER_PIXEL = 16
 """Bytes for each pixel that decoding may read on top of that: more than any format needs."""
+HEADER_SECONDS, FRAME_SECONDS = 10, 60
+"""How long Pillow may go on reading; a header takes milliseconds."""
+
+_ONE = {"JPEG", "PSD"}
+"""Formats where what Pillow calls frames are previews, a map of the highlights, or layers of the first one."""
 
 ORIENTATION = 0x0112
 
 
 class Picture:
-    """An open image file. ``rule`` is the step that looks at it, for refusals."""
+    """An open image file. ``rule`` is the step that looks at it, for refusals; any size will do without a limit."""
 
-    def __init__(self, image: ImageFile.ImageFile, file: Watched, rule: str, max_pixels: int) -> None:
+    def __init__(self, image: ImageFile.ImageFile, file: Watched, rule: str, max_pixels: int | None) -> None:
         self.image = image
         self._file = file
-        self._rule = rule
-        self._max_pixels = max_pixels
+        self.rule = rule
+        self._most = max_pixels
         self.exif = _exif(image)
         """EXIF, empty where there is none or it is damaged."""
         self.full = image.size
         """Width and height as they are stored, which ``draft`` does not change."""
+        self._decoded = 0
 
     @property
     def kind(self) -> str:
@@ -69,7 +75,10 @@ class Picture:
 
     def frames(self, most: int = MOST_FRAMES) -> int:
         """How many there are; ``most + 1`` if there are more than ``most``."""
-        with explained(self._file, self._rule):
+        with explained(self._file, self.rule):
+            self._file.allow(HEADER, HEADER_SECONDS)
+            if self.kind in _ONE:
+                return 1
             if self.kind == "GIF":
                 return survey(self._file, most).frames
             if self.kind == "TIFF":
@@ -89,43 +98,48 @@ class Picture:
 
     def bound(self, frames: int = 1) -> None:
         """Refuse more pixels than allowed."""
-        width, height = self.full
-        self.count(width, height, frames, "has")
+        self.count(self.full, frames, "has")
 
-    def count(self, width: int, height: int, frames: int, verb: str) -> None:
+    def count(self, size: Size, frames: int, verb: str) -> None:
         """Refuse so many pixels if they are more than allowed."""
-        pixels = width * height * frames
-        if pixels > self._max_pixels:
-            of = f"{frames:,} frames of {width:,} × {height:,}" if frames > 1 else f"{width:,} × {height:,}"
-            message = f"the image {verb} {of} pixels, allowed are {self._max_pixels:,} together"
-            raise Refused(message, rule=self._rule, limit=self._max_pixels, measured=pixels)
+        many = f"{frames:,} frames of " if frames > 1 else ""
+        self._bounded(size[0] * size[1] * frames, f"{verb} {many}{size[0]:,} × {size[1]:,} pixels")
+
+    def _bounded(self, pixels: int, has: str) -> None:
+        if self._most is not None and pixels > self._most:
+            message = f"the image {has}, allowed are {self._most:,} together"
+            raise Refused(message, rule=self.rule, limit=self._most, measured=pixels)
 
     def draft(self, size: Size) -> tuple[float, float, float, float] | None:
         """Decode no more than a picture of ``size`` needs; returns the part of it that is the whole."""
-        with explained(self._file, self._rule):
+        with explained(self._file, self.rule):
             drafted = self.image.draft(None, size)
         return drafted[1] if drafted else None
 
     def load(self, frame: int = 0) -> Image.Image:
         """Decode a frame. Refused if it is broken."""
-        width, height = self.full
-        self._file.allow(HEADER + PER_PIXEL * width * height)
-        with explained(self._file, self._rule):
+        with explained(self._file, self.rule):
+            self._allow()
             self.image.seek(frame)
-            if self.image.tell() and self.image.size != self.full:
+            if frame and self.image.size != self.full:  # pages of a TIFF, and frames of a GIF that reach further
                 self.full = self.image.size
-                self.bound()
+            self._decoded += self.full[0] * self.full[1]
+            self._bounded(self._decoded, f"has {self._decoded:,} pixels in {frame + 1:,} frames")
+            self._allow()
             self.image.load()
         return self.image
 
+    def _allow(self) -> None:
+        self._file.allow(HEADER + PER_PIXEL * self.full[0] * self.full[1], FRAME_SECONDS)
+
 
 @contextmanager
-def opened(attachment: Attachment, rule: str, max_pixels: int) -> Iterator[Picture]:
+def opened(attachment: Attachment, rule: str, max_pixels: int | None) -> Iterator[Picture]:
     """Open the bytes of a new attachment as a picture. Raises Refused, and what reading the source raises."""
     initialized()
     with attachment.open() as source:
         file = Watched(source)
-        file.allow(HEADER)
+        file.allow(HEADER, HEADER_SECONDS)
         with explained(file, rule):
             image = None if is_active(attachment.content_type) else _identified(file)
         if image is None:
@@ -138,9 +152,7 @@ def opened(attachment: Attachment, rule: str, max_pixels: int) -> Iterator[Pictu
         with image:
             picture = Picture(image, file, rule, max_pixels)
             picture.bound()
-            with explained(file, rule):
-                inner = _inner_size(image, file)
-            picture.count(*inner, 1, "has inside of it")
+            _look_inside(picture, file)
             yield picture
 
 
@@ -162,9 +174,9 @@ def explained(file: Watched, rule: str) -> Iterator[None]:
 
 
 def _blame(file: Watched, rule: str) -> None:
-    if isinstance(file.error, TooMuch):
-        message = f"the image has more bytes than an image of its size needs: {file.error}"
-        raise Refused(message, rule=rule, limit=file.error.limit, measured=file.error.limit + 1)
+    if isinstance(file.error, Exceeded):
+        message = f"the image takes more than an image of its size needs: {file.error}"
+        raise Refused(message, rule=rule, limit=file.error.limit, measured=str(file.error))
     if file.error is not None:
         raise file.error
 
@@ -190,13 +202,19 @@ def _identified(file: Watched) -> ImageFile.ImageFile | None:
     return None
 
 
-def _inner_size(image: ImageFile.ImageFile, file: Watched) -> Size:
-    """Size of what is really decoded: icons contain files that may be larger than they say, frames of GIF too."""
-    if isinstance(image, IcoImagePlugin.IcoImageFile):
-        return image.ico.getimage(image.size).size
-    if image.format == "GIF":
-        return survey(file).size
-    return image.size
+def _look_inside(picture: Picture, file: Watched) -> None:
+    """Refuse what says that it is smaller than it is: icons contain other files, and a GIF grows with its frames."""
+    image, inner = picture.image, picture.full
+    with explained(file, picture.rule):
+        if isinstance(image, IcoImagePlugin.IcoImageFile):
+            inner = image.ico.getimage(image.size).size
+            if inner != picture.full:
+                said = "{:,} × {:,}".format(*picture.full)
+                message = f"the icon says that it has {said} pixels, and has {inner[0]:,} × {inner[1]:,}"
+                raise Refused(message, rule=picture.rule, limit=picture.full, measured=inner)
+        elif picture.kind == "GIF":
+            inner = survey(file).size
+    picture.count(inner, 1, "has frames of")
 
 
 def _exif(image: ImageFile.ImageFile) -> Image.Exif:

@@ -55,7 +55,7 @@ def rendered(attachment: Attachment, step: Transform) -> Attachment:
         numbers = _numbers(picture, rule) if step.animated and kind in ANIMATED else range(1)
         plan = step.plan(picture.size)
         picture.bound(len(numbers))
-        picture.count(*plan.size, len(numbers), "becomes")
+        picture.count(plan.size, len(numbers), "becomes")
         information = picture.image.info
         metadata: dict[str, Any] = {
             "exif": exif.kept(picture.exif, step.keep),
@@ -70,6 +70,13 @@ def rendered(attachment: Attachment, step: Transform) -> Attachment:
         plays = _plays(picture)
         output = Output(kind, step.quality, step.background, plays, **metadata)
         return Attachment.upload(encoded(frames, output, rule), _named(attachment, kind))
+
+
+def still(picture: Picture, plan: Plan) -> Image.Image:
+    """The first frame, upright and in sRGB."""
+    picture.count(plan.size, 1, "becomes")
+    (frame,) = _frames(picture, plan, range(1))
+    return srgb(frame.image, picture.image.info.get("icc_profile"), picture.rule)
 
 
 def _numbers(picture: Picture, rule: str) -> range:
