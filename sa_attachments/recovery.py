@@ -17,14 +17,16 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, exists, literal_column, or_, select, update
 
 from .clock import now
+from .column import Home
 from .descriptor import Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
@@ -33,9 +35,12 @@ from .patience import PATIENCE, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
 from .staging import Scope
-from .storage import Storage
 
 log = logging.getLogger("sa_attachments")
+
+
+Purged = deque[tuple[Named, Exception | None]]
+"""Files whose bytes were deleted, or the reason why not: their lines are still to be removed, or to tell it."""
 
 
 class Busy(Exception):
@@ -55,7 +60,7 @@ class Purger:
 
     # One transaction's files
 
-    def settle(self, work: Work, committed: bool, purged: deque[Named] | None = None) -> None:
+    def settle(self, work: Work, committed: bool, purged: Purged | None = None) -> None:
         """Clean up after one transaction, which may or may not have been committed; ``committed`` is a hint.
 
         With ``purged``, lines of purged files are not removed in a transaction of their own: they go in there, and the
@@ -64,7 +69,7 @@ class Purger:
         with self.connection() as connection:
             trusted = self._trusted(connection, {file.storage for file in (*work.void, *work.staged, *work.dropped)})
             with self.transaction(connection), _taken(purged) as former:
-                self.finish(connection, former, {})
+                self._finish(connection, former)
                 witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
                 there = committed and (witness is None or self._knows(connection, witness))
                 suspects = work.void if there else [*work.void, *work.staged]
@@ -74,17 +79,25 @@ class Purger:
                 claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
                 written = self._write(connection, [file for _, file in work.given]) if there else set()
         _remove(path for path, file in work.given if file[:2] in written)
-        failed = self.delete_bytes(claimed)
-        if purged is not None and not failed:
-            purged.extend(claimed)
-        elif claimed:
-            with self.connection() as connection, self.transaction(connection):
-                self.finish(connection, claimed, failed)
+        if not claimed:
+            return
+        outcome: Purged = deque() if purged is None else purged
+        self._io(partial(self._delete, claimed, outcome))
+        if purged is None or any(error for _, error in outcome):
+            self.forget(outcome)
 
-    def forget(self, purged: deque[Named]) -> None:
-        """Remove the lines of files that are purged; see ``settle``."""
+    def _delete(self, claimed: Sequence[Named], outcome: Purged) -> None:
+        """Delete bytes, and tell of each file what came of it, however late that is."""
+        failed = _delete_bytes(self.scope.files, claimed)
+        outcome.extend((file, failed.get(file)) for file in claimed)
+
+    def forget(self, purged: Purged) -> None:
+        """Remove the lines of purged files; see ``settle``."""
         with self.connection() as connection, self.transaction(connection), _taken(purged) as former:
-            self.finish(connection, former, {})
+            self._finish(connection, former)
+
+    def _finish(self, connection: Connection, outcome: Sequence[tuple[Named, Exception | None]]) -> None:
+        self.finish(connection, [file for file, _ in outcome], {file: error for file, error in outcome if error})
 
     def _knows(self, connection: Connection, named: Named) -> bool:
         """Whether a transaction became durable, told by one of its lines."""
@@ -146,7 +159,7 @@ class Purger:
             if not found:
                 return
             claimed = [file for file, _ in found]
-            failed = self.delete_bytes(claimed)
+            failed = self._io(partial(_delete_bytes, self.scope.files, claimed))
             with self.connection() as connection, self.transaction(connection):
                 self.finish(connection, claimed, failed, {file for file, stranger in found if stranger}, tombstone_ttl)
             yield claimed, failed
@@ -180,19 +193,6 @@ class Purger:
         return found
 
     # Steps
-
-    def delete_bytes(self, files: Iterable[Named]) -> dict[Named, Exception]:
-        """Delete files from their storages; returns what failed."""
-        by_storage: dict[str, list[Named]] = {}
-        for file in files:
-            by_storage.setdefault(file.storage, []).append(file)
-        failed: dict[Named, Exception] = {}
-        for name, group in by_storage.items():
-            try:
-                failed.update(self._io(_deletion(self.scope.files.resolve(name), name, group)))
-            except AttachmentError as error:
-                failed.update(dict.fromkeys(group, error))
-        return failed
 
     def finish(
         self,
@@ -271,9 +271,9 @@ class Purger:
 
 
 @contextmanager
-def _taken(purged: deque[Named] | None) -> Iterator[list[Named]]:
+def _taken(purged: Purged | None) -> Iterator[list[tuple[Named, Exception | None]]]:
     """All that is in there now, which goes back if the lines could not be removed."""
-    taken: list[Named] = []
+    taken: list[tuple[Named, Exception | None]] = []
     try:
         while purged:
             taken.append(purged.popleft())
@@ -300,10 +300,17 @@ def _remove(paths: Iterable[Path]) -> None:
             log.warning("could not remove %s, which was given away and is stored: %s", path, error)
 
 
-def _deletion(storage: Storage, name: str, files: Sequence[Named]) -> Callable[[], dict[Named, Exception]]:
-    def run() -> dict[Named, Exception]:
-        with storage_errors(name, "delete"):
-            errors = storage.delete([file.key for file in files])
-        return {file: errors[file.key] for file in files if file.key in errors}
-
-    return run
+def _delete_bytes(home: Home, files: Iterable[Named]) -> dict[Named, Exception]:
+    """Delete files from their storages; returns what failed."""
+    by_storage: dict[str, list[Named]] = {}
+    for file in files:
+        by_storage.setdefault(file.storage, []).append(file)
+    failed: dict[Named, Exception] = {}
+    for name, group in by_storage.items():
+        try:
+            with storage_errors(name, "delete"):
+                errors = home.resolve(name).delete([file.key for file in group])
+            failed.update((file, errors[file.key]) for file in group if file.key in errors)
+        except AttachmentError as error:
+            failed.update(dict.fromkeys(group, error))
+    return failed

@@ -21,13 +21,12 @@ from typing import Any
 from sqlalchemy.util import greenlet_spawn
 
 from .column import Home
-from .descriptor import Named
 from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
 from .offload import Worker, background, gather, in_greenlet, within
 from .places import Places
 from .pools import is_shared_and_busy
-from .recovery import Busy, Purger
+from .recovery import Busy, Purged, Purger
 from .staging import Scope
 
 log = logging.getLogger("sa_attachments")
@@ -42,7 +41,7 @@ class Settler:
         self._budget = budget.total_seconds()
         self._worker = Worker()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._purged: dict[Scope, deque[Named]] = {}
+        self._purged: dict[Scope, Purged] = {}
 
     def settle(self, frame: Frame) -> None:
         """Clean up what an ended transaction left, for these files. Raises nothing."""
