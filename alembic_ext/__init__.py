@@ -1,13 +1,12 @@
 """The Alembic side of sa_attachments: migrations of tables that hold attachments.
 
-It is an Alembic plugin (entry point ``alembic.plugins``), so that with the package installed migrations have the
-operations, and ``alembic revision --autogenerate`` renders attachment columns as plain JSON:
+It is an Alembic plugin (entry point ``alembic.plugins``): with the package installed, migrations have the operations,
+and ``alembic revision --autogenerate`` renders attachment columns as plain JSON. One line in ``env.py`` lets it see to
+the triggers, too:
 
-    sa.Column("avatar", sa.JSON().with_variant(postgresql.JSONB(astext_type=sa.Text()), "postgresql"), nullable=True)
+    context.configure(..., autogenerate_plugins=["alembic.autogenerate.*", "sa_attachments"])
 
-Traps
------
-Alembic before 1.18 knows no plugins: write ``import alembic_ext`` in ``env.py`` there.
+See ``docs/migrations.md``.
 """
 
 from __future__ import annotations
@@ -17,25 +16,23 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from . import adoption
+from sa_attachments.errors import MissingExtra
+
+try:
+    from . import adoption, comparison, indexes, ledger, rendering, triggers
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] != "alembic":
+        raise
+    raise MissingExtra("alembic_ext needs Alembic: pip install 'sa-attachments[alembic]'") from error
 
 __all__ = ["setup"]
-
-_PARTS: tuple[Any, ...] = (adoption,)
-_done: list[bool] = []
 
 
 def setup(plugin: Any) -> None:
     """What Alembic calls with its ``Plugin`` when it is imported."""
-    _register()
-
-
-def _register() -> None:
-    """Tell Alembic of the operations; once."""
-    if not _done:
-        _done.append(True)
-        for part in _PARTS:
-            part.register()
+    for part in (rendering, ledger, triggers, indexes, adoption):
+        part.register()
+    comparison.register(plugin)
 
 
 class _Plugin(ModuleType):
@@ -46,5 +43,3 @@ class _Plugin(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Plugin
-
-_register()

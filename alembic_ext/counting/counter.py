@@ -1,0 +1,148 @@
+"""Counter: what the triggers do, and in what order they are made; each database writes it in its own SQL.
+
+What every one of them keeps to:
+
+- A name is gained before another one is lost, so that no statement on one row takes a file through zero.
+- A file that is named again becomes owned again, from ``condemned`` only.
+- A file is condemned when its last name is lost. One whose ``names`` is NULL was never counted, and is left alone.
+- Only the descriptor, the items of a list and their variants name files; metadata never does. What is no descriptor
+  names nothing, and raises nothing.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from typing import NamedTuple
+
+from sqlalchemy import Connection, Dialect
+
+from .counted import Counted, Counting
+
+LEDGER = "attachment_ledger"
+GAINED = "gained"
+LOST = "lost"
+
+Rows = Iterable[tuple[str | None, str, str, str]]
+
+
+class Installed(NamedTuple):
+    """Triggers of ours that a database has on one table; not ``whole`` if one is missing, or they differ."""
+
+    counting: Counting
+    whole: bool
+
+
+class Counter(ABC):
+    """Writes the triggers of one kind of database, as lists of statements."""
+
+    now: str
+    """Milliseconds since the epoch, by the database's clock."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self.quote = dialect.identifier_preparer.quote_identifier
+
+    # To be called in this order
+
+    @abstractmethod
+    def lock(self, countings: Sequence[Counting]) -> list[str]:
+        """Keep everybody from changing these tables and the ledger until the transaction ends, or ``unlock``.
+
+        On SQLite this must be the first statement, since it begins the transaction.
+        """
+
+    @abstractmethod
+    def reset(self, ledger_schema: str | None) -> list[str]:
+        """Count no names at all; followed by ``add`` for each table with triggers, this counts anew."""
+
+    @abstractmethod
+    def add(self, counting: Counting) -> list[str]:
+        """Add the names that the rows of a table hold."""
+
+    @abstractmethod
+    def subtract(self, counting: Counting) -> list[str]:
+        """Take them away. That condemns nothing."""
+
+    @abstractmethod
+    def create(self, counting: Counting) -> list[str]:
+        """Make the triggers; the one that may condemn last."""
+
+    @abstractmethod
+    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
+        """Remove them; the one that may condemn first."""
+
+    def unlock(self) -> list[str]:
+        """The opposite of ``lock``, where the transaction's end does not do it."""
+        return []
+
+    @abstractmethod
+    def installed(self, connection: Connection) -> list[Installed]:
+        """The triggers that the database has, whatever version made them."""
+
+    # Parts
+
+    def at(self, schema: str | None, name: str) -> str:
+        """A quoted name, in its schema."""
+        return self.quote(name) if schema is None else f"{self.quote(schema)}.{self.quote(name)}"
+
+    def name(self, table: str, purpose: str, longest: int = 63) -> str:
+        """A name for something that belongs to a table."""
+        name = f"{table}_attachments_{purpose}" if purpose else f"{table}_attachments"
+        if len(name.encode()) <= longest:
+            return name
+        digest = sha256(table.encode()).hexdigest()[:8]
+        short = table.encode()[: longest - len(name.encode()) + len(table.encode()) - 9].decode(errors="ignore")
+        return name.replace(table, f"{short}_{digest}", 1)
+
+    def gain(self, q: str = "") -> str:
+        """The assignments for a line that gains a name; those that read ``state`` and ``names`` before they write them,
+        since MySQL assigns from left to right.
+        """
+        condemned = f"CASE WHEN {q}state = 'condemned' THEN {{}} ELSE {{}} END"
+        assigned = {
+            "since": condemned.format(self.now, f"{q}since"),
+            "purge_after": condemned.format("NULL", f"{q}purge_after"),
+            "attempts": condemned.format("0", f"{q}attempts"),
+            "descriptor": condemned.format("NULL", f"{q}descriptor"),
+            "owner_pk": condemned.format("NULL", f"{q}owner_pk"),
+            "state": condemned.format("'owned'", f"{q}state"),
+            "names": f"{q}names + 1",
+        }
+        return self._assignments(assigned)
+
+    def lose(self, retain: int, q: str = "") -> str:
+        """The assignments for a line that loses a name."""
+        last = f"CASE WHEN {q}state = 'owned' AND {q}names <= 1 THEN {{}} ELSE {{}} END"
+        assigned = {
+            "since": last.format(self.now, f"{q}since"),
+            "purge_after": last.format(f"{self.now} + {retain}", f"{q}purge_after"),
+            "state": last.format("'condemned'", f"{q}state"),
+            "names": f"CASE WHEN {q}names > 0 THEN {q}names - 1 ELSE {q}names END",
+        }
+        return self._assignments(assigned)
+
+    def _assignments(self, assigned: dict[str, str]) -> str:
+        return ", ".join(f"{self.quote(column)} = {value}" for column, value in assigned.items())
+
+    def fewer(self, lost: str, q: str = "") -> str:
+        """A count less what was lost, but never below none."""
+        return f"CASE WHEN {q}names > {lost} THEN {q}names - {lost} ELSE {q}names - {q}names END"
+
+    def changed(self, columns: Sequence[Counted], differs: str) -> str:
+        """The condition that an UPDATE changed one of the columns."""
+        return " OR ".join(f"{differs}".format(c=self.quote(each.column)) for each in columns)
+
+
+def gather(rows: Rows, events: set[str]) -> list[Installed]:
+    """Put triggers, ``(schema, table, event, text)`` each, together by table."""
+    found: dict[tuple[str | None, str], dict[str, Counting]] = {}
+    for schema, table, event, text in rows:
+        counting = Counting.read(table, schema, text)
+        if counting is not None:
+            found.setdefault((schema, table), {})[event] = counting
+    return [
+        Installed(next(iter(by_event.values())), by_event.keys() == events and len(set(by_event.values())) == 1)
+        for by_event in found.values()
+    ]

@@ -1,0 +1,156 @@
+"""Triggers in the SQL of MariaDB and MySQL.
+
+Traps
+-----
+Foreign keys that cascade fire no triggers here, nor does TRUNCATE. DDL commits by itself, so that the tables are held
+by ``LOCK TABLES`` instead, and the triggers made in an order that loses nothing if it is cut short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from sa_attachments.errors import BadConfiguration
+
+from ..script import Compound, literal
+from .counted import Counting
+from .counter import LEDGER, Counter, Installed, gather
+
+_EVENTS = ("insert", "update", "delete")
+_BINARY = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+
+
+class MySQLCounter(Counter):
+    """MariaDB ≥ 10.6, MySQL ≥ 8.0.31."""
+
+    now = "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
+
+    def lock(self, countings: Sequence[Counting]) -> list[str]:
+        ledger = self._ledger(countings[0])
+        # Each name that a table goes by in a statement is locked by itself.
+        locks = [f"{ledger} WRITE", f"{ledger} AS line WRITE"]
+        for each in countings:
+            table = self.at(each.schema, each.table)
+            locks += [f"{table} WRITE", f"{table} AS counted_row READ"]
+        return [f"LOCK TABLES {', '.join(locks)}"]
+
+    def unlock(self) -> list[str]:
+        return ["UNLOCK TABLES"]
+
+    def reset(self, ledger_schema: str | None) -> list[str]:
+        return [f"UPDATE {self.at(ledger_schema, LEDGER)} SET names = 0 WHERE names IS NULL OR names <> 0"]
+
+    def add(self, counting: Counting) -> list[str]:
+        return self._recount(counting, "line.names + counted.names")
+
+    def subtract(self, counting: Counting) -> list[str]:
+        return self._recount(counting, self.fewer("counted.names", "line."))
+
+    def _recount(self, counting: Counting, names: str) -> list[str]:
+        # A statement for each column, and for its variants: none may read a locked table twice under one name.
+        table = f"{self.at(counting.schema, counting.table)} AS counted_row, "
+        return [
+            f"UPDATE {self._ledger(counting)} AS line JOIN (SELECT named.k, named.s,"
+            f" count(*) AS names FROM ({files}) AS named GROUP BY named.k, named.s) AS counted"
+            f" ON line.`key` = counted.k AND line.storage = counted.s SET line.names = {names}"
+            for each in counting.columns
+            for files in _files(f"counted_row.{self.quote(each.column)}", table)
+        ]
+
+    def create(self, counting: Counting) -> list[str]:
+        differs = self.changed(counting.columns, "NOT (OLD.{c} <=> NEW.{c})")
+        # Until all are there, names are only gained, or moved: nothing is condemned that has a name.
+        return [
+            self._create(counting, "insert", "", gains=True, losses=False),
+            self._create(counting, "update", differs, gains=True, losses=True),
+            self._create(counting, "delete", "", gains=False, losses=True),
+        ]
+
+    def _create(self, counting: Counting, event: str, condition: str, *, gains: bool, losses: bool) -> str:
+        ledger = self._ledger(counting)
+        loops: list[str] = []
+        for each in counting.columns if gains else ():
+            there = f"OLD.{self.quote(each.column)}" if losses else None
+            loops.append(self._loop(ledger, f"NEW.{self.quote(each.column)}", there, self.gain()))
+        for each in counting.columns if losses else ():
+            there = f"NEW.{self.quote(each.column)}" if gains else None
+            loops.append(self._loop(ledger, f"OLD.{self.quote(each.column)}", there, self.lose(each.retain)))
+        body = "".join(loops)
+        if condition:
+            body = f"  IF {condition} THEN\n{body}  END IF;\n"
+        return Compound(
+            f"CREATE TRIGGER {self._trigger(counting, event)} AFTER {event.upper()}"
+            f" ON {self.at(counting.schema, counting.table)} FOR EACH ROW\nBEGIN\n"
+            # A client may leave out comments.
+            f"  DECLARE signature TEXT DEFAULT {literal(self._dialect, counting.signature)};\n{body}END"
+        )
+
+    def _loop(self, ledger: str, here: str, there: str | None, assignments: str) -> str:
+        names = " UNION ".join(_files(here))
+        if there is not None:
+            names = f"SELECT * FROM ({names}) AS here EXCEPT SELECT * FROM ({' UNION '.join(_files(there))}) AS there"
+        return (
+            "  BEGIN\n"
+            f"    DECLARE found_key VARCHAR(255) {_BINARY};\n"
+            f"    DECLARE found_storage VARCHAR(100) {_BINARY};\n"
+            "    DECLARE done BOOLEAN DEFAULT FALSE;\n"
+            f"    DECLARE found CURSOR FOR {names} ORDER BY 1, 2;\n"
+            "    DECLARE CONTINUE HANDLER FOR NOT FOUND SET done = TRUE;\n"
+            "    OPEN found;\n"
+            "    each_name: LOOP\n"
+            "      FETCH found INTO found_key, found_storage;\n"
+            "      IF done THEN LEAVE each_name; END IF;\n"
+            # By its primary key alone: for more than one at a time, InnoDB may lock the whole ledger.
+            f"      UPDATE {ledger} SET {assignments} WHERE `key` = found_key AND storage = found_storage;\n"
+            "    END LOOP;\n"
+            "    CLOSE found;\n"
+            "  END;\n"
+        )
+
+    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
+        exists = "IF EXISTS " if if_exists else ""
+        return [f"DROP TRIGGER {exists}{self._trigger(counting, event)}" for event in reversed(_EVENTS)]
+
+    def installed(self, connection: Connection) -> list[Installed]:
+        statement = text(
+            "SELECT event_object_schema, event_object_table, event_manipulation, action_statement"
+            " FROM information_schema.triggers WHERE action_statement LIKE '%sa_attachments %'"
+        )
+        default = connection.dialect.default_schema_name
+        rows = [
+            (None if schema == default else schema, table, event.lower(), body)
+            for schema, table, event, body in connection.execute(statement)
+        ]
+        return gather(rows, set(_EVENTS))
+
+    def _ledger(self, counting: Counting) -> str:
+        schema = counting.ledger_schema
+        if schema is None and counting.schema is not None:
+            # Inside of a trigger, a name without a schema means the trigger's.
+            schema = self._dialect.default_schema_name
+            if schema is None:
+                raise BadConfiguration(f"say in which database the ledger of {counting.fullname} is: ledger_schema=...")
+        return self.at(schema, LEDGER)
+
+    def _trigger(self, counting: Counting, event: str) -> str:
+        return self.at(counting.schema, self.name(counting.table, event))
+
+
+def _files(value: str, rows: str = "") -> list[str]:
+    """SELECTs of ``(key, storage)`` of the files that a value names: the descriptors' own, and their variants'."""
+    items = f"IF(JSON_VALID({value}), IF(JSON_TYPE({value}) = 'ARRAY', {value}, CONCAT('[', {value}, ']')), '[]')"
+    key = "VARCHAR(255) PATH '$.key' NULL ON EMPTY NULL ON ERROR"
+    storage = "VARCHAR(100) PATH '$.storage' NULL ON EMPTY NULL ON ERROR"
+    return [
+        f"SELECT {_binary('item.k')} AS k, {_binary('item.s')} AS s FROM {rows}JSON_TABLE({items}, '$[*]'"
+        f" COLUMNS (k {key}, s {storage})) AS item WHERE item.k IS NOT NULL AND item.s IS NOT NULL",
+        f"SELECT {_binary('item.k')} AS k, {_binary('coalesce(item.s, item.o)')} AS s FROM {rows}JSON_TABLE({items},"
+        f" '$[*]' COLUMNS (o {storage}, f {key}, NESTED PATH '$.variants.*' COLUMNS (k {key}, s {storage}))) AS item"
+        " WHERE item.k IS NOT NULL AND item.f IS NOT NULL AND item.o IS NOT NULL",
+    ]
+
+
+def _binary(value: str) -> str:
+    return f"CONVERT({value} USING utf8mb4) COLLATE utf8mb4_bin"

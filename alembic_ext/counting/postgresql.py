@@ -1,0 +1,160 @@
+"""Triggers in the SQL of PostgreSQL: one function for each table, and triggers that call it.
+
+Traps
+-----
+The function has the rights of whoever migrates, so that clients need none on the ledger, and the search path that holds
+when it is made. Rows that a TRUNCATE of a single partition removes are not counted off, nor what sessions do whose
+``session_replication_role`` is ``replica``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from ..script import Compound
+from .counted import Counting
+from .counter import GAINED, LEDGER, LOST, Counter, Installed, gather
+
+_EVENTS = ("insert", "update", "delete", "truncate")
+
+
+class PostgreSQLCounter(Counter):
+    """PostgreSQL ≥ 12."""
+
+    now = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+    def lock(self, countings: Sequence[Counting]) -> list[str]:
+        ledger = self.at(countings[0].ledger_schema, LEDGER)
+        tables = [self.at(each.schema, each.table) for each in countings[:1]]
+        # The ledger first, as sessions do. Of other tables that are counted rows may come and go: their triggers wait.
+        return [f"LOCK TABLE {', '.join([ledger, *tables])} IN SHARE ROW EXCLUSIVE MODE"]
+
+    def reset(self, ledger_schema: str | None) -> list[str]:
+        return [f"UPDATE {self.at(ledger_schema, LEDGER)} SET names = 0 WHERE names IS DISTINCT FROM 0"]
+
+    def add(self, counting: Counting) -> list[str]:
+        return [self._recount(counting, "line.names + counted.names")]
+
+    def subtract(self, counting: Counting) -> list[str]:
+        return [self._recount(counting, self.fewer("counted.names", "line."))]
+
+    def _recount(self, counting: Counting, names: str) -> str:
+        table = self.at(counting.schema, counting.table)
+        files = " UNION ALL ".join(
+            f"SELECT named.* FROM {table} AS counted_row, LATERAL ({_files(f'counted_row.{self.quote(each.column)}')})"
+            " AS named"
+            for each in counting.columns
+        )
+        return (
+            f"UPDATE {self.at(counting.ledger_schema, LEDGER)} AS line SET names = {names}"
+            f" FROM (SELECT key, storage, count(*) AS names FROM ({files}) AS named GROUP BY key, storage) AS counted"
+            " WHERE line.key = counted.key AND line.storage = counted.storage"
+        )
+
+    def create(self, counting: Counting) -> list[str]:
+        table = self.at(counting.schema, counting.table)
+        function = self._function(counting)
+        differs = self.changed(counting.columns, "OLD.{c} IS DISTINCT FROM NEW.{c}")
+        when = {"insert": "", "update": f" WHEN ({differs})", "delete": ""}
+        triggers = [
+            f"CREATE TRIGGER {self._trigger(event)} AFTER {event.upper()} ON {table} FOR EACH ROW{condition}"
+            f" EXECUTE FUNCTION {function}()"
+            for event, condition in when.items()
+        ]
+        truncate = (
+            f"CREATE TRIGGER {self._trigger('truncate')} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
+            f" EXECUTE FUNCTION {function}()"
+        )
+        return [self._create_function(counting), *triggers, truncate]
+
+    def _create_function(self, counting: Counting) -> str:
+        ledger = self.at(counting.ledger_schema, LEDGER)
+        gains = "".join(
+            self._loop(ledger, GAINED, f"NEW.{self.quote(c.column)}", f"OLD.{self.quote(c.column)}", self.gain("line."))
+            for c in counting.columns
+        )
+        losses = "".join(
+            self._loop(
+                ledger, LOST, f"OLD.{self.quote(c.column)}", f"NEW.{self.quote(c.column)}", self.lose(c.retain, "line.")
+            )
+            for c in counting.columns
+        )
+        emptied = "".join(
+            f"    FOR {LOST} IN SELECT named.key, named.storage, count(*) AS names"
+            f" FROM {self.at(counting.schema, counting.table)} AS counted_row,"
+            f" LATERAL ({_files(f'counted_row.{self.quote(c.column)}')}) AS named GROUP BY 1, 2 ORDER BY 1, 2 LOOP\n"
+            f"      UPDATE {ledger} AS line SET {self._lose_all(c.retain)}"
+            f" WHERE line.key = {LOST}.key AND line.storage = {LOST}.storage;\n    END LOOP;\n"
+            for c in counting.columns
+        )
+        return Compound(
+            f"CREATE OR REPLACE FUNCTION {self._function(counting)}() RETURNS trigger\n"
+            "LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $attachments$\n"
+            f"/* {counting.signature} */\nDECLARE\n  {GAINED} record;\n  {LOST} record;\nBEGIN\n"
+            f"  IF TG_OP = 'TRUNCATE' THEN\n{emptied}    RETURN NULL;\n  END IF;\n"
+            f"  IF TG_OP <> 'DELETE' THEN\n{gains}  END IF;\n"
+            f"  IF TG_OP <> 'INSERT' THEN\n{losses}  END IF;\n"
+            "  RETURN NULL;\nEND\n$attachments$"
+        )
+
+    def _loop(self, ledger: str, found: str, here: str, there: str, assignments: str) -> str:
+        # In the order of the primary key, as whoever locks several lines.
+        return (
+            f"    FOR {found} IN ({_files(here)}) EXCEPT ({_files(there)}) ORDER BY 1, 2 LOOP\n"
+            f"      UPDATE {ledger} AS line SET {assignments}"
+            f" WHERE line.key = {found}.key AND line.storage = {found}.storage;\n    END LOOP;\n"
+        )
+
+    def _lose_all(self, retain: int) -> str:
+        """As ``lose``, for what loses several names at once."""
+        one = self.lose(retain, "line.")
+        return one.replace("line.names <= 1", f"line.names <= {LOST}.names").replace(
+            "CASE WHEN line.names > 0 THEN line.names - 1 ELSE line.names END", self.fewer(f"{LOST}.names", "line.")
+        )
+
+    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
+        exists = "IF EXISTS " if if_exists else ""
+        table = self.at(counting.schema, counting.table)
+        triggers = [f"DROP TRIGGER {exists}{self._trigger(event)} ON {table}" for event in reversed(_EVENTS)]
+        return [*triggers, f"DROP FUNCTION {exists}{self._function(counting)}()"]
+
+    def installed(self, connection: Connection) -> list[Installed]:
+        is_trigger = "'pg_trigger'\\:\\:regclass"
+        statement = text(
+            "SELECT n.nspname, c.relname, t.tgname, p.prosrc FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid"
+            # Partitions have copies of those of their table; and what is disabled does not count.
+            " WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND p.prosrc LIKE '%sa_attachments%'"
+            f" AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = t.oid AND d.classid = {is_trigger}"
+            f" AND d.refclassid = {is_trigger})"
+        )
+        default = connection.scalar(text("SELECT current_schema()"))
+        rows = [
+            (None if schema == default else schema, table, name.rpartition("_")[2], body)
+            for schema, table, name, body in connection.execute(statement)
+        ]
+        return gather(rows, set(_EVENTS))
+
+    def _function(self, counting: Counting) -> str:
+        return self.at(counting.schema, self.name(counting.table, ""))
+
+    def _trigger(self, event: str) -> str:
+        return self.quote(f"attachments_{event}")
+
+
+def _files(value: str) -> str:
+    """A SELECT of ``(key, storage)`` of the files that a JSONB value names."""
+    items = (
+        f"jsonb_array_elements(CASE jsonb_typeof({value}) WHEN 'array' THEN {value}"
+        f" WHEN 'object' THEN jsonb_build_array({value}) ELSE '[]' END) AS item"
+    )
+    variants = "CASE jsonb_typeof(item -> 'variants') WHEN 'object' THEN item -> 'variants' ELSE '{}' END"
+    is_file = "jsonb_typeof(item -> 'key') = 'string' AND jsonb_typeof(item -> 'storage') = 'string'"
+    return (
+        f"SELECT item ->> 'key' AS key, item ->> 'storage' AS storage FROM {items} WHERE {is_file}"
+        " UNION SELECT variant.value ->> 'key', coalesce(variant.value ->> 'storage', item ->> 'storage')"
+        f" FROM {items}, jsonb_each({variants}) AS variant"
+        f" WHERE {is_file} AND jsonb_typeof(variant.value -> 'key') = 'string'"
+    )

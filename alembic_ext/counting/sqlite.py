@@ -1,0 +1,137 @@
+"""Triggers in the SQL of SQLite.
+
+Traps
+-----
+``INSERT OR REPLACE`` loses names unseen unless ``PRAGMA recursive_triggers`` is on: without it, SQLite removes the old
+row without firing triggers. A table that is made anew, as Alembic's batch mode does, loses its triggers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, text
+
+from sa_attachments.errors import BadConfiguration
+
+from ..script import Compound
+from .counted import Counting
+from .counter import LEDGER, Counter, Installed, gather
+
+_EVENTS = ("insert", "update", "delete")
+
+
+class SQLiteCounter(Counter):
+    """SQLite ≥ 3.38, or earlier with its JSON functions. Tables of an attached database have their ledger there."""
+
+    now = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+
+    def lock(self, countings: Sequence[Counting]) -> list[str]:
+        for each in countings:
+            if each.schema != each.ledger_schema:
+                raise BadConfiguration(f"on SQLite, {each.fullname} and its ledger must be in the same database")
+        ledger = self.at(countings[0].ledger_schema, LEDGER)
+        return [f"UPDATE {ledger} SET attempts = attempts WHERE 0"]
+
+    def reset(self, ledger_schema: str | None) -> list[str]:
+        return [f"UPDATE {self.at(ledger_schema, LEDGER)} SET names = 0 WHERE names IS NOT 0"]
+
+    def add(self, counting: Counting) -> list[str]:
+        return [self._recount(counting, "line.names + counted.names")]
+
+    def subtract(self, counting: Counting) -> list[str]:
+        return [self._recount(counting, self.fewer("counted.names", "line."))]
+
+    def _recount(self, counting: Counting, names: str) -> str:
+        table = self.at(counting.schema, counting.table)
+        files = " UNION ALL ".join(
+            _files(f"line.{self.quote(each.column)}", f"{table} AS line, ") for each in counting.columns
+        )
+        return (
+            f"UPDATE {self.at(counting.ledger_schema, LEDGER)} AS line SET names = {names}"
+            f" FROM (SELECT key, storage, count(*) AS names FROM ({files}) GROUP BY key, storage) AS counted"
+            " WHERE line.key = counted.key AND line.storage = counted.storage"
+        )
+
+    def create(self, counting: Counting) -> list[str]:
+        when = self.changed(counting.columns, "OLD.{c} IS NOT NEW.{c}")
+        bodies = {
+            "insert": ("INSERT", "", self._gain(counting, old=False)),
+            "update": ("UPDATE", f" WHEN {when}", self._gain(counting) + self._lose(counting)),
+            "delete": ("DELETE", "", self._lose(counting, new=False)),
+        }
+        return [
+            Compound(
+                f"CREATE TRIGGER {self._trigger(counting, event)} AFTER {verb} ON {self.quote(counting.table)}"
+                f" FOR EACH ROW{condition}\nBEGIN /* {counting.signature} */\n{''.join(body)}END"
+            )
+            for event, (verb, condition, body) in bodies.items()
+        ]
+
+    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
+        exists = "IF EXISTS " if if_exists else ""
+        return [f"DROP TRIGGER {exists}{self._trigger(counting, event)}" for event in reversed(_EVENTS)]
+
+    def installed(self, connection: Connection) -> list[Installed]:
+        found: list[Installed] = []
+        for schema in connection.scalars(text("SELECT name FROM pragma_database_list")).all():
+            master = f"{self.quote(schema)}.sqlite_master"
+            statement = text(f"SELECT tbl_name, name, sql FROM {master} WHERE type = 'trigger'")
+            rows = [
+                (None if schema == "main" else schema, table, name.rpartition("_")[2], sql or "")
+                for table, name, sql in connection.execute(statement)
+            ]
+            found += gather(rows, set(_EVENTS))
+        return found
+
+    def _trigger(self, counting: Counting, event: str) -> str:
+        return self.at(counting.schema, self.name(counting.table, event))
+
+    def _gain(self, counting: Counting, old: bool = True) -> list[str]:
+        """Statements that count what NEW names and OLD did not."""
+        found = []
+        for each in counting.columns:
+            column = self.quote(each.column)
+            gained = f"SELECT * FROM ({_files(f'NEW.{column}')})"
+            if old:
+                gained += f" EXCEPT SELECT * FROM ({_files(f'OLD.{column}')})"
+            found.append(self._update(self.gain(), gained))
+        return found
+
+    def _lose(self, counting: Counting, new: bool = True) -> list[str]:
+        """Statements that count off what OLD named and NEW does not."""
+        found = []
+        for each in counting.columns:
+            column = self.quote(each.column)
+            lost = f"SELECT * FROM ({_files(f'OLD.{column}')})"
+            if new:
+                lost += f" EXCEPT SELECT * FROM ({_files(f'NEW.{column}')})"
+            found.append(self._update(self.lose(each.retain), lost))
+        return found
+
+    def _update(self, assignments: str, names: str) -> str:
+        # The outer SELECT lets SQLite look up the primary key: for a compound one it reads the whole ledger.
+        return f"UPDATE {LEDGER} SET {assignments} WHERE (key, storage) IN (SELECT key, storage FROM ({names}));\n"
+
+
+def _files(value: str, rows: str = "") -> str:
+    """A SELECT of ``(key, storage)`` of the files that a value names; in a row of ``rows``, or in that of a trigger."""
+    items = (
+        f"json_each(CASE WHEN NOT json_valid({value}) THEN '[]' WHEN json_type({value}) = 'array' THEN {value}"
+        f" WHEN json_type({value}) = 'object' THEN json_array(json({value})) ELSE '[]' END) AS item"
+    )
+    item = "CASE item.type WHEN 'object' THEN item.value ELSE '{}' END"
+    variants = (
+        f"CASE json_type({item}, '$.variants') WHEN 'object' THEN json_extract({item}, '$.variants') ELSE '{{}}' END"
+    )
+    variant = "CASE variant.type WHEN 'object' THEN variant.value ELSE '{}' END"
+    is_file = f"json_type({item}, '$.key') = 'text' AND json_type({item}, '$.storage') = 'text'"
+    together = "UNION ALL" if rows else "UNION"
+    return (
+        f"SELECT json_extract({item}, '$.key') AS key, json_extract({item}, '$.storage') AS storage"
+        f" FROM {rows}{items} WHERE {is_file}"
+        f" {together} SELECT json_extract({variant}, '$.key'),"
+        f" coalesce(json_extract({variant}, '$.storage'), json_extract({item}, '$.storage'))"
+        f" FROM {rows}{items}, json_each({variants}) AS variant"
+        f" WHERE {is_file} AND json_type({variant}, '$.key') = 'text'"
+    )

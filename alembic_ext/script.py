@@ -1,0 +1,34 @@
+"""Statements as text: carried out, or in offline mode written as the database's own client reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from alembic.operations import Operations
+from sqlalchemy import DDL, Dialect
+from sqlalchemy.types import String
+
+
+class Compound(str):
+    """A statement with semicolons inside."""
+
+
+def execute(operations: Operations, statements: Iterable[str]) -> None:
+    """Carry them out, or write them."""
+    impl: Any = operations.get_context().impl
+    for statement in statements:
+        if not impl.as_sql:
+            # Not ``text``, which finds parameters in it.
+            ddl: Any = DDL
+            operations.execute(ddl(statement.replace("%", "%%")))
+        elif isinstance(statement, Compound) and impl.dialect.name in ("mysql", "mariadb"):
+            impl.static_output(f"DELIMITER //\n\n{statement}//\n\nDELIMITER ;")
+        else:
+            impl.static_output(f"{statement}{impl.command_terminator}")
+
+
+def literal(dialect: Dialect, value: str) -> str:
+    """A text in SQL."""
+    string: Any = String()
+    return str(string.literal_processor(dialect)(value))
