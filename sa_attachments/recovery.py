@@ -83,7 +83,7 @@ class Purger:
             return
         outcome: Purged = deque() if purged is None else purged
         self._io(partial(self._delete, claimed, outcome))
-        if purged is None or any(error for _, error in outcome):
+        if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
 
     def _delete(self, claimed: Sequence[Named], outcome: Purged) -> None:
