@@ -24,17 +24,20 @@ LAYERS: list[tuple[str, ...]] = [
     ("filename", "key", "storage", "source", "intake", "descriptor", "binding", "upload", "content", "attachment"),
     ("processing", "storages"),
     ("serving",),
-    ("clock", "frames", "offload"),
+    ("claims", "clock", "frames", "offload", "watch"),
     ("ledger",),
-    ("comparator", "column"),
+    ("comparator", "column", "naming"),
     ("references",),
     ("conflicts", "places", "patience", "pools", "wants", "staging"),
-    ("drops", "recovery", "undo"),
+    ("custody", "drops", "recovery", "undo"),
     ("rows",),
     ("bulk", "flush", "moving", "settling", "statements", "statistics", "sweep", "verify"),
-    ("tracker",),
+    ("making", "rebuilding"),
+    ("hooks", "workshop"),
+    ("desk", "tracker"),
     ("care",),
     ("files",),
+    ("adoption",),
 ]
 # Nobody imports an edge, except its own family.
 EDGES: list[tuple[str, ...]] = [
@@ -68,11 +71,32 @@ THIRD_PARTY: dict[str, tuple[str, ...]] = {
 # Modules without a test file of their own, and where they are tested.
 TESTED: dict[str, str] = {
     "sa_attachments": "test_quickstart.py",
+    **dict.fromkeys(
+        (
+            f"sa_attachments.adoption{module}"
+            for module in ("", ".adopting", ".blobs", ".finishing", ".plan", ".report")
+        ),
+        "alembic_ext/test_adopt_blobs.py",
+    ),
+    **dict.fromkeys(
+        (f"sa_attachments.adoption.{module}" for module in ("foreign", "libraries")),
+        "alembic_ext/test_adopt_libraries.py",
+    ),
+    "sa_attachments.adoption.folder": "alembic_ext/test_adopt_paths.py",
+    "sa_attachments.adoption.paths": "alembic_ext/test_adopt_paths.py",
+    "sa_attachments.adoption.restoring": "alembic_ext/test_adopt_back.py",
+    "sa_attachments.adoption.rows": "alembic_ext/test_adopt_blobs.py",
+    "sa_attachments.adoption.taking": "alembic_ext/test_adopt_paths.py",
+    "sa_attachments.adoption.workplace": "alembic_ext/test_adopt_blobs.py",
     "sa_attachments.binding": "test_attachment.py",  # a protocol
     "sa_attachments.bulk": "scenarios/",
+    "sa_attachments.claims": "core_only/",
     "sa_attachments.care": "test_files.py",
     "sa_attachments.conflicts": "scenarios/",
+    "sa_attachments.custody": "core_only/",
+    "sa_attachments.desk": "core_only/",
     "sa_attachments.flush": "scenarios/",
+    "sa_attachments.naming": "core_only/",
     "sa_attachments.pools": "scenarios/",
     "sa_attachments.patience": "test_recovery.py",
     "sa_attachments.staging": "scenarios/",
@@ -82,9 +106,12 @@ TESTED: dict[str, str] = {
     "sa_attachments.storages.s3.errors": "storages/test_s3.py",
     "sa_attachments.storages.s3.reading": "s3/test_reading.py",
     "sa_attachments.storages.s3.upload": "storages/test_s3.py",
+    "sa_attachments.hooks": "scenarios/test_hooks_after_commit.py",
     "sa_attachments.rows": "test_moving.py",
     "sa_attachments.undo": "scenarios/",
     "sa_attachments.wants": "scenarios/",
+    "sa_attachments.workshop": "test_making.py",
+    "sa_attachments.watch": "scenarios/",
     "sa_attachments.storage": "test_testing.py",  # protocols, and the contract is their executable form
 }
 NO_NOUNS = {"utils", "util", "helpers", "helper", "common", "base", "misc", "compat", "types", "core"}

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import click
 
+from .adopt import adopt
 from .demo import demo
 from .failure import EXIT_CODES
 from .move import move
@@ -37,7 +38,7 @@ def program() -> None:
     """
 
 
-for command in (demo, sweep, verify, stats, takeover, move):
+for command in (demo, sweep, verify, stats, takeover, move, adopt):
     program.add_command(command)
 
 

@@ -1,0 +1,343 @@
+"""Adopting: give the files that a column holds to a column of attachments, batch by batch.
+
+First a survey, which changes nothing: table and columns, the storages, what the new column holds already, and, unless
+rows may be passed over, a look at each row. Then each batch goes through three steps, with no transaction open while
+files are read and written:
+
+1. the rows are read, by primary key, and their files stored, or read where they are, in parallel, with their SHA-256;
+2. in one transaction, the rows are locked and read again; those that are as they were get their descriptor, and the
+   ledger the lines of their files;
+3. copies that no row took are deleted again.
+
+So it can be killed at any moment and begun again: rows that are done are passed over, and copies without a row are
+strangers to the next sweep. Rows that somebody holds or changes are tried again at the end.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from ..descriptor import Facts, Named, named, parse, split
+from ..errors import BadConfiguration, OwnershipLost, storage_errors
+from ..ledger import Line, chunked
+from ..offload import gather
+from ..source import BytesSource, PathSource
+from ..sweep import raise_unless_held
+from .plan import Plan
+from .report import AdoptionReport, Unadopted
+from .rows import Held, Identity, Row, Rows
+from .taking import File, Made, Reader, Unadoptable
+from .workplace import Workplace
+
+Progress = Callable[[int, int], None]
+"""Told ``(rows, of how many)``: how many were done since it was told before, and how many there are in all."""
+
+PAGE = 100
+"""Rows that are adopted in one transaction."""
+LOOK = 500
+"""Rows that are looked at together."""
+MEMORY = 8 * 1024 * 1024
+"""Bytes of blobs that are in memory at a time; larger ones go by a temporary file."""
+_TRIES = 5
+
+
+class Adopting:
+    """One adoption; see the module."""
+
+    def __init__(
+        self, place: Workplace, rows: Rows, reader: Reader, report: AdoptionReport, progress: Progress
+    ) -> None:
+        self._place = place
+        self._rows = rows
+        self._reader = reader
+        self._plan: Plan = rows.plan
+        self._report = report
+        self._progress = progress
+        self._total = 0
+
+    def run(self) -> None:
+        """Adopt all rows. Raises AdoptionFailed, UnknownStorage, BadConfiguration, StorageFailed."""
+        self._survey()
+        with self._place.work() as connection:
+            for name in sorted(self._reader.storages()):
+                self._place.files.meet(self._place.ledger, connection, name)
+        left: list[Row] = []
+        for page in self._pages(PAGE):
+            left += self._adopt(page)
+            self._progress(len(page), self._total)
+        for attempt in range(_TRIES):
+            if left:
+                time.sleep(0.1 * attempt)
+                left = [row for rows in chunked(left, PAGE) for row in self._adopt(self._again(rows))]
+        for row in left:
+            self._refuse(row, Unadoptable("overtaken", "somebody held or changed it all the time"))
+
+    # Before anything is changed
+
+    def _survey(self) -> None:
+        with self._place.work() as connection:
+            self._total = self._rows.count(connection)
+        self._check_target()
+        problems: list[tuple[Row, Unadoptable]] = []
+        for page in self._pages(LOOK):
+            for outcome, row in zip(gather([partial(self._reader.look, row) for row in page], 8), page, strict=True):
+                if isinstance(outcome.error, Unadoptable):
+                    problems.append((row, outcome.error))
+                elif outcome.error is not None:
+                    raise outcome.error
+            if self._plan.policy == "fail":
+                for row, problem in problems:
+                    self._note(row, problem)
+            problems = []
+        if self._plan.policy == "fail":
+            self._check_doubles()
+            if not self._report.ok:
+                raise self._report.refuse(self._plan.label, "nothing was changed, since rows can't be adopted")
+
+    def _check_target(self) -> None:
+        """Refuse a column that holds something that is not an attachment of ours, as another run's."""
+        after: Identity | None = None
+        where = f"{self._plan.fullname}.{self._plan.into}"
+        while True:
+            with self._place.work() as connection:
+                page = self._rows.adopted(connection, after, LOOK)
+                names: dict[Named, Identity] = {}
+                for identity, text, _ in page:
+                    items = items_of(text)
+                    if items is None:
+                        raise BadConfiguration(
+                            f"{where} is not empty: row {identity} holds {text[:60]!r}, which is no attachment"
+                        )
+                    names.update((file, identity) for facts in items for file in named(facts))
+                known = self._place.known(connection, list(names))
+            for file, identity in names.items():
+                if (file.storage, file.key) not in known:
+                    raise BadConfiguration(
+                        f"{where} is not empty: row {identity} names {file.storage}:{file.key}, of which the ledger "
+                        "of this database knows nothing"
+                    )
+            if len(page) < LOOK:
+                return
+            after = page[-1][0]
+
+    def _check_doubles(self) -> None:
+        origin = self._plan.origin
+        if getattr(origin, "mode", "copy") == "in_place" and getattr(origin, "fallback", None) is None:
+            with self._place.work() as connection:
+                for value, number in self._rows.doubles(connection, 20):
+                    problem = Unadoptable("shared", f"{number} rows name {value[:120]!r}: say fallback='copy'")
+                    self._note(Row(("...",), value), problem)
+
+    # Pages
+
+    def _pages(self, size: int) -> Iterator[list[Row]]:
+        after: Identity | None = None
+        while True:
+            with self._place.work() as connection:
+                page = self._rows.page(connection, after, size)
+            if page:
+                yield page
+            if len(page) < size:
+                return
+            after = page[-1].identity
+
+    def _again(self, rows: Sequence[Row]) -> list[Row]:
+        with self._place.work() as connection:
+            return self._rows.again(connection, [row.identity for row in rows])
+
+    def _adopt(self, page: Sequence[Row], copying: bool = False) -> list[Row]:
+        """Returns the rows that are to be tried again."""
+        left: list[Row] = []
+        if not self._rows.binary:
+            return self._take(page, copying)
+        for group in grouped(page, MEMORY):
+            with ExitStack() as stack:
+                self._read(group, stack)
+                left += self._take(group, copying)
+            for row in group:
+                row.source = None
+        return left
+
+    def _read(self, group: Sequence[Row], stack: ExitStack) -> None:
+        """Read blobs: all of a group at once, or one that is large into a temporary file."""
+        with self._place.work() as connection:
+            if len(group) == 1 and group[0].size > MEMORY:
+                path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sa-attachments-"))) / "blob"
+                with path.open("xb") as file:
+                    for part in self._rows.slices(connection, group[0].identity):
+                        file.write(part if not isinstance(part, str) else b"")
+                group[0].source = PathSource(path)
+                return
+            values = self._rows.blobs(connection, [row.identity for row in group])
+        for row in group:
+            value = values.get(row.identity)
+            if isinstance(value, bytes | bytearray | memoryview):
+                row.source = BytesSource(value)
+
+    def _take(self, rows: Sequence[Row], copying: bool) -> list[Row]:
+        outcomes = gather([partial(self._reader.make, row, copying) for row in rows], self._parallel())
+        made = [outcome.value for outcome in outcomes if outcome.value is not None]
+        broken = [each.error for each in outcomes if each.error and not isinstance(each.error, Unadoptable)]
+        try:
+            if broken:
+                raise broken[0]
+            for row, outcome in zip(rows, outcomes, strict=True):
+                if isinstance(outcome.error, Unadoptable):
+                    self._refuse(row, outcome.error)
+        except BaseException:
+            for each in made:
+                self._discard(each.fresh)
+            raise
+        return self._switch(made)  # from here on, only it knows which copies a row took
+
+    def _parallel(self) -> int:
+        resolve = self._place.files.resolve
+        return max([resolve(name).parallel for name in self._reader.storages()], default=8)
+
+    # One transaction
+
+    def _switch(self, made: list[Made]) -> list[Row]:
+        """Let the rows name their files, where they still hold what was read; returns those to be tried again."""
+        if not made:
+            return []
+        try:
+            with self._place.work() as connection:
+                verdicts = self._write(connection, made)
+        except (DBAPIError, OwnershipLost) as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                raise  # Perhaps it was committed: copies that no row took are left to the sweep.
+            if len(made) > 1:
+                return [left for each in made for left in self._switch([each])]
+            self._discard(made[0].fresh)
+            if isinstance(error, DBAPIError) and not self._is_taken_meanwhile(error):
+                raise_unless_held(error)
+            return [made[0].row]
+        left, shared = [], []
+        for each, verdict in zip(made, verdicts, strict=True):
+            if verdict == "taken":
+                self._report.rows += 1
+                self._report.files += len(each.files)
+                self._report.size += sum(file.named.size for file in each.files)
+                continue
+            self._discard(each.fresh)
+            if verdict == "again":
+                left.append(each.row)
+            elif verdict == "shared":
+                shared.append(each.row)
+        return left + self._share(shared)
+
+    def _is_taken_meanwhile(self, error: DBAPIError) -> bool:
+        """Whether another run has just given the file to another row."""
+        return isinstance(error, IntegrityError) and self._place.ledger.lines.name in str(error.orig)
+
+    def _share(self, rows: list[Row]) -> list[Row]:
+        """Rows that name a file that another one owns get a copy of it, if that is wanted."""
+        if rows and getattr(self._plan.origin, "fallback", None) == "copy":
+            return self._take(rows, copying=True)
+        for row in rows:
+            self._refuse(row, Unadoptable("shared", f"another row names {str(row.value)[:120]!r}: say fallback='copy'"))
+        return []
+
+    def _write(self, connection: Connection, made: Sequence[Made]) -> list[str]:
+        """Tells of each: ``taken``; ``again``, as somebody held or changed it; ``shared``; or ``gone``."""
+        place = self._place
+        place.ledger.begin_write(connection)
+        held, there = self._rows.lock(connection, [each.row.identity for each in made])
+        owned = place.known(connection, [file.named for each in made for file in each.files if not file.fresh])
+        verdicts: list[str] = []
+        taken: list[Made] = []
+        for each in made:
+            verdict = self._verdict(each, held, there, owned)
+            verdicts.append(verdict)
+            if verdict == "taken":
+                taken.append(each)
+                owned |= {(file.named.storage, file.named.key) for file in each.files if not file.fresh}
+        files = [file for each in taken for file in each.files]
+        fresh = [self._line(file) for file in files if file.fresh]
+        if fresh:
+            place.ledger.own(connection, fresh, place.files.own_within)
+            place.hold(connection, [file.named for file in files if file.fresh and file.held])
+        if lines := [(self._line(file), list(file.beside)) for file in files if not file.fresh]:
+            place.adopt(connection, lines)
+        if taken:
+            self._rows.name(connection, {each.row.identity: each.value for each in taken})
+        return verdicts
+
+    def _verdict(
+        self, made: Made, held: Mapping[Identity, Held], there: set[Identity], owned: set[tuple[str, str]]
+    ) -> str:
+        found = held.get(made.row.identity)
+        if found is None:
+            return "again" if made.row.identity in there else "gone"
+        if found.into not in (None, "null", "[]"):
+            return "gone"  # the application stored something meanwhile, or another run adopted it
+        if found.token != made.token:
+            return "again"
+        mine = [(file.named.storage, file.named.key) for file in made.files if not file.fresh]
+        return "shared" if owned.intersection(mine) or len(set(mine)) < len(mine) else "taken"
+
+    def _line(self, file: File) -> Line:
+        return Line(file.named, self._plan.fullname, self._plan.into)
+
+    # Rows that can't be adopted
+
+    def _refuse(self, row: Row, problem: Unadoptable) -> None:
+        fallback = getattr(self._plan.origin, "fallback", None) == "copy"
+        if fallback and problem.kind == "name" and not row.tries:
+            row.tries = 1
+            self._take([row], copying=True)
+            return
+        if self._plan.policy == "fail":
+            self._note(row, problem)
+            raise self._report.refuse(self._plan.label, "stopped; what was adopted so far stays, run it again")
+        self._note(row, problem)
+        if self._plan.policy == "null":
+            with self._place.work() as connection:
+                self._place.ledger.begin_write(connection)
+                self._rows.empty(connection, row.identity, row.value)
+
+    def _note(self, row: Row, problem: Unadoptable) -> None:
+        value = row.value if row.value is not None else f"<{row.size} bytes>"
+        noted = Unadopted(row.identity, problem.kind, value[:120], str(problem))
+        self._report.note(noted, value, self._plan.fullname, self._plan.source)
+
+    def _discard(self, files: Sequence[Named]) -> None:
+        """Delete copies that no row names, and that nobody else knows of."""
+        for name in {file.storage for file in files}:
+            with storage_errors(name, "delete"):
+                self._place.files.resolve(name).delete([file.key for file in files if file.storage == name])
+
+
+def grouped(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
+    """Rows whose values fit into memory together; what is too large comes alone.
+
+    >>> [[row.size for row in group] for group in grouped([Row((n,), size=n) for n in (3, 4, 9, 2)], 8)]
+    [[3, 4], [9], [2]]
+    """
+    group: list[Row] = []
+    for row in rows:
+        if group and sum(each.size for each in group) + row.size > most:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def items_of(text: str) -> list[Facts] | None:
+    """The descriptors that a column's text holds; None if it holds anything else."""
+    if text.lstrip().startswith("["):
+        found = split(text)
+        return (
+            None if any(isinstance(each, str) for each in found) else [each for each in found if isinstance(each, dict)]
+        )
+    facts = parse(text)
+    return None if facts is None else [facts]

@@ -1,0 +1,106 @@
+"""Finishing: nothing else uses the adopted files any more; from now on they are purged when they are dropped.
+
+Until then their lines are *held*: files that were dropped meanwhile lie where they are. ``hold`` is the way back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import and_, null, or_, select, update
+
+from ..descriptor import Facts, Named, named
+from ..errors import storage_errors
+from ..ledger import lockable
+from .adopting import LOOK, items_of
+from .report import AdoptionReport
+from .rows import Identity, Rows
+from .workplace import Workplace
+
+
+class Finishing:
+    """The end of one adoption."""
+
+    def __init__(self, place: Workplace, rows: Rows, report: AdoptionReport) -> None:
+        self._place = place
+        self._rows = rows
+        self._report = report
+        self._plan = rows.plan
+
+    def finish(self) -> None:
+        """Let go of the column's files, and delete what other libraries kept beside them."""
+        with self._place.work() as connection:
+            left = self._rows.count(connection)
+        if left:
+            raise self._report.refuse(self._plan.label, f"{left:,} rows are not adopted: adopt or empty them first")
+        for items in self._adopted():
+            self._clear([(file.storage, key) for facts in items for file, key in beside(facts)])
+        lines = self._place.ledger.lines
+        c = lines.c
+        mine = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into, c.held.is_(True))
+        after = ("", "")
+        while True:
+            later = or_(c.key > after[0], and_(c.key == after[0], c.storage > after[1]))
+            statement = select(c.storage, c.key, c.size, c.descriptor).where(mine, later).order_by(c.key, c.storage)
+            with self._place.work() as connection:
+                held = connection.execute(statement.limit(LOOK)).all()
+            if not held:
+                return
+            self._clear([(row.storage, key) for row in held for key in _noted(row.descriptor)])
+            with self._place.work() as connection:
+                self._place.ledger.begin_write(connection)
+                for chunk in lockable(connection, [Named(row.storage, row.key, 0) for row in held]):
+                    among = self._place.ledger.among(chunk)
+                    connection.execute(update(lines).where(among).values(held=False))
+                    forgetful = and_(among, c.owner_pk.is_(None))
+                    connection.execute(update(lines).where(forgetful).values(descriptor=null()))
+            self._report.files += len(held)
+            self._report.size += sum(row.size or 0 for row in held)
+            after = held[-1].key, held[-1].storage
+
+    def hold(self) -> None:
+        """Hold the adopted files again, those that rows name."""
+        for items in self._adopted():
+            files = [file for facts in items if "adopted" in facts for file in named(facts)]
+            with self._place.work() as connection:
+                self._place.ledger.begin_write(connection)
+                self._place.hold(connection, files)
+            self._report.files += len(files)
+            self._report.size += sum(file.size for file in files)
+
+    def _adopted(self) -> Iterator[list[Facts]]:
+        after: Identity | None = None
+        while True:
+            with self._place.work() as connection:
+                page = self._rows.adopted(connection, after, LOOK)
+            self._report.rows += len(page)
+            yield [facts for _, text, _ in page for facts in items_of(text) or []]
+            if len(page) < LOOK:
+                return
+            after = page[-1][0]
+
+    def _clear(self, files: list[tuple[str, str]]) -> None:
+        for name in {name for name, _ in files}:
+            with storage_errors(name, "delete"):
+                self._place.files.resolve(name).delete([key for other, key in files if other == name])
+
+
+def beside(facts: Facts) -> Iterator[tuple[Named, str]]:
+    """The keys of what another library kept beside the files of an attachment.
+
+    >>> facts = {"storage": "s", "key": "7/file", "size": 1, "adopted": {"beside": ["7/metadata.json"]}}
+    >>> [key for file, key in beside(facts)]
+    ['7/metadata.json']
+    """
+    variants = facts.get("variants") or {}
+    for each in (facts, *variants.values()):
+        if isinstance(each, Mapping) and "key" in each:
+            file = Named(each.get("storage", facts["storage"]), each["key"], 0)
+            yield from ((file, key) for key in _noted(each))
+
+
+def _noted(said: Any) -> list[str]:
+    adopted = said.get("adopted") if isinstance(said, Mapping) else None
+    keys = adopted.get("beside") if isinstance(adopted, Mapping) else None
+    return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []

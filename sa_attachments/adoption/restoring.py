@@ -1,0 +1,255 @@
+"""Restoring: the way back. Rows say again what they said before they were adopted, and name no attachments.
+
+Bytes go back into their column, paths and other libraries' values into theirs; a file that was uploaded since is
+written where the old column can name it. For each batch:
+
+1. what rows need is read, or written where it has to be, in parallel;
+2. in one transaction, the rows are locked and read again; those that are as they were say what they said, and the lines
+   of the files that stay where they are removed; the others become ``purging``;
+3. their bytes are deleted, then their lines.
+
+It can be killed at any moment and begun again. At the end, files that the column had dropped before are purged too.
+
+Traps
+-----
+Rows without an attachment are left alone: what their old column says, if anything, they go on saying.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection, and_, select, update
+from sqlalchemy.exc import DBAPIError
+
+from ..clock import milliseconds, now
+from ..descriptor import Facts, Named, named
+from ..errors import StorageFailed
+from ..ledger import CONDEMNED, chunked
+from ..offload import gather
+from ..sweep import raise_unless_held
+from .adopting import LOOK, MEMORY, PAGE, Progress, items_of
+from .report import AdoptionReport, Unadopted
+from .rows import Identity, Rows
+from .taking import Reader, Returned, Unadoptable
+from .workplace import Workplace
+
+_TRIES = 5
+
+
+@dataclass(slots=True)
+class _Back:
+    """A row on its way back."""
+
+    identity: Identity
+    text: str
+    said: str | None
+    items: list[Facts]
+    plural: bool = False
+    returned: Returned | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(int(facts["size"]) for facts in self.items)
+
+
+class Restoring:
+    """The reverse of one adoption; see the module."""
+
+    def __init__(
+        self, place: Workplace, rows: Rows, reader: Reader, report: AdoptionReport, progress: Progress
+    ) -> None:
+        self._place = place
+        self._rows = rows
+        self._reader = reader
+        self._plan = rows.plan
+        self._report = report
+        self._progress = progress
+        self._storages: set[str] = set(reader.storages())
+
+    def run(self) -> None:
+        """Take back all rows. Raises AdoptionFailed, StorageFailed."""
+        with self._place.work() as connection:
+            total = self._rows.count_adopted(connection)
+        after: Identity | None = None
+        left: list[_Back] = []
+        while True:
+            with self._place.work() as connection:
+                page = self._rows.adopted(connection, after, PAGE)
+            left += self._return(self._read(page))
+            self._progress(len(page), total)
+            if len(page) < PAGE:
+                break
+            after = page[-1][0]
+        for attempt in range(_TRIES):
+            if left:
+                time.sleep(0.1 * attempt)
+                left = self._return(self._again(left))
+        for back in left:
+            self._refuse(back, Unadoptable("overtaken", "somebody held or changed it all the time"))
+        self._clean()
+
+    def _read(self, page: Sequence[tuple[Identity, str, str | None]]) -> list[_Back]:
+        found = []
+        for identity, text, said in page:
+            items = items_of(text)
+            back = _Back(identity, text, said, items or [], text.lstrip().startswith("["))
+            if items is None:
+                self._refuse(back, Unadoptable("unreadable", f"{text[:80]!r} describes no attachment"))
+            else:
+                found.append(back)
+        return found
+
+    def _again(self, backs: Sequence[_Back]) -> list[_Back]:
+        with self._place.work() as connection:
+            held, _ = self._rows.lock(connection, [back.identity for back in backs])
+        rows = [(back.identity, into, back.said) for back in backs if (into := self._into(held, back)) is not None]
+        return self._read(rows)
+
+    def _into(self, held: object, back: _Back) -> str | None:
+        found = held.get(back.identity) if isinstance(held, dict) else None
+        if found is None:
+            return back.text  # held by somebody
+        return None if found.into in (None, "null", "[]") else str(found.into)
+
+    def _return(self, backs: Sequence[_Back]) -> list[_Back]:
+        """Returns the rows that are to be tried again."""
+        left: list[_Back] = []
+        group: list[_Back] = []
+        for back in [*backs, None]:
+            if group and (back is None or (self._rows.binary and sum(b.size for b in group) + back.size > MEMORY)):
+                left += self._give_back(group)
+                group = []
+            if back is not None:
+                group.append(back)
+        return left
+
+    def _give_back(self, group: Sequence[_Back]) -> list[_Back]:
+        jobs = [partial(self._reader.give_back, back.items, back.plural, back.said) for back in group]
+        ready = []
+        for back, outcome in zip(group, gather(jobs, 8), strict=True):
+            if isinstance(outcome.error, Unadoptable):
+                self._refuse(back, outcome.error)
+            elif outcome.error is not None:
+                raise outcome.error
+            else:
+                back.returned = outcome.value
+                ready.append(back)
+        left = self._switch(ready)
+        for back in group:
+            back.returned = None  # bytes, perhaps many
+        return left
+
+    # One transaction
+
+    def _switch(self, backs: Sequence[_Back]) -> list[_Back]:
+        if not backs:
+            return []
+        doomed: list[Named] = []
+        try:
+            with self._place.work() as connection:
+                done, left = self._write(connection, backs, doomed)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            if len(backs) > 1:
+                return [left for each in backs for left in self._switch([each])]
+            raise_unless_held(error)
+            return list(backs)
+        self._report.rows += len(done)
+        self._report.files += sum(len(list(named(facts))) for back in done for facts in back.items)
+        self._report.size += sum(back.size for back in done)
+        self._purge(doomed)
+        return left
+
+    def _write(
+        self, connection: Connection, backs: Sequence[_Back], doomed: list[Named]
+    ) -> tuple[list[_Back], list[_Back]]:
+        """Returns the rows that are done, and those to be tried again; fills ``doomed``."""
+        self._place.ledger.begin_write(connection)
+        held, there = self._rows.lock(connection, [back.identity for back in backs])
+        done = [back for back in backs if back.identity in held and held[back.identity].into == back.text]
+        if done:
+            values = {back.identity: back.returned.value for back in done if back.returned is not None}
+            self._rows.give_back(connection, values)
+            files = [(file, back.returned) for back in done for facts in back.items for file in named(facts)]
+            stay = [file for file, returned in files if returned is not None and file[:2] in returned.kept]
+            self._place.disown(connection, stay)
+            doomed += [file for file, returned in files if returned is not None and file[:2] not in returned.kept]
+            self._place.doom(connection, doomed)
+        return done, [back for back in backs if back not in done and back.identity in there]
+
+    # What is not needed any more
+
+    def _purge(self, doomed: Sequence[Named]) -> None:
+        """Delete the bytes; what can't be deleted now is left to the end, or to the sweep."""
+        if not doomed:
+            return
+        names = {file.storage for file in doomed}
+        self._storages |= names
+        with self._place.connection() as connection:
+            trusted = {name for name in names if self._place.problem(connection, name) is None}
+            with self._place.transaction(connection):
+                claimed = self._claimed(connection, [file for file in doomed if file.storage in trusted])
+        failed = self._place.delete(claimed)
+        with self._place.work() as connection:
+            self._place.finish(connection, claimed, failed)
+
+    def _claimed(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
+        c = self._place.ledger.lines.c
+        found: set[tuple[str, str]] = set()
+        for chunk in chunked(files):
+            condition = and_(self._place.ledger.among(chunk), c.state == "purging")
+            found.update(tuple(row) for row in connection.execute(select(c.storage, c.key).where(condition)))
+        return [file for file in files if file[:2] in found]
+
+    def _clean(self) -> None:
+        """Purge what this column dropped before, and what is due; raise if anything is left."""
+        c = self._place.ledger.lines.c
+        mine = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into, c.state == CONDEMNED)
+        while True:
+            with self._place.work() as connection:
+                statement = select(c.storage, c.key, c.size).where(mine, c.held.is_(True)).limit(LOOK)
+                held = [Named(row.storage, row.key, row.size or 0) for row in connection.execute(statement)]
+                if not held:
+                    break
+                # Adopted where they are, and dropped since; the old column may still name them.
+                stay = [file for file in held if self._rows.mentions(connection, _last(file.key))]
+                self._place.disown(connection, stay)
+                self._place.doom(connection, [file for file in held if file not in stay])
+        with self._place.work() as connection:
+            self._storages |= set(connection.scalars(select(c.storage).where(mine).distinct()))
+            connection.execute(update(self._place.ledger.lines).where(mine).values(purge_after=now()))
+        with self._place.connection() as connection:
+            trusted = [name for name in sorted(self._storages) if self._place.problem(connection, name) is None]
+        ttl = milliseconds(self._place.files._times.tombstone_ttl)
+        failed = (
+            {file: e for _, some in self._place.purge_due(trusted, ttl) for file, e in some.items()} if trusted else {}
+        )
+        if failed:
+            file, error = next(iter(failed.items()))
+            raise StorageFailed(
+                f"{len(failed)} files could not be deleted, run it again: {file.storage}:{file.key}: {error}",
+                storage=file.storage,
+                operation="delete",
+                key=file.key,
+            )
+
+    def _refuse(self, back: _Back, problem: Unadoptable) -> None:
+        self._report.note(
+            Unadopted(back.identity, problem.kind, back.text[:120], str(problem)),
+            back.text,
+            self._plan.fullname,
+            self._plan.into,
+        )
+        if self._plan.policy == "fail":
+            raise self._report.refuse(self._plan.label, "stopped; what was taken back so far stays, run it again")
+
+
+def _last(key: str) -> str:
+    """What of a key a column of the other kind would mention: a file's name, or the folder's that is its id."""
+    parts = key.split("/")
+    return parts[-2] if parts[-1] == "file" and len(parts) > 1 else parts[-1]

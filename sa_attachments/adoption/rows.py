@@ -1,0 +1,301 @@
+"""Rows: those of the table whose column is adopted, as the database knows them; no mapping is needed.
+
+>>> from sqlalchemy import create_engine
+>>> connection = create_engine("sqlite://").connect()
+>>> with connection.begin():
+...     _ = connection.exec_driver_sql("CREATE TABLE docs (id INTEGER PRIMARY KEY, data BLOB, file JSON)")
+...     rows = Rows(connection, Plan("docs", "data", "file", Blobs()))
+...     _ = connection.exec_driver_sql("INSERT INTO docs (data) VALUES ('abc')")
+...     [(row.identity, row.size) for row in rows.page(connection, None, 10)]
+[((1,), 3)]
+>>> Rows(connection, Plan("docs", "date", "file", Blobs()))
+Traceback (most recent call last):
+sa_attachments.errors.BadConfiguration: ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Connection,
+    String,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    column,
+    func,
+    inspect,
+    literal_column,
+    null,
+    or_,
+    select,
+    table,
+    tuple_,
+    update,
+)
+from sqlalchemy.types import LargeBinary, NullType, TypeEngine, _Binary
+
+from ..descriptor import Facts
+from ..errors import BadConfiguration, listing
+from .plan import Blobs, Plan
+
+SLICE = 4 * 1024 * 1024
+"""Bytes of a blob that are read at a time."""
+
+Identity = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class Row:
+    """One row; ``value`` is what the column holds, as text; of a blob, only its ``size`` is known at first."""
+
+    identity: Identity
+    value: str | None = None
+    size: int = 0
+    filename: str | None = None
+    content_type: str | None = None
+    source: Any = None
+    """Of a blob that was read: what stores its bytes."""
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A row that is locked: what identifies the value of its column (a blob's SHA-256), and what names its files."""
+
+    token: str | None
+    into: str | None
+
+
+@dataclass(slots=True)
+class _Columns:
+    key: list[Any]
+    source: Any
+    into: Any
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Rows:
+    """See the module. Raises BadConfiguration if a table or column is not there, or can't hold what it should."""
+
+    def __init__(self, connection: Connection, plan: Plan, *, back: bool = False, types: bool = True) -> None:
+        """``back``: the way back, where ``into`` must be able to be emptied. Without ``types``, ``source`` may be empty,
+        or a column of any type.
+        """
+        self.plan = plan
+        self.dialect = connection.dialect.name
+        schemas = connection.get_execution_options().get("schema_translate_map") or {}
+        there = inspect(connection)
+        schema = schemas.get(plan.schema, plan.schema)
+        if not there.has_table(plan.table, schema):
+            raise BadConfiguration(
+                f"there is no table {plan.fullname!r}; there are {listing(there.get_table_names(schema))}"
+            )
+        found = {str(each["name"]): each for each in there.get_columns(plan.table, schema)}
+        names = there.get_pk_constraint(plan.table, schema)["constrained_columns"]
+        if not names:
+            raise BadConfiguration(f"table {plan.fullname!r} has no primary key to know its rows by")
+        wanted = [plan.source, plan.into, plan.origin.filename, plan.origin.content_type]
+        if missing := {name for name in wanted if name and name not in found}:
+            raise BadConfiguration(f"table {plan.fullname!r} has no column {listing(missing)}; it has {listing(found)}")
+        self.binary = isinstance(plan.origin, Blobs)
+        kinds: dict[str, TypeEngine[Any]] = {name: each["type"] for name, each in found.items()}
+        if types:
+            self._check_types(kinds[plan.source], kinds[plan.into])
+            self._check_nulls(found, back)
+        if self.dialect != "postgresql":
+            kinds[plan.into] = JSON()  # whatever text type reflection makes of it
+        self.holds_json = isinstance(kinds.get(plan.source), JSON)
+        self._table = table(plan.table, *(column(name, kinds[name]) for name in found), schema=schema)
+        c = self._table.c
+        extras = {"filename": plan.origin.filename, "content_type": plan.origin.content_type}
+        source = c[plan.source] if plan.source else literal_column("NULL")
+        self._c = _Columns([c[name] for name in names], source, c[plan.into])
+        self._c.extras = {name: c[each] for name, each in extras.items() if each}
+
+    def _check_types(self, source: TypeEngine[Any], into: TypeEngine[Any]) -> None:
+        plan = self.plan
+        is_json = isinstance(into, JSON) or (self.dialect in ("mysql", "mariadb") and isinstance(into, String))
+        if not is_json and self.dialect != "sqlite":
+            raise BadConfiguration(f"{plan.fullname}.{plan.into} is {into}: expected JSON, as attachment columns are")
+        is_binary = isinstance(source, _Binary | LargeBinary) and not isinstance(source, JSON)
+        if self.dialect != "sqlite" and is_binary != self.binary and not isinstance(source, NullType):
+            expected = "a column of bytes" if self.binary else "a column of text or JSON"
+            raise BadConfiguration(f"{plan.label} is {source}: expected {expected}")
+
+    def _check_nulls(self, found: Mapping[str, Any], back: bool) -> None:
+        plan = self.plan
+        if plan.policy == "null" and not back and not found[plan.source]["nullable"]:
+            raise BadConfiguration(f"policy 'null' can't empty {plan.label}: it is NOT NULL")
+        if back and not found[plan.into]["nullable"]:
+            raise BadConfiguration(
+                f"{plan.fullname}.{plan.into} is NOT NULL: alter it first, so that it can be emptied"
+            )
+
+    # Reading
+
+    @property
+    def _is_empty(self) -> Any:
+        return or_(self._c.into.is_(null()), cast(self._c.into, Text).in_(["null", "[]"]))
+
+    @property
+    def _todo(self) -> Any:
+        return and_(self._c.source.is_not(None), self._is_empty)
+
+    def count(self, connection: Connection) -> int:
+        """How many rows are still to be adopted."""
+        return connection.scalar(select(func.count()).select_from(self._table).where(self._todo)) or 0
+
+    def count_adopted(self, connection: Connection) -> int:
+        """How many rows name attachments."""
+        return connection.scalar(select(func.count()).select_from(self._table).where(~self._is_empty)) or 0
+
+    def page(self, connection: Connection, after: Identity | None, limit: int) -> list[Row]:
+        """The next rows to be adopted, in the order of the primary key."""
+        statement = self._select().where(self._todo).order_by(*self._c.key).limit(limit)
+        return self._rows(connection, statement if after is None else statement.where(self._later(after)))
+
+    def again(self, connection: Connection, identities: Sequence[Identity]) -> list[Row]:
+        """Those of these rows that are still to be adopted."""
+        statement = self._select().where(self._todo, self._among(identities))
+        return self._rows(connection, statement.order_by(*self._c.key))
+
+    def _select(self) -> Any:
+        c = self._c
+        what = func.length(c.source) if self.binary else cast(c.source, Text)
+        return select(*c.key, what, *c.extras.values())
+
+    def _rows(self, connection: Connection, statement: Any) -> list[Row]:
+        width = len(self._c.key)
+        found = []
+        for values in connection.execute(statement):
+            row = Row(tuple(values[:width]))
+            if self.binary:
+                row.size = int(values[width] or 0)
+            else:
+                row.value = values[width]
+            for name, value in zip(self._c.extras, values[width + 1 :], strict=True):
+                setattr(row, name, None if value is None else str(value))
+            found.append(row)
+        return found
+
+    def adopted(
+        self, connection: Connection, after: Identity | None, limit: int
+    ) -> list[tuple[Identity, str, str | None]]:
+        """The next rows that name attachments: primary key, what names them, and what the source says, but of blobs."""
+        c = self._c
+        said = null() if self.binary else cast(c.source, Text)
+        statement = select(*c.key, cast(c.into, Text), said).where(~self._is_empty).order_by(*c.key).limit(limit)
+        if after is not None:
+            statement = statement.where(self._later(after))
+        width = len(c.key)
+        return [(tuple(row[:width]), row[width], row[width + 1]) for row in connection.execute(statement)]
+
+    def doubles(self, connection: Connection, limit: int) -> list[tuple[str, int]]:
+        """Values that several rows have, and how many."""
+        said = cast(self._c.source, Text)
+        statement = select(said, func.count()).where(self._todo).group_by(said).having(func.count() > 1).limit(limit)
+        return [(row[0], row[1]) for row in connection.execute(statement)]
+
+    def mentions(self, connection: Connection, text: str) -> bool:
+        """Whether the column that was adopted says this anywhere."""
+        if self.binary:
+            return False
+        said = cast(self._c.source, Text)
+        return connection.scalar(select(1).where(said.contains(text, autoescape=True)).limit(1)) is not None
+
+    def blobs(self, connection: Connection, identities: Sequence[Identity]) -> dict[Identity, Any]:
+        """The values of a column of bytes."""
+        c, width = self._c, len(self._c.key)
+        statement = select(*c.key, c.source).where(self._among(identities))
+        return {tuple(row[:width]): row[width] for row in connection.execute(statement)}
+
+    def slices(self, connection: Connection, identity: Identity) -> Iterable[Any]:
+        """The bytes of one row's value, some at a time."""
+        start = 1
+        while True:
+            part = func.substr(self._c.source, start, SLICE, type_=LargeBinary())
+            value = connection.scalar(select(part).where(self._among([identity])))
+            if not value:
+                return
+            yield value
+            start += len(value)
+
+    # Writing
+
+    def lock(
+        self, connection: Connection, identities: Sequence[Identity]
+    ) -> tuple[dict[Identity, Held], set[Identity]]:
+        """Rows that are ours until the transaction ends, and those that are there at all."""
+        c, width = self._c, len(self._c.key)
+        there = {tuple(row) for row in connection.execute(select(*c.key).where(self._among(identities)))}
+        token = self._token()
+        statement = select(*c.key, cast(c.into, Text), token).where(self._among(identities)).order_by(*c.key)
+        locked = connection.execute(statement.with_for_update(skip_locked=True, key_share=True)).all()
+        held = {tuple(row[:width]): Held(row[width + 1], row[width]) for row in locked}
+        if self.binary and self.dialect == "sqlite":  # it has no SHA-256; nobody else can write meanwhile
+            held = {identity: Held(self._sha256(connection, identity), row.into) for identity, row in held.items()}
+        return held, there
+
+    def _token(self) -> Any:
+        source = self._c.source
+        if not self.binary:
+            return cast(source, Text)
+        if self.dialect == "postgresql":
+            return func.encode(func.sha256(source), "hex", type_=Text())
+        return null() if self.dialect == "sqlite" else func.sha2(source, 256, type_=Text())
+
+    def _sha256(self, connection: Connection, identity: Identity) -> str | None:
+        digest = hashlib.sha256()
+        for part in self.slices(connection, identity):
+            if not isinstance(part, bytes):
+                return None
+            digest.update(part)
+        return digest.hexdigest()
+
+    def name(self, connection: Connection, values: Mapping[Identity, Facts | list[Facts]]) -> None:
+        """Let rows name attachments."""
+        self._write(connection, {self.plan.into: values})
+
+    def give_back(self, connection: Connection, values: Mapping[Identity, Any]) -> None:
+        """Let rows say again what they said before, and name no attachments."""
+        if self.holds_json:
+            values = {identity: json.loads(value) for identity, value in values.items()}
+        self._write(connection, {self.plan.source: values, self.plan.into: dict.fromkeys(values, null())})
+
+    def empty(self, connection: Connection, identity: Identity, said: str | None) -> bool:
+        """Empty the column that can't be adopted, if it still says this."""
+        unchanged = cast(self._c.source, Text) == said if not self.binary else self._c.source.is_not(None)
+        statement = update(self._table).where(self._among([identity]), self._todo, unchanged)
+        return connection.execute(statement.values({self.plan.source: null()})).rowcount == 1
+
+    def _write(self, connection: Connection, columns: Mapping[str, Mapping[Identity, Any]]) -> None:
+        key = [each == bindparam(f"key_{number}", type_=each.type) for number, each in enumerate(self._c.key)]
+        bound = {name: values for name, values in columns.items() if not _all_null(values)}
+        new = {name: bindparam(f"new_{number}", type_=self._table.c[name].type) for number, name in enumerate(bound)}
+        statement = update(self._table).where(*key).values({name: new.get(name, null()) for name in columns})
+        parameters = [
+            {f"key_{number}": value for number, value in enumerate(identity)}
+            | {f"new_{number}": values[identity] for number, values in enumerate(bound.values())}
+            for identity in next(iter(columns.values()))
+        ]
+        connection.execute(statement, parameters)
+
+    def _among(self, identities: Sequence[Identity]) -> Any:
+        key = self._c.key
+        return key[0].in_([each[0] for each in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
+
+    def _later(self, after: Identity) -> Any:
+        key = self._c.key
+        return key[0] > after[0] if len(key) == 1 else tuple_(*key) > after
+
+
+def _all_null(values: Mapping[Identity, Any]) -> bool:
+    return all(value is null() or type(value) is type(null()) for value in values.values())

@@ -1,0 +1,225 @@
+"""Taking: one row's files become attachments, by copying or linking them into a storage, or where they are.
+
+What a reader (``blobs``, ``paths``, ``foreign``) makes of a row is a ``Made``; ``Unadoptable`` says why it can't.
+
+>>> from sa_attachments.storages.memory import MemoryStorage
+>>> storage = MemoryStorage()
+>>> storage.put("old/me.txt", io.BytesIO(b"hello"), size=5, content_type="text/plain")
+>>> facts = in_place("default", storage, "old/me.txt", filename="me.txt")
+>>> facts["key"], facts["size"], facts["sha256"][:8], facts["content_type"]
+('old/me.txt', 5, '2cf24dba', 'text/plain')
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from .. import filename as filenames
+from ..attachment import Attachment, facts_of, make
+from ..descriptor import VERSION, Facts, Named, frozen, named
+from ..errors import AttachmentError, storage_errors
+from ..processing.sniffing import HEAD, content_type
+from ..processing.steps import run as run_steps
+from ..processing.storing import store
+from ..source import CHUNK, Guards, Source
+from ..storage import Storage
+from ..upload import Upload
+from .rows import Row
+
+
+class Unadoptable(AttachmentError, ValueError):
+    """This row can't be adopted, or taken back; ``kind`` is one of those of the report."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class File(NamedTuple):
+    """A file that a row will name. A ``fresh`` one is deleted again if the row does not take it."""
+
+    named: Named
+    fresh: bool
+    held: bool
+    beside: tuple[str, ...] = ()
+    """Keys of what the other library keeps beside it."""
+
+
+@dataclass(slots=True)
+class Made:
+    """What a row will name; ``token`` is what its column held when it was read."""
+
+    row: Row
+    value: Facts | list[Facts]
+    token: str | None
+    files: list[File] = field(default_factory=list)
+
+    @property
+    def fresh(self) -> list[Named]:
+        """The files to be deleted if the row does not take them."""
+        return [file.named for file in self.files if file.fresh]
+
+
+class Returned(NamedTuple):
+    """What a row will say again, and the files that are to stay, by ``(storage, key)``."""
+
+    value: Any
+    kept: frozenset[tuple[str, str]] = frozenset()
+
+
+class Reader(Protocol):
+    """Knows what a column holds. Its methods but ``storages`` and ``check`` run in worker threads."""
+
+    def storages(self) -> set[str]:
+        """Names of the storages that it writes to, or finds files in."""
+        ...
+
+    def look(self, row: Row) -> None:
+        """A cheap look at a row, before anything is changed. Raises Unadoptable, UnknownStorage."""
+        ...
+
+    def make(self, row: Row, copying: bool = False) -> Made:
+        """Make attachments of what a row holds; with ``copying``, by copies. Raises Unadoptable, StorageFailed."""
+        ...
+
+    def give_back(self, items: list[Facts], plural: bool, said: str | None) -> Returned:
+        """Put back what a row held; ``said`` is what its column holds now. Raises Unadoptable, StorageFailed."""
+        ...
+
+
+def stored(
+    source: Source,
+    name: str,
+    storage: Storage,
+    *,
+    filename: str | None = None,
+    claimed: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    move: bool = False,
+    label: str = "an adopted file",
+) -> Facts:
+    """Store bytes under a fresh key; returns the descriptor. ``move`` links a local file into the storage."""
+    body = Upload(source, filenames.clean(filename) if filename else None, claimed, frozen(metadata), None, move)
+    put: list[Named] = []
+    try:
+        ready = run_steps((), make(Attachment, body, None), label)
+        return facts_of(store(ready, name, storage, started=put.append))
+    except BaseException:
+        discard(name, storage, put)
+        raise
+
+
+def discard(name: str, storage: Storage, files: list[Named]) -> None:
+    """Delete files that nobody names."""
+    if files:
+        with storage_errors(name, "delete"):
+            storage.delete([file.key for file in files])
+
+
+def in_place(
+    name: str,
+    storage: Storage,
+    key: str,
+    *,
+    filename: str | None = None,
+    claimed: str | None = None,
+    stored_at: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Facts:
+    """The descriptor of a file that is in the storage already; its bytes are read once, and stay. FileMissing."""
+    digest, size, head = hashlib.sha256(), 0, b""
+    with storage_errors(name, "read", key):
+        with storage.open(key) as file:
+            while chunk := file.read(CHUNK):
+                head = head or chunk[:HEAD]
+                digest.update(chunk)
+                size += len(chunk)
+        modified = storage.stat(key).modified
+    cleaned = filenames.clean(filename) if filename else "unnamed"
+    facts: Facts = {
+        "v": VERSION,
+        "storage": name,
+        "key": key,
+        "filename": cleaned,
+        "content_type": content_type(head, cleaned, claimed),
+        "size": size,
+        "sha256": digest.hexdigest(),
+        "stored_at": stored_at or modified.isoformat(),
+        "metadata": dict(metadata or {}),
+        "variants": {},
+    }
+    return facts | ({"claimed_content_type": claimed} if claimed else {})
+
+
+def names_of(facts: Facts) -> list[Named]:
+    """All files that a descriptor names."""
+    return list(named(facts))
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSource:
+    """Bytes that a storage holds, as a source of a new attachment."""
+
+    storage: Storage
+    name: str
+    key: str
+    shared: None = None
+
+    def size(self) -> int | None:
+        """As the storage says."""
+        with storage_errors(self.name, "look at", self.key):
+            return self.storage.stat(self.key).size
+
+    def head(self, size: int) -> bytes:
+        """The first bytes."""
+        with self.open() as file, storage_errors(self.name, "read", self.key):
+            return bytes(file.read(size))
+
+    def open(self, guards: Guards = ()) -> Any:
+        """A binary file."""
+        with storage_errors(self.name, "open", self.key):
+            return self.storage.open(self.key)
+
+    def stream(self) -> Any:
+        """A binary file, that the reader closes."""
+        return self.open()
+
+    def path(self) -> Path | None:
+        """None: a copy is to be one."""
+        return None
+
+
+def chunks_of(storage: Storage, facts: Facts) -> Iterator[bytes]:
+    """The bytes of an attachment, as its descriptor promises them; Unadoptable at their end if they are others."""
+    digest, size = hashlib.sha256(), 0
+    with storage_errors(facts["storage"], "read", facts["key"]), storage.open(facts["key"]) as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+            yield chunk
+    if (size, digest.hexdigest()) != (facts["size"], facts["sha256"]):
+        raise Unadoptable("damaged", f"{facts['storage']}:{facts['key']} is not what was stored: {size:,} bytes")
+
+
+class Chunks(io.RawIOBase):
+    """An iterator of bytes as a stream."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if size < 0:
+            return self._rest + b"".join(self._chunks)
+        while len(self._rest) < size and (chunk := next(self._chunks, b"")):
+            self._rest += chunk
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found

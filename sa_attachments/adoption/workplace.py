@@ -1,0 +1,152 @@
+"""Workplace: one connection on which a column is adopted, batch by batch, each in a transaction of its own.
+
+It is the caller's connection, a migration's perhaps: so the search path, the schema names and whatever else it was
+set up with hold for the ledger and for the rows alike.
+
+>>> from sqlalchemy import MetaData, create_engine
+>>> from sa_attachments import Storages
+>>> engine, metadata = create_engine("sqlite://"), MetaData()
+>>> ledger = Ledger.of(metadata)
+>>> metadata.create_all(engine)
+>>> with engine.connect() as connection, workplace(connection, Storages("memory:"), ledger) as place:
+...     with place.connection() as same, place.transaction(same):
+...         same is connection, same.in_transaction()
+(True, True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, and_, delete, func, select, text, update
+
+from ..clock import now
+from ..descriptor import Named
+from ..errors import AttachmentError, NoTransaction, storage_errors
+from ..files import Storages
+from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line, lockable
+from ..patience import impatient
+from ..recovery import Purger
+from ..settling import run
+from ..staging import Scope
+
+PATIENCE = 5000
+"""Milliseconds to wait for SQLite's one writer."""
+
+
+class Workplace(Purger):
+    """Purges too, on the connection that it was given; ``connection()`` must not be entered twice."""
+
+    def __init__(self, connection: Connection, files: Storages, ledger: Ledger) -> None:
+        schemas = connection.get_execution_options().get("schema_translate_map") or {}
+        super().__init__(Scope(files, ledger, connection.engine, tuple(schemas.items())), files._places, run)
+        self.files = files
+        self.patience = PATIENCE
+        self._given = connection
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """The one that was given."""
+        with impatient(self._given, self.patience):
+            yield self._given
+
+    @contextmanager
+    def work(self) -> Iterator[Connection]:
+        """A transaction on it, for reading."""
+        with self.connection() as connection, self.transaction(connection):
+            yield connection
+
+    # Lines of files that are adopted
+
+    def known(self, connection: Connection, names: Sequence[Named]) -> set[tuple[str, str]]:
+        """Which of these files have a line already, by ``(storage, key)``."""
+        c = self.ledger.lines.c
+        found: set[tuple[str, str]] = set()
+        for first in range(0, len(names), 500):
+            some = names[first : first + 500]
+            found.update(
+                (row.storage, row.key)
+                for row in connection.execute(select(c.storage, c.key).where(self.ledger.among(some)))
+            )
+        return found
+
+    def adopt(self, connection: Connection, lines: Sequence[tuple[Line, list[str]]]) -> None:
+        """Insert held lines of files that were there before us, with the keys of what lies beside them."""
+        insert = self.ledger.lines.insert().values(state=OWNED, since=now(), held=True, names=text("0"))
+        values = [
+            {
+                "key": line.named.key,
+                "storage": line.named.storage,
+                "owner_table": line.owner_table,
+                "owner_column": line.owner_column,
+                "size": line.named.size,
+                "descriptor": {"adopted": {"beside": beside}} if beside else None,
+            }
+            for line, beside in lines
+        ]
+        connection.execute(insert, values)
+
+    def hold(self, connection: Connection, names: Sequence[Named]) -> None:
+        """Never purge these, until somebody lets go of them."""
+        for chunk in lockable(connection, names):
+            connection.execute(update(self.ledger.lines).where(self.ledger.among(chunk)).values(held=True))
+
+    def disown(self, connection: Connection, names: Sequence[Named]) -> None:
+        """Remove the lines of files that are nobody's business any more, and leave the files."""
+        for chunk in lockable(connection, names):
+            connection.execute(delete(self.ledger.lines).where(self.ledger.among(chunk)))
+
+    def doom(self, connection: Connection, names: Sequence[Named]) -> None:
+        """Claim files for purging, in the transaction that takes their last name: nobody can own them after it."""
+        c = self.ledger.lines.c
+        for chunk in lockable(connection, names):
+            # What triggers say that another row names is left alone.
+            unnamed = and_(c.state.in_([OWNED, CONDEMNED]), func.coalesce(c.names, 0) <= 0)
+            values = {"state": PURGING, "since": now(), "purge_after": now(), "held": False}
+            connection.execute(update(self.ledger.lines).where(self.ledger.among(chunk), unnamed).values(values))
+
+    def delete(self, files: Sequence[Named]) -> dict[Named, Exception]:
+        """Delete files from their storages; returns what failed."""
+        failed: dict[Named, Exception] = {}
+        for name in {file.storage for file in files}:
+            mine = [file for file in files if file.storage == name]
+            try:
+                with storage_errors(name, "delete"):
+                    storage, keys = self.files.resolve(name), [file.key for file in mine]
+                    errors = run(partial(storage.delete, keys))
+                failed |= {file: errors[file.key] for file in mine if file.key in errors}
+            except AttachmentError as error:
+                failed |= dict.fromkeys(mine, error)
+        return failed
+
+
+@contextmanager
+def workplace(connection: Connection, files: Storages, ledger: Ledger) -> Iterator[Workplace]:
+    """A workplace on a connection that is in no transaction; it is given back as it came. Raises LedgerMissing,
+    NoTransaction.
+    """
+    if connection.in_transaction():
+        raise NoTransaction("the connection is in a transaction: commit first, as each batch is committed by itself")
+    dialect = connection.dialect
+    on_connect = getattr(dialect, "_on_connect_isolation_level", None)
+    before = connection.get_execution_options().get("isolation_level") or on_connect
+    if change := dialect.name != "sqlite" or before == "AUTOCOMMIT":
+        wanted = "SERIALIZABLE" if dialect.name == "sqlite" else "READ COMMITTED"
+        connection.execution_options(isolation_level=wanted)
+    place = Workplace(connection, files, ledger)
+    try:
+        with place.work() as working:
+            ledger.require(working)
+            ledger.begin_write(working)
+            driver: Any = connection.connection.driver_connection
+            if dialect.name == "sqlite" and not driver.in_transaction:
+                raise NoTransaction(
+                    "the driver commits each statement: emit BEGIN in an engine event, or don't tell it to"
+                )
+        yield place
+    finally:
+        if change and not connection.closed and not connection.invalidated and not connection.in_transaction():
+            connection.execution_options(isolation_level=before or connection.default_isolation_level)
