@@ -101,8 +101,36 @@ class LedgerMissing(AttachmentError):
     """The table ``attachment_ledger`` does not exist in the database of the rows."""
 
 
+class AdoptionFailed(AttachmentError, ValueError):
+    """Rows stand in the way of an adoption, or of its reverse; ``report`` has them."""
+
+    def __init__(self, message: str, *, report: Any = None) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 class NoUrl(AttachmentError):
     """The storage has no address to give."""
+
+
+class UnknownVariant(AttachmentError, LookupError):
+    """The column of an attachment declares no variant of that name."""
+
+
+class VariantMissing(AttachmentError, LookupError):
+    """A variant that is declared is not there, and can't be made here and now; the message says why."""
+
+
+class VariantFailed(VariantMissing):
+    """Making a variant failed; its attachment is fine. It can be made again: ``Storages.make``, or ``rebuild``.
+
+    ``variant`` is its name, ``reason`` what went wrong.
+    """
+
+    def __init__(self, message: str, *, variant: str, reason: str) -> None:
+        super().__init__(message)
+        self.variant = variant
+        self.reason = reason
 
 
 class DescriptorDamaged(AttachmentError, ValueError):

@@ -86,7 +86,7 @@ class Rows:
     """See the module. Raises BadConfiguration if a table or column is not there, or can't hold what it should."""
 
     def __init__(self, connection: Connection, plan: Plan, *, back: bool = False, types: bool = True) -> None:
-        """``back``: the way back, where ``into`` must be able to be emptied. Without ``types``, ``source`` may be empty,
+        """``back``: the way back, where ``into`` must be able to be emptied. Without ``types``, ``source`` may be empty
         or a column of any type.
         """
         self.plan = plan
