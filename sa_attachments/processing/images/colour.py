@@ -46,7 +46,7 @@ def srgb(image: Image.Image, profile: bytes | None, rule: str = "colour") -> Ima
     return image.convert("RGB") if image.mode == "CMYK" else image
 
 
-def dominant(size: tuple[int, int], rgba: bytes) -> str | None:
+def dominant(rgba: bytes) -> str | None:
     """The colour of most pixels, if similar ones count as one, as ``"#rrggbb"``; None if all are transparent."""
     opaque = b"".join(rgba[at : at + 3] for at in range(0, len(rgba), 4) if rgba[at + 3] >= 128)
     if not opaque:
@@ -74,6 +74,8 @@ def _converted(image: Image.Image, profile: bytes, rule: str) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = _space(source)
+        if space == "Lab":  # ``plain`` has converted it
+            return image
         if space == "RGB" and image.mode in ("L", "LA"):  # grey that somebody took the colours out of
             image = image.convert("RGBA" if image.mode == "LA" else "RGB")
         alpha = image.getchannel("A") if image.mode in ("LA", "RGBA") else None

@@ -45,7 +45,7 @@ def taken_at(exif: Image.Exif) -> str | None:
     try:
         said = {**exif, **exif.get_ifd(ExifTags.IFD.Exif)}
     except Exception:  # noqa: BLE001 - as ``kept``
-        said = dict(exif)
+        return None
     for time, offset in _TIMES:
         # EXIF 3.0, §4.6.5: "YYYY:MM:DD HH:MM:SS", and blanks where it is not known
         digits = re.fullmatch(r"(\d{4}):(\d\d):(\d\d) (\d\d:\d\d:\d\d)", str(said.get(time, "")).strip("\0 "))

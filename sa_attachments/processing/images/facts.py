@@ -106,7 +106,7 @@ class DominantColour(_Look):
     def _facts(self, attachment: Attachment) -> Mapping[str, Any]:
         from .colour import dominant
 
-        return {"dominant_colour": dominant(*self._small(attachment))}
+        return {"dominant_colour": dominant(self._small(attachment)[1])}
 
 
 @dataclass(frozen=True)

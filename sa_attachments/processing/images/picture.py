@@ -13,18 +13,20 @@ bytes are read than pictures of that size take.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
-from PIL import IcoImagePlugin, Image, ImageFile
+from PIL import Image, ImageFile
 
 from ...attachment import Attachment
 from ...errors import Refused
 from ..mediatype import is_active
 from .geometry import Size
 from .gifblocks import MOST_FRAMES, survey
+from .icons import LARGEST, largest
 from .pillow import READABLE, initialized
 from .reading import Exceeded, Watched
 
@@ -51,6 +53,8 @@ class Picture:
         self._most = max_pixels
         self.exif = _exif(image)
         """EXIF, empty where there is none or it is damaged."""
+        self.orientation = 1 if self.kind == "TIFF" else _orientation(self.exif)  # Pillow turns TIFF by itself
+        """EXIF's, 1 to 8; what is damaged counts as 1."""
         self.full = image.size
         """Width and height as they are stored, which ``draft`` does not change."""
         self._decoded = 0
@@ -59,13 +63,6 @@ class Picture:
     def kind(self) -> str:
         """Pillow's name of the format."""
         return {"MPO": "JPEG", "DIB": "BMP"}.get(str(self.image.format), str(self.image.format))
-
-    @property
-    def orientation(self) -> int:
-        """EXIF's, 1 to 8; what is damaged counts as 1."""
-        # Pillow turns TIFF by itself.
-        found = 1 if self.kind == "TIFF" else self.exif.get(ORIENTATION)
-        return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
     @property
     def size(self) -> Size:
@@ -86,15 +83,16 @@ class Picture:
             return min(int(getattr(self.image, "n_frames", 1)), most + 1)
 
     def _seekable(self, most: int) -> int:
-        """By going there: to count them all, Pillow would read them all."""
-        here = self.image.tell()
+        """One by one: to count them, Pillow would read them all."""
+        count = 1
         try:
-            self.image.seek(most)
+            while count <= most:
+                self.image.seek(count)
+                count += 1
         except EOFError:
-            return int(self.image.n_frames)  # type: ignore[attr-defined]
-        finally:
-            self.image.seek(here)
-        return most + 1
+            pass
+        self.image.seek(0)
+        return count
 
     def bound(self, frames: int = 1) -> None:
         """Refuse more pixels than allowed."""
@@ -120,9 +118,9 @@ class Picture:
         """Decode a frame. Refused if it is broken."""
         with explained(self._file, self.rule):
             self._allow()
-            self.image.seek(frame)
-            if frame and self.image.size != self.full:  # pages of a TIFF, and frames of a GIF that reach further
-                self.full = self.image.size
+            if frame:  # PSD counts from 1, and knows no 0
+                self.image.seek(frame)
+                self.full = self.image.size  # pages of a TIFF, and frames of a GIF that reach further
             self._decoded += self.full[0] * self.full[1]
             self._bounded(self._decoded, f"has {self._decoded:,} pixels in {frame + 1:,} frames")
             self._allow()
@@ -141,7 +139,7 @@ def opened(attachment: Attachment, rule: str, max_pixels: int | None) -> Iterato
         file = Watched(source)
         file.allow(HEADER, HEADER_SECONDS)
         with explained(file, rule):
-            image = None if is_active(attachment.content_type) else _identified(file)
+            image = None if is_active(attachment.content_type) else _identified(file, rule)
         if image is None:
             raise Refused(
                 f"the file is no image that can be read: it is {attachment.content_type}",
@@ -152,7 +150,10 @@ def opened(attachment: Attachment, rule: str, max_pixels: int | None) -> Iterato
         with image:
             picture = Picture(image, file, rule, max_pixels)
             picture.bound()
-            _look_inside(picture, file)
+            if picture.kind == "GIF":  # which grows with its frames
+                with explained(file, rule):
+                    reach = survey(file).size
+                picture.count(reach, 1, "has frames of")
             yield picture
 
 
@@ -165,6 +166,11 @@ def explained(file: Watched, rule: str) -> Iterator[None]:
         yield
     except Refused:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which some formats ask for while they open
+        pixels = re.search(r"(\d+) pixels\)", str(error))
+        found, limit = int(pixels[1]) if pixels else 0, 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        message = f"the image has {found:,} pixels, Pillow allows {limit:,}"
+        raise Refused(message, rule=rule, limit=limit, measured=found) from error
     except Exception as error:
         _blame(file, rule)
         told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -181,7 +187,7 @@ def _blame(file: Watched, rule: str) -> None:
         raise file.error
 
 
-def _identified(file: Watched) -> ImageFile.ImageFile | None:
+def _identified(file: Watched, rule: str) -> ImageFile.ImageFile | None:
     """As ``Image.open``, but without the limits and warnings that are global to the process: ours are stricter."""
     file.seek(0)
     prefix = file.read(16)
@@ -191,6 +197,8 @@ def _identified(file: Watched) -> ImageFile.ImageFile | None:
         factory, accept = Image.OPEN[kind]
         if accept is not None and accept(prefix) is not True:
             continue
+        if kind == "ICO":
+            _check_icon(file, rule)
         try:
             file.seek(0)
             image: Any = factory(cast(Any, file), "")
@@ -202,19 +210,11 @@ def _identified(file: Watched) -> ImageFile.ImageFile | None:
     return None
 
 
-def _look_inside(picture: Picture, file: Watched) -> None:
-    """Refuse what says that it is smaller than it is: icons contain other files, and a GIF grows with its frames."""
-    image, inner = picture.image, picture.full
-    with explained(file, picture.rule):
-        if isinstance(image, IcoImagePlugin.IcoImageFile):
-            inner = image.ico.getimage(image.size).size
-            if inner != picture.full:
-                said = "{:,} × {:,}".format(*picture.full)
-                message = f"the icon says that it has {said} pixels, and has {inner[0]:,} × {inner[1]:,}"
-                raise Refused(message, rule=picture.rule, limit=picture.full, measured=inner)
-        elif picture.kind == "GIF":
-            inner = survey(file).size
-    picture.count(inner, 1, "has frames of")
+def _check_icon(file: Watched, rule: str) -> None:
+    width, height = largest(file)
+    if max(width, height) > LARGEST:
+        message = f"the icon contains a picture of {width:,} × {height:,} pixels, icons have {LARGEST:,} a side at most"
+        raise Refused(message, rule=rule, limit=LARGEST, measured=max(width, height))
 
 
 def _exif(image: ImageFile.ImageFile) -> Image.Exif:
@@ -223,3 +223,11 @@ def _exif(image: ImageFile.ImageFile) -> Image.Exif:
         return Image.Image.getexif(image)
     except Exception:  # noqa: BLE001 - it parses whatever cameras and editors wrote
         return Image.Exif()
+
+
+def _orientation(exif: Image.Exif) -> int:
+    try:
+        found = exif.get(ORIENTATION)
+    except Exception:  # noqa: BLE001 - as above: values are parsed when they are asked for
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
