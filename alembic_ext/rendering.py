@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from alembic.autogenerate.render import _repr_type, renderers
+from alembic.autogenerate.render import renderers
 from alembic.operations import ops
-from sqlalchemy import JSON
-from sqlalchemy.dialects import postgresql
 
 from sa_attachments.column import AttachmentListType, AttachmentType
 
@@ -41,7 +39,10 @@ def _plain_types(autogen_context: Any) -> Iterator[None]:
     def render_item(kind: str, item: Any, context: Any) -> Any:
         rendered = given(kind, item, context) if given else False
         if rendered is False and kind == "type" and isinstance(item, AttachmentType | AttachmentListType):
-            return _repr_type(JSON().with_variant(postgresql.JSONB(), "postgresql"), context)
+            # Alembic's own way names a type, Text, that the migration does not import.
+            context.imports.add("from sqlalchemy.dialects import postgresql")
+            prefix = opts.get("sqlalchemy_module_prefix") or ""
+            return f'{prefix}JSON().with_variant(postgresql.JSONB(), "postgresql")'
         return rendered
 
     opts["render_item"] = render_item

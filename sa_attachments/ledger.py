@@ -115,7 +115,7 @@ class Ledger:
             Column("key", _binary(255), primary_key=True),
             Column("storage", _binary(100), primary_key=True),
             Column("state", String(10), nullable=False),
-            Column("held", Boolean, nullable=False, server_default=false()),
+            Column("held", Boolean, nullable=False, server_default="0"),
             Column("owner_table", String(255)),
             Column("owner_column", String(255)),
             Column("size", BigInteger),

@@ -31,9 +31,7 @@ class MySQLCounter(Counter):
         ledger = self._ledger(countings[0])
         # Each name that a table goes by in a statement is locked by itself.
         locks = [f"{ledger} WRITE", f"{ledger} AS line WRITE"]
-        for each in countings:
-            table = self.at(each.schema, each.table)
-            locks += [f"{table} WRITE", f"{table} AS counted_row READ"]
+        locks += [f"{self.at(each.schema, each.table)} WRITE" for each in countings]
         return [f"LOCK TABLES {', '.join(locks)}"]
 
     def unlock(self) -> list[str]:
@@ -50,13 +48,13 @@ class MySQLCounter(Counter):
 
     def _recount(self, counting: Counting, names: str) -> list[str]:
         # A statement for each column, and for its variants: none may read a locked table twice under one name.
-        table = f"{self.at(counting.schema, counting.table)} AS counted_row, "
+        table = self.at(counting.schema, counting.table)
         return [
             f"UPDATE {self._ledger(counting)} AS line JOIN (SELECT named.k, named.s,"
             f" count(*) AS names FROM ({files}) AS named GROUP BY named.k, named.s) AS counted"
             f" ON line.`key` = counted.k AND line.storage = counted.s SET line.names = {names}"
             for each in counting.columns
-            for files in _files(f"counted_row.{self.quote(each.column)}", table)
+            for files in _files(f"{table}.{self.quote(each.column)}", f"{table}, ")
         ]
 
     def create(self, counting: Counting) -> list[str]:
