@@ -22,6 +22,7 @@ from . import tracker as tracker
 from .attachment import Attachment
 from .column import AttachmentListType, AttachmentType
 from .errors import (
+    AdoptionFailed,
     AttachmentError,
     AttachmentWarning,
     BadConfiguration,
@@ -39,10 +40,14 @@ from .errors import (
     SourceConsumed,
     StorageFailed,
     UnknownStorage,
+    UnknownVariant,
+    VariantFailed,
+    VariantMissing,
 )
 from .files import Storages
 
 __all__ = [
+    "AdoptionFailed",
     "Attachment",
     "AttachmentError",
     "AttachmentListType",
@@ -64,4 +69,7 @@ __all__ = [
     "StorageFailed",
     "Storages",
     "UnknownStorage",
+    "UnknownVariant",
+    "VariantFailed",
+    "VariantMissing",
 ]

@@ -32,12 +32,13 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
 
 from . import filename as filenames
 from .binding import Binding
 from .content import Content, StoredSource
-from .descriptor import Facts, checked, damaged, encode, frozen, parse, thawed
+from .descriptor import Facts, checked, damaged, encode, frozen, parse, thawed, variant_of, variants_of
 from .errors import BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
 from .intake import source as wrap
@@ -206,6 +207,29 @@ class Attachment(Content):
             return self._body.metadata
         return frozen(self._facts().get("metadata"))
 
+    @property
+    def variants(self) -> Mapping[str, Self]:
+        """The files derived from this one that are there, by name. NotStored for a new one."""
+        facts = self._facts()
+        found = {name: variant_of(facts, name) for name in variants_of(facts)}
+        return MappingProxyType(
+            {name: make(type(self), each, self._binding) for name, each in found.items() if each is not None}
+        )
+
+    def variant(self, name: str) -> Self:
+        """The file derived from this one that the column declares as ``name``; see ``sa_attachments.making``.
+
+        If it is not there yet, it is made here and now, where ``Storages.connect`` was called; else VariantMissing.
+        VariantFailed if making it has failed before; UnknownVariant; NotStored.
+        """
+        found = variant_of(self._facts(), name)
+        return self._home().derived(self, name) if found is None else make(type(self), found, self._binding)
+
+    async def avariant(self, name: str) -> Self:
+        """``variant`` without blocking the event loop."""
+        found = variant_of(self._facts(), name)
+        return await self._home().aderived(self, name) if found is None else make(type(self), found, self._binding)
+
     def to_json(self) -> str:
         """The descriptor as text, for your own caches, queues and documents; ``Storages.bind`` takes it back.
 
@@ -307,12 +331,15 @@ class Attachment(Content):
         with storage_errors(self.storage, "give the path of", self.key):
             return place.path(self.key) if isinstance(place, HasPath) else None
 
-    def _place(self) -> Storage:
+    def _home(self) -> Binding:
         if self._binding is None:
             raise UnknownStorage(
                 f"{self!r} came out of a pickle or a text and knows no storages: pass it through Storages.bind"
             )
-        return self._binding.resolve(self.storage)
+        return self._binding
+
+    def _place(self) -> Storage:
+        return self._home().resolve(self.storage)
 
 
 # The rest is for the layers above, not for users.

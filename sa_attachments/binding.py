@@ -5,7 +5,7 @@ It is neither stored nor compared, and is bound again when a value is loaded, se
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from .storage import Storage
 
@@ -20,4 +20,12 @@ class Binding(Protocol):
 
     def resolve(self, name: str) -> Storage:
         """The storage of that name; UnknownStorage if there is none."""
+        ...
+
+    def derived(self, attachment: Any, name: str) -> Any:
+        """The variant of that name of an attachment that does not hold it. UnknownVariant, VariantMissing."""
+        ...
+
+    async def aderived(self, attachment: Any, name: str) -> Any:
+        """The same without blocking the event loop."""
         ...

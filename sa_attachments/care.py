@@ -11,7 +11,7 @@ Everything is done once for each ledger that the mapped columns use in one datab
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -25,16 +25,19 @@ from .column import AttachmentListType, AttachmentType
 from .errors import AttachmentWarning, BadConfiguration
 from .frames import Frame
 from .ledger import Ledger
+from .hooks import announce
 from .moving import Move, MoveReport
 from .moving import Progress as MoveProgress
 from .places import Places
 from .recovery import Purger
+from .rebuilding import Rebuild, RebuildReport
 from .settling import Settler, run
 from .staging import Scope
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
 from .verify import Verification, VerifyReport
 
+from .workshop import Workshop
 
 class Care(Registry):
     """The storages of an application, and the care for their files; see ``Storages``."""
@@ -74,6 +77,8 @@ class Care(Registry):
         self._places = Places()
         self._settler = Settler(self, self._places, budget)
 
+        self.custodies: WeakKeyDictionary[Connection, Custody] = WeakKeyDictionary()
+        self._workshop = Workshop(self._columns, self._purgers)
     # Care
 
     def sweep(
@@ -166,6 +171,35 @@ class Care(Registry):
         return await greenlet_spawn(lambda: self.move(engine.sync_engine, source, target, **options))
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
+    def rebuild(
+        self,
+        engine: Engine,
+        *,
+        variants: Collection[str] = (),
+        lazy: bool = False,
+        part: tuple[int, int] = (1, 1),
+        dry_run: bool = False,
+        progress: MoveProgress = lambda rows, total: None,
+    ) -> RebuildReport:
+        """Bring variants in line with what columns declare, while the application goes on; see
+        ``sa_attachments.rebuilding``.
+
+        Only those named in ``variants``, if there are any; with ``lazy``, those too that nobody asked for yet.
+        ``part=(2, 4)`` does the second quarter of the rows. Raises BadConfiguration.
+        """
+        report = RebuildReport()
+        for purger in self._purgers(engine, patience=5000):
+            with purger.connection() as connection, purger.transaction(connection):
+                columns = self._columns_in(connection, purger)
+            Rebuild(purger, report, names=variants, lazy=lazy, part=part, dry_run=dry_run, progress=progress).run(
+                columns
+            )
+        return report
+
+    async def arebuild(self, engine: Any, **options: Any) -> RebuildReport:
+        """``rebuild`` with an ``AsyncEngine``."""
+        return await greenlet_spawn(lambda: self.rebuild(engine.sync_engine, **options))
+
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
         for purger in self._purgers(engine, patience=5000):
             with purger.connection() as connection, purger.transaction(connection):
@@ -216,8 +250,17 @@ class Care(Registry):
         found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
         found += [self._ledger] if self._ledger else []
         # The ledgers of several MetaData are one table in one database.
+        announce(frame, self)
         for ledger in {ledger.lines.fullname: ledger for ledger in found}.values():
             purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
+    def derived(self, attachment: Any, name: str) -> Any:
+        """The variant of that name of an attachment that does not hold it; see ``Attachment.variant``."""
+        return self._workshop.derived(attachment, name)
+
+    async def aderived(self, attachment: Any, name: str) -> Any:
+        """``derived`` without blocking the event loop."""
+        return await self._workshop.aderived(attachment, name)
+
             purger.patience = patience
             yield purger
 

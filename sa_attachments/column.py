@@ -27,7 +27,7 @@ is refused.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, Protocol
@@ -47,8 +47,12 @@ from .frames import Frame
 from .ledger import Ledger
 from .processing.steps import Step, check
 from .storage import Storage
+from .processing.variants import Recipe, declared
 
 nameable: ContextVar[set[str] | None] = ContextVar("nameable", default=None)
+Hook = Callable[[list[Any]], object]
+"""Told the primary keys of rows: one value each, or a tuple where the key has several columns."""
+
 """Keys that the statements now running may write: those whose ownership was proved."""
 
 
@@ -91,6 +95,14 @@ class Home(Protocol):
         ...
 
 
+    def derived(self, attachment: Any, name: str) -> Any:
+        """See ``Binding``."""
+        ...
+
+    async def aderived(self, attachment: Any, name: str) -> Any:
+        """See ``Binding``."""
+        ...
+
 class _ColumnType(TypeDecorator[Any]):
     """What both column types share."""
 
@@ -104,6 +116,7 @@ class _ColumnType(TypeDecorator[Any]):
         storage: str | None = None,
         steps: Iterable[Step] = (),
         *,
+        variants: Mapping[str, Recipe] | None = None,
         retain: timedelta | None = None,
         attachment_class: type[Attachment] = Attachment,
     ) -> None:
@@ -112,6 +125,7 @@ class _ColumnType(TypeDecorator[Any]):
         :param storage: name of the storage for new files; None is ``"default"``.
         :param steps: run in order on each new file before it is stored.
         :param retain: how long dropped files are kept for ``Storages.restore``; None is what ``files`` says.
+        :param variants: what to derive from each file, by name: a step, several, or a ``Variant``.
         :param attachment_class: a subclass of ``Attachment`` for the values.
         """
         super().__init__()
@@ -119,6 +133,9 @@ class _ColumnType(TypeDecorator[Any]):
         self.storage = storage
         self.steps = tuple(steps)
         self.retain = retain
+        self.variants = declared(variants)
+        self.hooks: list[Hook] = []
+        """Told of rows whose new files are committed; see ``Storages.after_commit``."""
         self.attachment_class = attachment_class
         self._identity = object()
 
@@ -139,6 +156,7 @@ class _ColumnType(TypeDecorator[Any]):
             own.column = parent
             own._identity = object()
             parent.type = own
+            own.hooks = []
             event.listen(parent, "after_parent_attach", own._table_known)
 
     def _table_known(self, column: Column[Any], table: Any) -> None:
@@ -161,6 +179,14 @@ class _ColumnType(TypeDecorator[Any]):
         return self.files.resolve(name)
 
     def check(self, attachment: Attachment, target: str | None = None) -> None:
+    def derived(self, attachment: Any, name: str) -> Any:
+        """See ``Binding``."""
+        return self.files.derived(attachment, name)
+
+    async def aderived(self, attachment: Any, name: str) -> Any:
+        """See ``Binding``."""
+        return await self.files.aderived(attachment, name)
+
         """Run the steps without storing anything. Raises Refused, which names the ``target``."""
         check(self.steps, attachment, target or self.label)
 

@@ -124,5 +124,9 @@ class Comparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
         return cast(ColumnElement[int], self.expr["size"].as_integer())
 
     @property
+    def variants(self) -> ColumnElement[Any]:
+        return self.expr["variants"]
+
+    @property
     def metadata(self) -> ColumnElement[Any]:
         return self.expr["metadata"]

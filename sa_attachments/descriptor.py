@@ -91,15 +91,36 @@ def named(facts: Mapping[str, Any]) -> Iterator[Named]:
     if isinstance(variants, dict):
         for variant in variants.values():
             if isinstance(variant, dict) and isinstance(variant.get("key"), str):
-                yield Named(variant.get("storage", facts["storage"]), variant["key"], variant.get("size", 0))
+                yield named_by(variant, facts)
+
+
+def named_by(variant: Mapping[str, Any], facts: Mapping[str, Any]) -> Named:
+    """The file that the entry of a variant names, in the descriptor ``facts``."""
+    return Named(variant.get("storage", facts["storage"]), variant["key"], variant.get("size", 0))
+
+
+def variants_of(facts: Mapping[str, Any]) -> dict[str, Facts]:
+    """What a descriptor holds of its variants, by name: descriptors, each with the digest of its ``recipe``, and of
+    those that failed ``{"error", "recipe"}``.
+    """
+    variants = facts.get("variants")
+    return (
+        {name: each for name, each in variants.items() if isinstance(each, dict)} if isinstance(variants, dict) else {}
+    )
+
+
+def variant_of(facts: Mapping[str, Any], name: str) -> Facts | None:
+    """The descriptor of a variant, if it is there; without variants of its own."""
+    found = variants_of(facts).get(name, {})
+    whole = {"storage": facts["storage"], **found, "v": VERSION, "variants": {}}
+    return whole if "key" in found and _describes(whole) else None
 
 
 def described(facts: Mapping[str, Any], file: Named) -> Mapping[str, Any]:
     """What a descriptor says of one of its files: of its own all, of a variant's what is known."""
     if (facts["storage"], facts["key"]) == file[:2]:
         return facts
-    variants = facts.get("variants") or {}
-    return next((each for each in variants.values() if isinstance(each, dict) and each.get("key") == file.key), {})
+    return next((each for each in variants_of(facts).values() if each.get("key") == file.key), {})
 
 
 def renamed(facts: Facts, old: Named, new: Named) -> Facts:

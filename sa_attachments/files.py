@@ -17,7 +17,9 @@ reasons. Rows record the name of the storage their file is in, so keep a name co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
@@ -25,18 +27,21 @@ from sqlalchemy.util import greenlet_spawn
 
 from .attachment import Attachment, bind, body_of, make, set_origin
 from .care import Care
+from .column import Hook
 from .descriptor import decode
 from .drops import encode_identity
 from .errors import BadConfiguration, FileMissing
+from .hooks import hook
 from .processing.steps import Step
-from .processing.steps import run as run_steps
-from .processing.storing import store
+from .processing.variants import Variant
 from .references import of_class
 from .settling import run
 from .staging import Token
 from .upload import Upload
+from .wants import Rules, Whole
 
 A = TypeVar("A", bound=Attachment)
+H = TypeVar("H", bound=Hook)
 
 
 class Storages(Care):
@@ -60,10 +65,9 @@ class Storages(Care):
         label = "a staged attachment" if attribute is None else f"{attribute.class_.__name__}.{attribute.key}"
 
         def job() -> Attachment:
-            ready = run_steps(() if column_type is None else column_type.steps, attachment, label)
+            rules: Rules = _Bound(self) if column_type is None else column_type
             cls = type(attachment) if column_type is None else column_type.attachment_class
-            binding = _Bound(self) if column_type is None else column_type
-            return store(ready, name, self.resolve(name), started=lambda named: None, binding=binding, cls=cls)
+            return Whole(self, name, rules, label, lambda named: None).store(attachment, cls)
 
         staged = run(job)
         given = body.source.path() if isinstance(body, Upload) and body.move else None
@@ -83,6 +87,33 @@ class Storages(Care):
             attachment = make(attachment_class, decode(attachment, "a text"), None)
         bind(attachment, _Bound(self))
         return attachment
+
+    def make(self, engine: Any, attachment: A, name: str, *, primary_key: Any = None) -> A:
+        """The variant of that name of an attachment that a committed row names: made if it is not there, or failed
+        before, or was made by a former recipe. For task queues; see ``sa_attachments.making``.
+
+        With the ``primary_key`` of the row it is found at once. Raises UnknownVariant, VariantFailed, VariantMissing,
+        StorageFailed.
+        """
+        return cast(A, self._workshop.make(engine, attachment, name, primary_key))
+
+    async def amake(self, engine: Any, attachment: A, name: str, *, primary_key: Any = None) -> A:
+        """``make`` with an ``AsyncEngine``, or without blocking the event loop."""
+        return cast(A, await greenlet_spawn(self._workshop.make, engine, attachment, name, primary_key))
+
+    def connect(self, engine: Any) -> None:
+        """Let ``attachment.variant`` make what is not there yet, on connections of this engine; None: no longer."""
+        self._workshop.connect(engine)
+
+    def after_commit(self, attribute: Any) -> Callable[[H], H]:
+        """Have a function called with a list of primary keys, after each commit that gave rows new files of an
+        attribute (``User.avatar``): to enqueue tasks.
+
+        It runs in the committing thread, so it should be quick; what it raises is logged. A key is one value, or a
+        tuple where it has several columns. Only what a flush writes is told, not bulk statements; and as nobody knows
+        for sure how a commit ended, and a process may die after it, a task may find no row, and a row no task.
+        """
+        return partial(hook, attribute, self)
 
     def restore(self, session: Session, attribute: Any, primary_key: Any) -> Attachment:
         """Take back the file that a row dropped last from ``attribute`` (``User.avatar``), while it is retained.
@@ -120,5 +151,13 @@ class _Bound:
     label: str = "an attachment"
     steps: tuple[Step, ...] = ()
 
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+
     def resolve(self, name: str) -> Any:
         return self.files.resolve(name)
+
+    def derived(self, attachment: Any, name: str) -> Any:
+        return self.files.derived(attachment, name)
+
+    async def aderived(self, attachment: Any, name: str) -> Any:
+        return await self.files.aderived(attachment, name)

@@ -20,9 +20,10 @@ from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.attributes import flag_modified
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
-from .descriptor import named
+from .descriptor import named, named_by, variants_of
 from .drops import Drops
 from .frames import Frame
+from .processing.variants import is_there
 from .references import Reference, names, of_state, read_locked
 from .staging import Stage, Token
 from .undo import Undo
@@ -46,6 +47,8 @@ class Slot:
     """What was put on the object: if something else is there later, a hook changed it."""
     there: bool = True
     """Whether the row was."""
+    fresh: bool = False
+    """Whether files were stored for it."""
 
 
 class Flush:
@@ -116,6 +119,9 @@ class Flush:
             drops.named(slot.reference, slot.old, slot.state.key and slot.reference.identity(slot.state))
             if slot.state in self._saved and slot.there and not (slot.deleted or gone):
                 drops.keep(slot.items)
+                if slot.fresh and slot.reference.type.hooks:
+                    key = slot.state.mapper.primary_key_from_instance(slot.state.obj())
+                    self.frame.stored.append((slot.reference.type, tuple(key)))
                 continue
             drops.named(slot.reference, slot.items, None)
             if not gone:
@@ -162,6 +168,7 @@ class Flush:
         for (slot, index), want in wants.items():
             assert want.stored is not None
             slot.items[index] = want.stored
+            slot.fresh = True
             self._taken |= names([want.stored])
 
     def _read_old(self, slots: list[Slot]) -> None:
@@ -193,32 +200,31 @@ class Flush:
         return copies
 
     def _stays_or_moves(
-        self, slot: Slot, index: int, item: Attachment, own: dict[Attachment, Attachment], given: set[Name]
+        self, slot: Slot, index: int, item: Attachment, own: dict[Attachment, Attachment], given: dict[Name, Attachment]
     ) -> bool:
         if (item.storage, item.key) in self._taken or getattr(
             binding_of(item), "files", None
         ) is not slot.reference.type.files:
             return False
         present = own.get(item) or self._moved_meanwhile(slot, item)
-        if present is not None:
-            slot.items[index] = self._described(slot, present, item)
-        elif not self._claim(slot, item, given):
+        if present is None and (present := self._claimed(slot, item, given)) is None:
             return False
+        slot.items[index] = self._described(slot, present, item)
         self._taken |= names([slot.items[index]])
         return True
 
-    def _given(self) -> set[Name]:
-        """What the rows of this flush named and name no longer."""
+    def _given(self) -> dict[Name, Attachment]:
+        """What the rows of this flush named and name no longer, as it is in the database."""
         heirs = self._heirs()
-        old: set[Name] = set()
+        old: dict[Name, Attachment] = {}
         new: set[Name] = set()
         for slot in self._slots.values():
             heir = heirs.get(slot.state)
             if heir is None or slot.reference.key in heir.dict:
-                old |= names(slot.old)
+                old |= {(item.storage, item.key): item for item in slot.old if names([item])}
             if slot.state not in self._deleted:
                 new |= names(slot.items) & names(slot.old)
-        return old - new
+        return {name: item for name, item in old.items() if name not in new}
 
     def _heirs(self) -> dict[InstanceState[Any], InstanceState[Any]]:
         """New objects by the deleted ones whose rows they take over: an UPDATE then, which leaves columns that are not
@@ -247,16 +253,29 @@ class Flush:
         set_origin(described, origin_of(item))
         return described
 
-    def _claim(self, slot: Slot, item: Attachment, given: set[Name]) -> bool:
-        """Prove that the slot may name a file: it was given up, staged before, or dropped and not purged yet."""
-        files = list(named(facts_of(item)))
+    def _claimed(self, slot: Slot, item: Attachment, given: dict[Name, Attachment]) -> Attachment | None:
+        """What the slot may name, once that is proved: a file that was given up, staged before, or dropped and not
+        purged yet, with those of its variants that are still to be had.
+        """
         token = origin_of(item)
         if isinstance(token, Token):
-            return self._stage.claim(slot.reference, item, token)
+            return item if self._stage.claim(slot.reference, item, token) else None
         scope, connection = self._stage.of(slot.reference)
-        prove = scope.ledger.transfer if names([item]) <= given else scope.ledger.reclaim
-        proved = [prove(connection, line(file, slot.reference)) for file in files]
-        return all(proved)
+        # An object may not know which variants were made, or made anew, since it was loaded.
+        present = given.get((item.storage, item.key))
+        prove = scope.ledger.reclaim if present is None else scope.ledger.transfer
+        facts = facts_of(item if present is None else present)
+        own, *_ = named(facts)
+        if not prove(connection, line(own, slot.reference)):
+            return None
+        stays = getattr(binding_of(item), "column", None) is slot.reference.column
+        entries = {
+            name: each
+            for name, each in variants_of(facts).items()
+            if stays or name in slot.reference.type.variants
+            if not is_there(each) or prove(connection, line(named_by(each, facts), slot.reference))
+        }
+        return make(type(item), {**facts, "variants": entries}, slot.reference.type)
 
     def _place(self, slot: Slot) -> None:
         """Put the stored attachments on the object."""

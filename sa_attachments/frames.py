@@ -71,6 +71,8 @@ class Frame:
         self.undo: list[Undoable] = []
         self.met: list[tuple[Any, Any]] = []
         """``(references, rows)`` that statements of listeners wrote during a flush, which may write them again."""
+        self.stored: list[tuple[Any, tuple[Any, ...]]] = []
+        """``(column type, primary key)`` of rows that got new files, where somebody wants to hear of them."""
         self.connections: WeakSet[Any] = WeakSet()
         """Weakly: their pool remembers frames, which must not keep a connection out of it that nobody uses any more."""
         self.marked = False
@@ -97,6 +99,7 @@ class Frame:
             self.seen(connection)
         if child.marked:
             self.undo += child.undo
+            self.stored += child.stored
         else:
             child.revert()
         child.forget()
@@ -105,6 +108,7 @@ class Frame:
         """Others take care of what happened."""
         self.works = {}
         self.loose = []
+        self.stored = []
 
     def revert(self) -> None:
         """The frame is void: undo what it did to objects, latest first."""

@@ -136,7 +136,7 @@ class Stage:
                 by_scope.setdefault(self.of(want.reference)[0], []).append(want)
             for scope, group in by_scope.items():
                 self.own(scope, self.of(group[0].reference)[1], group)
-                owned = {want.named.key for want in group if want.named}
+                owned = {file.key for want in group for file in want.files}
                 loose[:] = [(files, file) for files, file in loose if file.key not in owned]
         except BaseException:
             self.abandon()
@@ -168,19 +168,19 @@ class Stage:
 
     def own(self, scope: Scope, connection: Connection, wants: Sequence[Want]) -> None:
         """Insert the lines of files that were just put."""
-        lines = [want.line() for want in wants]
+        lines = [line for want in wants for line in want.lines()]
         work = self._frame.work(scope)
         work.identity = scope.ledger.own(connection, lines, scope.files.own_within)
         work.staged += [line.named for line in lines]
         self._owned += [(scope, connection, line.named) for line in lines]
         for want in wants:
             body = body_of(want.attachment)
-            if isinstance(body, Upload) and body.move and want.named is not None and (path := body.source.path()):
-                work.given.append((path, want.named))
+            if isinstance(body, Upload) and body.move and (path := body.source.path()):
+                work.given.append((path, want.files[0]))
 
     def claim(self, reference: Reference, item: Attachment, token: Token) -> bool:
         """Own a file that was staged before the transaction; False if a row claimed it, or other steps let it in."""
-        if token.used or not let_in(item, reference):
+        if token.used or not let_in(item, reference.type):
             return False
         scope, connection = self.of(reference)
         lines = [line(each, reference) for each in named(facts_of(item))]

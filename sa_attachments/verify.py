@@ -148,8 +148,9 @@ class Verification:
             where = f"{column.label} {identity}"
             for item in items:
                 try:
+                    parts = {item.key: item, **{part.key: part for part in item.variants.values()}}
                     for file in named(facts_of(item)):
-                        files[file] = where, item
+                        files[file] = where, parts.get(file.key, item)
                         self._named[file.storage, file.key] = where
                 except DescriptorDamaged:
                     self._found("unreadable", Named("", "", 0), where)

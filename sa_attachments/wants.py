@@ -5,21 +5,29 @@ The same new attachment wanted twice is stored once and copied once, since a sto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import logging
+import os
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
-from .attachment import Attachment, binding_of, body_of, set_origin
+from .attachment import Attachment, binding_of, body_of, facts_of, set_origin
+from .binding import Binding
 from .column import Home
 from .content import StoredSource
-from .descriptor import Named
+from .descriptor import Facts, Named, named
 from .errors import FileMissing, OwnershipLost
 from .ledger import Line
 from .offload import gather
-from .processing.steps import run
+from .processing.steps import Step, run
 from .processing.storing import store
+from .processing.variants import Variant, derived, entry, failed, held, holding, is_current
 from .references import Reference
 from .upload import Upload
+
+log = logging.getLogger("sa_attachments")
 
 
 @dataclass(eq=False, slots=True)
@@ -29,17 +37,21 @@ class Want:
     attachment: Attachment
     reference: Reference
     stored: Attachment | None = None
-    named: Named | None = None
 
     def place(self) -> str:
         """Name of the storage that it goes to."""
         body, column_type = body_of(self.attachment), self.reference.type
         return column_type.files.real((isinstance(body, Upload) and body.storage) or column_type.storage)
 
-    def line(self) -> Line:
+    @property
+    def files(self) -> list[Named]:
+        """What it became: its own file first, then those of its variants."""
+        assert self.stored is not None
+        return list(named(facts_of(self.stored)))
+
+    def lines(self) -> list[Line]:
         """What the ledger is to know."""
-        assert self.named is not None
-        return line(self.named, self.reference)
+        return [line(file, self.reference) for file in self.files]
 
 
 def line(file: Named, reference: Reference) -> Line:
@@ -66,6 +78,8 @@ def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> N
     parallel = 1
     for (files, name), group in by_storage.items():
         parallel = max(parallel, files.resolve(name).parallel)
+        if any(_is_read_twice(want.reference.type) for want in group):
+            parallel = max(parallel, os.cpu_count() or 1)  # recipes keep processors busy, whatever the storage can do
         jobs += [_Job(together, files, name, started) for together in _apart(group)]
     for outcome in gather(jobs, parallel):
         if outcome.error is not None:
@@ -101,27 +115,87 @@ class _Job:
             done.setdefault(id(want.attachment), want.stored)
 
     def _store(self, want: Want, attachment: Attachment) -> Attachment:
-        def started(file: Named) -> None:
-            want.named = file
-            self._started(self._files, file)
-
         column_type, target = want.reference.type, want.reference.target
-        original = _original(attachment)
-        passed = original is not None and let_in(original, want.reference)
-        ready = attachment if passed else run(column_type.steps, attachment, target)
-        storage = self._files.resolve(self._name)
+        whole = Whole(self._files, self._name, column_type, target, partial(self._started, self._files))
         try:
-            stored = store(
-                ready, self._name, storage, started=started, binding=column_type, cls=column_type.attachment_class
-            )
+            return whole.store(attachment, column_type.attachment_class)
         except FileMissing as error:
-            if original is None:
+            if _original(attachment) is None:
                 raise
             gone = f"{target} may not name a file that is gone (dropped and purged, or rolled back): {error}"
             raise OwnershipLost(gone) from error
-        assert want.named is not None
-        want.named = want.named._replace(size=stored.size)
-        return stored
+
+
+class Rules(Binding, Protocol):
+    """What a column, or whoever stands for one, says of new files."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What they go through."""
+        ...
+
+    @property
+    def variants(self) -> Mapping[str, Variant]:
+        """What is derived from them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Stores files with all that belongs to them: through the steps, and with their variants."""
+
+    files: Home
+    name: str
+    """Of the storage."""
+    rules: Rules
+    target: str
+    started: Callable[[Named], None]
+    """Told each name before its first byte is stored."""
+
+    def store(self, attachment: Attachment, cls: type[Attachment]) -> Attachment:
+        """A new attachment, as a stored one."""
+        original = _original(attachment)
+        if original is not None and has_passed(original, self.rules):
+            ready = attachment
+        else:
+            original, ready = None, run(self.rules.steps, attachment, self.target)
+        if _is_read_twice(self.rules) and original is None:
+            ready.open().close()  # spools what can be read only once: the variants read it after the file was stored
+        stored = self._put(ready, cls)
+        entries = {}
+        for name, variant in self.rules.variants.items():
+            found = None if original is None else self._copied(original, name, variant, cls)
+            if found is None and not variant.lazy:
+                found = self._derived(ready, name, variant, cls)
+            if found is not None:
+                entries[name] = found
+        return holding(stored, entries) if entries else stored
+
+    def _put(self, ready: Attachment, cls: type[Attachment]) -> Attachment:
+        storage = self.files.resolve(self.name)
+        return store(ready, self.name, storage, started=self.started, binding=self.rules, cls=cls)
+
+    def _copied(self, original: Attachment, name: str, variant: Variant, cls: type[Attachment]) -> Facts | None:
+        """A variant that the original has, made by the same recipe: copied with it."""
+        found = original.variants.get(name)
+        if found is None or not is_current(held(original)[name], variant):
+            return None
+        with suppress(FileMissing):  # It was made anew meanwhile.
+            return entry(self._put(found.copy(), cls), variant)
+        return None
+
+    def _derived(self, ready: Attachment, name: str, variant: Variant, cls: type[Attachment]) -> Facts:
+        """A variant made now, or the reason why it failed: the upload is not lost for that."""
+        label = f"{self.target}, variant {name!r}"
+        try:
+            return entry(self._put(derived(variant, ready, label), cls), variant)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it goes into the descriptor
+            log.warning("%s failed: %s", label, error)
+            return failed(error, variant)
+
+
+def _is_read_twice(rules: Rules) -> bool:
+    return any(not variant.lazy for variant in rules.variants.values())
 
 
 def _original(attachment: Attachment) -> Attachment | None:
@@ -130,6 +204,11 @@ def _original(attachment: Attachment) -> Attachment | None:
     return body.source.attachment if isinstance(body, Upload) and isinstance(body.source, StoredSource) else None
 
 
-def let_in(stored: Attachment, reference: Reference) -> bool:
-    """Whether the steps of the attribute let a stored file in already, for another row perhaps."""
-    return getattr(binding_of(stored), "steps", None) == reference.type.steps
+def has_passed(stored: Attachment, rules: Rules) -> bool:
+    """Whether the steps let a stored file in already, for another row perhaps."""
+    return getattr(binding_of(stored), "steps", None) == rules.steps
+
+
+def let_in(stored: Attachment, rules: Rules) -> bool:
+    """Whether a stored file is as if it had been stored by these rules, its variants too."""
+    return has_passed(stored, rules) and getattr(binding_of(stored), "variants", None) == rules.variants

@@ -24,7 +24,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("filename", "key", "storage", "source", "intake", "descriptor", "binding", "upload", "content", "attachment"),
     ("processing", "storages"),
     ("serving",),
-    ("claims", "clock", "frames", "offload", "watch"),
+    ("claims", "clock", "flights", "frames", "offload", "watch"),
     ("ledger",),
     ("comparator", "column", "naming"),
     ("references",),
