@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import io
+from math import inf
 from typing import Any
 
 from PIL import Image, ImageCms
@@ -60,14 +61,19 @@ def dominant(rgba: bytes) -> str | None:
 
 
 def fits(profile: bytes, mode: str, kind: str) -> bool:
-    """Whether a file of that kind can hold a picture of this mode together with its profile."""
-    try:
-        space = _space(ImageCms.ImageCmsProfile(io.BytesIO(profile)))
-    except OSError:
+    """Whether a file of that kind can hold a picture of this mode together with its profile, which is not broken."""
+    if kind == "GIF" or (mode == "RGBA" and kind == "JPEG"):
         return False
-    grey = ("L",) if kind in ("JPEG", "PNG") else ()
-    modes = {"RGB": ("RGB", "RGBA"), "GRAY": grey, "CMYK": ("CMYK",) if kind == "JPEG" else ()}.get(space, ())
-    return mode in modes and kind != "GIF" and not (mode == "RGBA" and kind == "JPEG")
+    kinds = {"RGB": ("RGB", "RGBA"), "GRAY": ("L",) if kind in ("JPEG", "PNG") else (), "CMYK": ("CMYK",)}
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = _space(source)
+        if mode not in kinds.get(space, ()) or (mode == "CMYK" and kind != "JPEG"):
+            return False
+        ImageCms.buildTransform(source, _srgb(), _SPACES[space], "RGB")
+    except (ImageCms.PyCMSError, OSError):
+        return False
+    return True
 
 
 def _converted(image: Image.Image, profile: bytes, rule: str) -> Image.Image:
@@ -95,16 +101,19 @@ def _converted(image: Image.Image, profile: bytes, rule: str) -> Image.Image:
 
 def _from_wide(image: Image.Image) -> Image.Image:
     """Grey of 16 bits, or of whole or broken numbers that nobody told the range of: by the largest."""
-    low, high = image.getextrema()
-    assert isinstance(low, int | float)
-    assert isinstance(high, int | float)
-    if image.mode.startswith("I;16") or 255 < high <= 65535:
-        factor = 1 / 256
-    elif image.mode == "F" and high <= 1:
-        factor = 255.0
+    if image.mode.startswith("I;16"):
+        image, factor = image.convert("I"), 1 / 256
     else:
-        factor = 255 / high if high > 65535 else 1.0
+        factor = _factor(image.mode, image.getextrema()[1])  # type: ignore[arg-type]
     return image.point(lambda value: value * factor + 0).convert("L")
+
+
+def _factor(mode: str, most: float) -> float:
+    if mode == "F" and 0 < most <= 1:
+        return 255.0
+    if 255 < most <= 65535:
+        return 1 / 256
+    return 255 / most if 65535 < most < inf else 1.0
 
 
 def _from_lab(image: Image.Image) -> Image.Image:

@@ -77,7 +77,7 @@ class Picture:
             if self.kind in _ONE:
                 return 1
             if self.kind == "GIF":
-                return survey(self._file, most).frames
+                return max(1, survey(self._file, most).frames)  # Pillow reads some that are broken before the first
             if self.kind == "TIFF":
                 return self._seekable(most)
             return min(int(getattr(self.image, "n_frames", 1)), most + 1)
