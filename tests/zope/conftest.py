@@ -48,9 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     by_function: dict[str, list[pytest.Item]] = {}
     for item in possible:
         by_function.setdefault(item.name.partition("[")[0], []).append(item)
-    chosen = {
-        id(item) for item in (possible if is_whole else (_picked(name, by_function[name]) for name in by_function))
-    }
+    picked = possible if is_whole else [_picked(name, group) for name, group in by_function.items()]
+    chosen = set(map(id, picked))
     left_out = [item for item in scenarios if id(item) not in chosen]
     if left_out:
         config.hook.pytest_deselected(items=left_out)

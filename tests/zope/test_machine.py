@@ -1,4 +1,4 @@
-"""The machine of the core, whose sessions zope.sqlalchemy manages, and whose savepoints are those of the transaction."""
+"""The machine of the core, whose sessions zope.sqlalchemy manages and whose savepoints are the transaction's."""
 
 from __future__ import annotations
 
