@@ -24,20 +24,20 @@ from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
 from .errors import AttachmentWarning, BadConfiguration
 from .frames import Frame
-from .ledger import Ledger
 from .hooks import announce
+from .ledger import Ledger
 from .moving import Move, MoveReport
 from .moving import Progress as MoveProgress
 from .places import Places
-from .recovery import Purger
 from .rebuilding import Rebuild, RebuildReport
+from .recovery import Purger
 from .settling import Settler, run
 from .staging import Scope
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
 from .verify import Verification, VerifyReport
-
 from .workshop import Workshop
+
 
 class Care(Registry):
     """The storages of an application, and the care for their files; see ``Storages``."""
@@ -76,9 +76,8 @@ class Care(Registry):
         self._ready: WeakKeyDictionary[Engine, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
         self._places = Places()
         self._settler = Settler(self, self._places, budget)
-
-        self.custodies: WeakKeyDictionary[Connection, Custody] = WeakKeyDictionary()
         self._workshop = Workshop(self._columns, self._purgers)
+
     # Care
 
     def sweep(
@@ -170,7 +169,6 @@ class Care(Registry):
         """``move`` with an ``AsyncEngine``."""
         return await greenlet_spawn(lambda: self.move(engine.sync_engine, source, target, **options))
 
-    def takeover(self, engine: Engine, name: str = "default") -> None:
     def rebuild(
         self,
         engine: Engine,
@@ -200,6 +198,7 @@ class Care(Registry):
         """``rebuild`` with an ``AsyncEngine``."""
         return await greenlet_spawn(lambda: self.rebuild(engine.sync_engine, **options))
 
+    def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
         for purger in self._purgers(engine, patience=5000):
             with purger.connection() as connection, purger.transaction(connection):
@@ -243,16 +242,9 @@ class Care(Registry):
 
     def settle(self, frame: Frame) -> None:
         """Clean up what an ended transaction left. Raises nothing, and waits for no longer than the budget."""
+        announce(frame, self)
         self._settler.settle(frame)
 
-    def _purgers(self, engine: Engine, patience: int = 1000) -> Iterator[Purger]:
-        schemas = engine.get_execution_options().get("schema_translate_map") or {}
-        found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
-        found += [self._ledger] if self._ledger else []
-        # The ledgers of several MetaData are one table in one database.
-        announce(frame, self)
-        for ledger in {ledger.lines.fullname: ledger for ledger in found}.values():
-            purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
     def derived(self, attachment: Any, name: str) -> Any:
         """The variant of that name of an attachment that does not hold it; see ``Attachment.variant``."""
         return self._workshop.derived(attachment, name)
@@ -261,6 +253,13 @@ class Care(Registry):
         """``derived`` without blocking the event loop."""
         return await self._workshop.aderived(attachment, name)
 
+    def _purgers(self, engine: Engine, patience: int = 1000) -> Iterator[Purger]:
+        schemas = engine.get_execution_options().get("schema_translate_map") or {}
+        found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
+        found += [self._ledger] if self._ledger else []
+        # The ledgers of several MetaData are one table in one database.
+        for ledger in {ledger.lines.fullname: ledger for ledger in found}.values():
+            purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
             purger.patience = patience
             yield purger
 

@@ -46,13 +46,13 @@ from .errors import BadSource, DescriptorDamaged, NotStored, OwnershipLost
 from .frames import Frame
 from .ledger import Ledger
 from .processing.steps import Step, check
-from .storage import Storage
 from .processing.variants import Recipe, declared
+from .storage import Storage
 
-nameable: ContextVar[set[str] | None] = ContextVar("nameable", default=None)
 Hook = Callable[[list[Any]], object]
 """Told the primary keys of rows: one value each, or a tuple where the key has several columns."""
 
+nameable: ContextVar[set[str] | None] = ContextVar("nameable", default=None)
 """Keys that the statements now running may write: those whose ownership was proved."""
 
 
@@ -94,7 +94,6 @@ class Home(Protocol):
         """Clean up what an ended transaction left. Raises nothing, and waits for no longer than the budget."""
         ...
 
-
     def derived(self, attachment: Any, name: str) -> Any:
         """See ``Binding``."""
         ...
@@ -102,6 +101,7 @@ class Home(Protocol):
     async def aderived(self, attachment: Any, name: str) -> Any:
         """See ``Binding``."""
         ...
+
 
 class _ColumnType(TypeDecorator[Any]):
     """What both column types share."""
@@ -115,8 +115,8 @@ class _ColumnType(TypeDecorator[Any]):
         files: Home,
         storage: str | None = None,
         steps: Iterable[Step] = (),
-        *,
         variants: Mapping[str, Recipe] | None = None,
+        *,
         retain: timedelta | None = None,
         attachment_class: type[Attachment] = Attachment,
     ) -> None:
@@ -124,18 +124,18 @@ class _ColumnType(TypeDecorator[Any]):
         :param files: the ``Storages`` that hold this column's files.
         :param storage: name of the storage for new files; None is ``"default"``.
         :param steps: run in order on each new file before it is stored.
-        :param retain: how long dropped files are kept for ``Storages.restore``; None is what ``files`` says.
         :param variants: what to derive from each file, by name: a step, several, or a ``Variant``.
+        :param retain: how long dropped files are kept for ``Storages.restore``; None is what ``files`` says.
         :param attachment_class: a subclass of ``Attachment`` for the values.
         """
         super().__init__()
         self.files = files
         self.storage = storage
         self.steps = tuple(steps)
-        self.retain = retain
         self.variants = declared(variants)
         self.hooks: list[Hook] = []
         """Told of rows whose new files are committed; see ``Storages.after_commit``."""
+        self.retain = retain
         self.attachment_class = attachment_class
         self._identity = object()
 
@@ -155,8 +155,8 @@ class _ColumnType(TypeDecorator[Any]):
             own = self.copy()
             own.column = parent
             own._identity = object()
-            parent.type = own
             own.hooks = []
+            parent.type = own
             event.listen(parent, "after_parent_attach", own._table_known)
 
     def _table_known(self, column: Column[Any], table: Any) -> None:
@@ -178,7 +178,6 @@ class _ColumnType(TypeDecorator[Any]):
         """The storage of that name."""
         return self.files.resolve(name)
 
-    def check(self, attachment: Attachment, target: str | None = None) -> None:
     def derived(self, attachment: Any, name: str) -> Any:
         """See ``Binding``."""
         return self.files.derived(attachment, name)
@@ -187,6 +186,7 @@ class _ColumnType(TypeDecorator[Any]):
         """See ``Binding``."""
         return await self.files.aderived(attachment, name)
 
+    def check(self, attachment: Attachment, target: str | None = None) -> None:
         """Run the steps without storing anything. Raises Refused, which names the ``target``."""
         check(self.steps, attachment, target or self.label)
 
