@@ -88,7 +88,10 @@ class Workshop:
         for purger in self._purgers(engine, PATIENCE):
             owner = None if column is not None else _owner(purger, attachment)
             for each in self._columns:
-                if each.column is None or each.files.ledger_of(table := each.column.table) is not purger.ledger:
+                if each.column is None:
+                    continue
+                ledger = each.files.ledger_of(table := each.column.table)
+                if ledger.lines.fullname != purger.ledger.lines.fullname:
                     continue
                 if each.column is column or owner == (table.fullname, each.column.name):
                     return purger, each

@@ -30,6 +30,7 @@ from .images import (
 )
 from .steps import Step
 from .validators import Accept, MatchingExtension, MaxSize, MinSize
+from .variants import Variant
 
 __all__ = [
     "Accept",
@@ -53,4 +54,5 @@ __all__ = [
     "Step",
     "Thumbnail",
     "Transform",
+    "Variant",
 ]

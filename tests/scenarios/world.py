@@ -179,4 +179,5 @@ def _descriptors(value: str) -> list[dict[str, Any]]:
     except ValueError:
         return []
     items = parsed if isinstance(parsed, list) else [parsed]
-    return [item for item in items if isinstance(item, Mapping) and "key" in item]
+    found = [item for item in items if isinstance(item, Mapping) and "key" in item]
+    return [*found, *(each for item in found for each in item.get("variants", {}).values() if "key" in each)]
