@@ -156,14 +156,17 @@ def _fits() -> bytes:
     return header + chart().convert("L").transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes().ljust(2880 * 2, b"\0")
 
 
-def _fli(frames: int = 1) -> bytes:
-    image = _mode("P")
-    palette = bytes((image.getpalette("RGB") or []) + [0] * 768)[:768]
+def fli(images: list[Image.Image]) -> bytes:
+    """A film, with the palette of its first frame."""
+    first = images[0].quantize(16)
+    palette = bytes((first.getpalette("RGB") or []) + [0] * 768)[:768]
     colours = struct.pack("<IHHBB", 6 + 4 + 768, 4, 1, 0, 0) + palette
-    pixels = struct.pack("<IH", 6 + SIZE[0] * SIZE[1], 16) + image.tobytes()
-    frame = struct.pack("<IHH8x", 16 + len(colours) + len(pixels), 0xF1FA, 2) + colours + pixels
-    body = frame * frames
-    head = struct.pack("<IHHHHHHI", 128 + len(body), 0xAF12, frames, *SIZE, 8, 3, 70)
+    frames = []
+    for image in images:
+        pixels = struct.pack("<IH", 6 + SIZE[0] * SIZE[1], 16) + image.quantize(palette=first, dither=0).tobytes()
+        frames.append(struct.pack("<IHH8x", 16 + len(colours) + len(pixels), 0xF1FA, 2) + colours + pixels)
+    body = b"".join(frames)
+    head = struct.pack("<IHHHHHHI", 128 + len(body), 0xAF12, len(frames), *SIZE, 8, 3, 70)
     return head.ljust(128, b"\0") + body
 
 
@@ -238,7 +241,7 @@ _BY_HAND: dict[str, tuple[Callable[[], bytes], str, int]] = {
     "CUR": (_cur, "colours", 2),
     "DCX": (_dcx, "colours", 2),
     "FITS": (_fits, "grey", 2),
-    "FLI": (_fli, "colours", 8),
+    "FLI": (lambda: fli([chart()]), "colours", 8),
     "FTEX": (_ftex, "colours", 2),
     "GBR": (_gbr, "colours", 2),
     "IMT": (_imt, "grey", 2),
