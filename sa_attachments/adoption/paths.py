@@ -70,8 +70,8 @@ class PathReader:
         path = self._relative(row)
         if self._root is not None:
             self._root.find(path)
-        elif not well_formed(path):
-            raise Unadoptable("name", f"{path!r} can't be a key")
+        else:
+            self._check_name(path)
         if self._paths.mode == "in_place" and self._paths.fallback is None:
             self._key(path)
 
@@ -101,6 +101,7 @@ class PathReader:
         about: dict[str, Any] = {"filename": name, "claimed": row.content_type, "label": self._label}
         if self._root is None:
             assert self._remote is not None
+            self._check_name(path)
             return stored(StorageSource(self._remote, "root", path), self._name, self._storage, **about)
         with self._root.opened(path, linking=link) as found:
             return stored(PathSource(found), self._name, self._storage, move=link, **about)
@@ -133,6 +134,10 @@ class PathReader:
         if not well_formed(key):
             raise Unadoptable("name", f"{key!r} can't be a key: adopt it by mode='copy', or say fallback='copy'")
         return key
+
+    def _check_name(self, path: str) -> None:
+        if not well_formed(path):
+            raise Unadoptable("name", f"{path!r} can't be a key in {self._paths.root}")
 
     def _place_of_root(self) -> str:
         """What keys of files below the root begin with."""

@@ -44,7 +44,7 @@ from sqlalchemy.types import LargeBinary, NullType, TypeEngine, _Binary
 
 from ..descriptor import Facts
 from ..errors import BadConfiguration, listing
-from .plan import Blobs, Plan
+from .plan import AdvancedAlchemy, Blobs, Depot, Plan, SQLAlchemyFile
 
 SLICE = 4 * 1024 * 1024
 """Bytes of a blob that are read at a time."""
@@ -147,7 +147,14 @@ class Rows:
 
     @property
     def _todo(self) -> Any:
-        return and_(self._c.source.is_not(None), self._is_empty)
+        return and_(self._says_something, self._is_empty)
+
+    @property
+    def _says_something(self) -> Any:
+        """Libraries write JSON's null, or an empty list, where there is no file."""
+        said = self._c.source.is_not(None)
+        is_document = self.holds_json or isinstance(self.plan.origin, Depot | SQLAlchemyFile | AdvancedAlchemy)
+        return and_(said, cast(self._c.source, Text).not_in(["null", "[]"])) if is_document else said
 
     def count(self, connection: Connection) -> int:
         """How many rows are still to be adopted."""

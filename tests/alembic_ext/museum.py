@@ -141,7 +141,9 @@ class Museum:
                         continue
                 found.append(f"{number}: {where} has not its bytes")
         found += [f"{where} has no line" for where in named if lines.get(where, ("",))[0] != "owned"]
-        found += [f"{where} is owned by nobody" for where, line in lines.items() if line[0] == "owned" and where not in named]
+        found += [
+            f"{where} is owned by nobody" for where, line in lines.items() if line[0] == "owned" and where not in named
+        ]
         found += [f"{key} is an orphan" for key in self.stored() if ("default", key) not in lines]
         return found
 

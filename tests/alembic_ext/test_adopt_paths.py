@@ -1,0 +1,303 @@
+"""Paths become attachments, by copying, by linking, or where they are; none leaves its root."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from sa_attachments import AdoptionFailed, BadConfiguration, Storages
+from sa_attachments.storages.memory import MemoryStorage
+from tests.engines import ENGINES
+
+from .museum import Museum
+
+SERVERS = [name for name in ENGINES if name in ("sqlite", "postgres", "mariadb")]
+MODES: list[tuple[str, dict[str, Any]]] = [
+    ("copy", {}),
+    ("link", {}),
+    ("in_place", {"storage": "old"}),
+]
+
+
+@pytest.fixture
+def museum(engine: Engine, tmp_path: Path) -> Museum:
+    return Museum(engine, tmp_path).open()
+
+
+here = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+
+
+def adopted(museum: Museum, mode: str = "copy", **options: Any) -> Any:
+    root = options.pop("root", museum.root)
+    return museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", root=root, mode=mode, **options))
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+@pytest.mark.parametrize(("mode", "options"), MODES)
+def test_paths_become_attachments(museum: Museum, mode: str, options: Any) -> None:
+    for number in range(120):
+        museum.lay(f"{number % 3}/f {number}.txt", b"content %d" % number)
+    museum.insert(*({"id": n, "path": f"{n % 3}/f {n}.txt"} for n in range(119)), {"id": 200, "path": None})
+    museum.insert({"id": 119, "path": f"{museum.root}/2/f 119.txt"})  # absolute, and below the root
+    report = adopted(museum, mode, **options)
+    assert (report.ok, report.rows, report.files) == (True, 120, 120)
+    assert museum.problems() == []
+    assert set(museum.lines().values()) == {("owned", True)}
+    facts = museum.facts()
+    assert facts[7]["filename"] == "f 7.txt"
+    assert facts[7]["content_type"] == "text/plain"
+    assert len(museum.stored("default")) == (0 if mode == "in_place" else 120)
+    assert len(museum.stored("old")) == 120
+    shares = (museum.folder / facts[7]["storage"] / facts[7]["key"]).samefile(museum.root / "1/f 7.txt")
+    assert shares == (mode != "copy")
+    if mode == "in_place":
+        assert facts[119]["key"] == "2/f 119.txt"
+    with Session(museum.engine) as session:
+        assert session.get_one(museum.Doc, 7).file.read() == b"content 7"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+@pytest.mark.parametrize(("mode", "options"), MODES)
+def test_held_until_it_is_finished(museum: Museum, mode: str, options: Any) -> None:
+    for name in ("a", "b"):
+        museum.lay(name, name.encode())
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "b"})
+    adopted(museum, mode, **options)
+    place = options.get("storage", "default")
+    with Session(museum.engine) as session:
+        session.delete(session.get_one(museum.Doc, 1))
+        session.commit()
+    assert museum.sweep().ok
+    assert len(museum.stored(place)) == 2, "held: the old column may still name it"
+    assert sorted(museum.lines().values()) == [("condemned", True), ("owned", True)]
+    report = museum.migrate(lambda op: op.finish_adoption("docs", "file", source="path"))
+    assert report.files == 2
+    assert museum.sweep().ok
+    assert set(museum.lines().values()) == {("owned", False)}
+    assert len(museum.stored(place)) == 1
+    assert museum.stored("old") == ({"b"} if mode == "in_place" else {"a", "b"})
+    museum.migrate(lambda op: op.hold_adoption("docs", "file"))
+    assert set(museum.lines().values()) == {("owned", True)}
+
+
+@here
+def test_not_finished_before_all_is_adopted(museum: Museum) -> None:
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "gone"})
+    adopted(museum, policy="skip")
+    with pytest.raises(AdoptionFailed, match="1 rows are not adopted"):
+        museum.migrate(lambda op: op.finish_adoption("docs", "file", source="path"))
+    assert set(museum.lines().values()) == {("owned", True)}
+
+
+def bad_rows(museum: Museum) -> dict[int, str]:
+    """One row of each kind that can't be adopted, and a good one."""
+    outside = museum.folder / "secret"
+    outside.write_bytes(b"secret")
+    museum.lay("good.txt", b"good")
+    museum.lay("inside/deep.txt", b"deep")
+    (museum.root / "way out").symlink_to(outside)
+    (museum.root / "folder out").symlink_to(museum.folder)
+    os.mkfifo(museum.root / "pipe")
+    values = {
+        1: ("gone.txt", "missing"),
+        2: ("../secret", "outside"),
+        3: (str(outside), "outside"),
+        4: ("way out", "outside"),
+        5: ("folder out/secret", "outside"),
+        6: ("  ", "empty"),
+        7: ("inside", "unreadable"),
+        8: ("pipe", "unreadable"),
+        9: ("inside/../../secret", "outside"),
+        10: ("https://host/good.txt", "outside"),
+        11: ("good.txt/x", "missing"),
+    }
+    museum.insert({"id": 0, "path": "good.txt"}, *({"id": n, "path": value} for n, (value, _) in values.items()))
+    return {n: kind for n, (_, kind) in values.items()}
+
+
+@here
+@pytest.mark.parametrize(("mode", "options"), MODES)
+def test_what_cannot_be_adopted_fails_before_anything_is_changed(museum: Museum, mode: str, options: Any) -> None:
+    expected = bad_rows(museum)
+    with pytest.raises(AdoptionFailed, match=r"nothing was changed.*and 8 more") as caught:
+        adopted(museum, mode, **options)
+    assert {each.row[0]: each.kind for each in caught.value.report.unadopted} == expected
+    assert museum.facts() == {}
+    assert museum.lines() == {}
+    assert museum.stored("default") == set()
+
+
+@here
+@pytest.mark.parametrize(("mode", "options"), MODES)
+def test_what_cannot_be_adopted_is_skipped(museum: Museum, mode: str, options: Any) -> None:
+    expected = bad_rows(museum)
+    before = museum.column("path")
+    report = adopted(museum, mode, policy="skip", report=museum.folder / "left.jsonl", **options)
+    assert (report.rows, {each.row[0]: each.kind for each in report.unadopted}) == (1, expected)
+    assert [json.loads(line)["row"] for line in (museum.folder / "left.jsonl").read_text().splitlines()] == [
+        [n] for n in expected
+    ]
+    assert museum.problems() == []
+    assert museum.column("path") == before
+
+
+@here
+def test_what_cannot_be_adopted_is_emptied(museum: Museum) -> None:
+    expected = bad_rows(museum)
+    before = museum.column("path")
+    report = adopted(museum, policy="null", report=museum.folder / "left.jsonl")
+    assert dict(report.counts) == {"outside": 6, "missing": 2, "unreadable": 2, "empty": 1}
+    assert museum.column("path") == {0: "good.txt", **dict.fromkeys(expected, None)}
+    lines = [json.loads(line) for line in (museum.folder / "left.jsonl").read_text().splitlines()]
+    assert {line["row"][0]: line["value"] for line in lines} == {n: before[n] for n in expected}
+    museum.migrate(lambda op: op.finish_adoption("docs", "file", source="path"))
+
+
+@here
+def test_two_rows_that_share_a_path(museum: Museum) -> None:
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "a"}, {"id": 3, "path": "./a"})
+    with pytest.raises(AdoptionFailed, match=r"nothing was changed.*2 rows name 'a'"):
+        adopted(museum, "in_place", storage="old")
+    report = adopted(museum, "in_place", storage="old", policy="skip")
+    assert (report.rows, dict(report.counts)) == (1, {"shared": 2})
+    report = adopted(museum, "in_place", storage="old", fallback="copy")
+    assert (report.ok, report.rows) == (True, 2)
+    facts = museum.facts()
+    assert [facts[n]["key"] == "a" for n in (1, 2, 3)] == [True, False, False]
+    assert museum.problems() == []
+    with Session(museum.engine) as session:
+        assert [session.get_one(museum.Doc, n).file.read() for n in (1, 2, 3)] == [b"a"] * 3  # type: ignore[union-attr]
+
+
+@here
+@pytest.mark.parametrize(("mode", "options"), MODES[:2])
+def test_copies_and_links_of_a_shared_path(museum: Museum, mode: str, options: Any) -> None:
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "a"})
+    assert adopted(museum, mode).rows == 2
+    assert museum.problems() == []
+
+
+@here
+def test_names_that_cannot_be_keys_and_links(museum: Museum) -> None:
+    museum.lay("größe.txt", b"1")
+    museum.lay("real", b"2")
+    (museum.root / "link").symlink_to("real")
+    museum.insert({"id": 1, "path": "größe.txt"}, {"id": 2, "path": "link"})
+    with pytest.raises(AdoptionFailed, match="can't be a key"):
+        adopted(museum, "in_place", storage="old")
+    assert adopted(museum, "in_place", storage="old", fallback="copy").rows == 2
+    assert museum.problems() == []
+    assert museum.facts()[1]["filename"] == "größe.txt"
+    assert museum.stored("old") == {"größe.txt", "real", "link"} | museum.stored("old")
+
+
+@here
+def test_urls_below_a_prefix(museum: Museum) -> None:
+    museum.lay("a b/ü.txt", b"1")
+    museum.insert(
+        {"id": 1, "path": "https://cdn.example/media/a%20b/%C3%BC.txt?width=7#x"},
+        {"id": 2, "path": "https://cdn.example/media/%2e%2e/secret"},
+        {"id": 3, "path": "https://other.example/media/a"},
+    )
+    report = adopted(museum, prefix="https://cdn.example/media/", policy="skip")
+    assert (report.rows, dict(report.counts)) == (1, {"outside": 2})
+    assert museum.facts()[1]["filename"] == "ü.txt"
+
+
+@here
+def test_a_root_in_another_storage(museum: Museum) -> None:
+    place = museum.folder / "remote.db"
+    remote = f"db:sqlite:///{place}?create=true"
+    source = Storages(remote)
+    source.resolve().put("a/b.txt", io.BytesIO(b"hello"), size=5, content_type="text/plain")
+    museum.insert({"id": 1, "path": "a/b.txt"}, {"id": 2, "path": "a/c.txt"}, {"id": 3, "path": "../a"})
+    report = adopted(museum, root=remote, policy="skip")
+    assert (report.rows, dict(report.counts)) == (1, {"missing": 1, "name": 1})
+    assert museum.problems() == []
+
+
+@here
+def test_in_place_in_a_storage_that_is_no_folder(museum: Museum) -> None:
+    memory = MemoryStorage()
+    memory.put("x/a.txt", io.BytesIO(b"hello"), size=5, content_type="text/plain")
+    museum.files.configure({"default": memory})
+    museum.insert({"id": 1, "path": "/media/x/a.txt"})
+    report = adopted(museum, "in_place", root=None, prefix="/media/")
+    assert report.rows == 1
+    assert museum.facts()[1]["key"] == "x/a.txt"
+    assert museum.sweep().ok
+    report = museum.files.verify(museum.engine, checksums=True)
+    assert report.ok, report.findings
+
+
+@here
+@pytest.mark.parametrize(
+    ("mode", "options", "said"),
+    [
+        ("copy", {"root": "/nowhere"}, "there is no folder '/nowhere'"),
+        ("copy", {"root": None}, "needs the root"),
+        ("in_place", {}, "is not inside of storage 'default'"),
+        ("move", {}, "mode 'move': expected 'copy', 'in_place', 'link'"),
+        ("link", {"storage": "memory"}, "needs folders of this machine"),
+        ("link", {"root": "s3://bucket/x"}, "leave out root"),
+        ("in_place", {"storage": "memory"}, "is no folder of this machine"),
+        ("copy", {"fallback": "link"}, "fallback 'link'"),
+    ],
+)
+def test_mistakes(museum: Museum, mode: str, options: Any, said: str) -> None:
+    museum.files.configure({"default": museum.files.resolve("default"), "memory": MemoryStorage()})
+    museum.insert({"id": 1, "path": "a"})
+    with pytest.raises(BadConfiguration, match=said):
+        adopted(museum, mode, **options)
+
+
+@here
+def test_adopted_files_live_on_beside_new_ones(museum: Museum) -> None:
+    """A sweep takes none for a stranger, verify knows them, and they can be moved to another storage."""
+    for number in range(30):
+        museum.lay(f"{number}.txt", b"%d" % number)
+    museum.lay("nobody's.txt", b"not in any row")
+    museum.insert(*({"id": n, "path": f"{n}.txt"} for n in range(30)))
+    adopted(museum, "in_place", storage="old")
+    assert museum.sweep().ok
+    assert len(museum.stored("old")) == 31
+    report = museum.files.verify(museum.engine, checksums=True)
+    assert (report.ok, report.files) == (True, 30), report.findings
+    museum.migrate(lambda op: op.finish_adoption("docs", "file"))
+    moved = museum.files.move(museum.engine, "old", "default")
+    assert (moved.ok, moved.files) == (True, 30)
+    assert museum.facts()[7]["adopted"] == {"path": "7.txt"}
+    with Session(museum.engine) as session:
+        assert session.get_one(museum.Doc, 7).file.read() == b"7"  # type: ignore[union-attr]
+
+
+@here
+def test_a_folder_that_becomes_a_link_meanwhile(museum: Museum, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking and opening, somebody lets the path lead elsewhere."""
+    (museum.folder / "elsewhere").mkdir()
+    (museum.folder / "elsewhere" / "a").write_bytes(b"secret")
+    museum.lay("sub/a", b"fine")
+    museum.insert({"id": 1, "path": "sub/a"})
+    original = os.open
+
+    def swap(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path).endswith("/sub/a"):
+            (museum.root / "sub").rename(museum.root / "was")
+            (museum.root / "sub").symlink_to(museum.folder / "elsewhere")
+            monkeypatch.setattr(os, "open", original)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", swap)
+    report = adopted(museum, policy="skip")
+    assert (report.rows, dict(report.counts)) == (0, {"outside": 1})
+    assert museum.stored("default") == set()
