@@ -22,6 +22,7 @@ from sqlalchemy.util import greenlet_spawn
 from . import statistics
 from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
+from .custody import Custody
 from .errors import AttachmentWarning, BadConfiguration
 from .frames import Frame
 from .hooks import announce
@@ -76,6 +77,7 @@ class Care(Registry):
         self._ready: WeakKeyDictionary[Engine, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
         self._places = Places()
         self._settler = Settler(self, self._places, budget)
+        self.custodies: WeakKeyDictionary[Connection, Custody] = WeakKeyDictionary()
         self._workshop = Workshop(self._columns, self._purgers)
 
     # Care
@@ -223,6 +225,12 @@ class Care(Registry):
         """The ledger for files that a table names."""
         return self._ledger or Ledger.of(table.metadata)
 
+    def ledgers(self) -> list[Ledger]:
+        """Those of all columns. The ledgers of several MetaData are one table in one database."""
+        found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
+        found += [self._ledger] if self._ledger else []
+        return list({ledger.lines.fullname: ledger for ledger in found}.values())
+
     def attached(self, column_type: AttachmentType | AttachmentListType) -> None:
         """Note a column."""
         self._columns.add(column_type)
@@ -255,10 +263,7 @@ class Care(Registry):
 
     def _purgers(self, engine: Engine, patience: int = 1000) -> Iterator[Purger]:
         schemas = engine.get_execution_options().get("schema_translate_map") or {}
-        found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
-        found += [self._ledger] if self._ledger else []
-        # The ledgers of several MetaData are one table in one database.
-        for ledger in {ledger.lines.fullname: ledger for ledger in found}.values():
+        for ledger in self.ledgers():
             purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
             purger.patience = patience
             yield purger

@@ -20,9 +20,9 @@ work as on any JSON column.
 
 Traps
 -----
-A type instance belongs to one column: mapping it copies it. A value reaches the database only through the ORM (unit
-of work, or ``session.execute`` of an ORM-enabled statement), because only there its ownership is proved; elsewhere it
-is refused.
+A type instance belongs to one column: mapping it copies it. A value reaches the database only where its ownership was
+proved: through the ORM (unit of work, or ``session.execute`` of an ORM-enabled statement), or staged on the connection
+of the statement (``Storages.stage``). Elsewhere it is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from .attachment import Attachment, bind, body_of, facts_of, make, set_binding, set_body
+from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, set_binding, set_body
+from .claims import Claim
 from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
 from .errors import BadSource, DescriptorDamaged, NotStored, OwnershipLost
@@ -211,14 +212,16 @@ class _ColumnType(TypeDecorator[Any]):
         if not attachment.is_stored:
             raise _TooLate(
                 f"{attachment!r} reached {self.label} before it was stored: column defaults, bulk_save_objects and "
-                "Core statements come too late for that. Assign it to a mapped attribute, or use "
-                "session.execute(insert(Model), ...)"
+                "Core statements come too late for that. Assign it to a mapped attribute, use "
+                "session.execute(insert(Model), ...), or Storages.stage(attachment, connection, table.c.column)"
             )
-        keys = nameable.get()
-        if keys is None or attachment.key not in keys:
+        keys, claim = nameable.get(), origin_of(attachment)
+        proved = keys is not None and attachment.key in keys
+        if not proved and not (isinstance(claim, Claim) and claim.lets(self)):
             raise _Unproved(
                 f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. "
-                "Assign it to a mapped attribute, or use session.execute(insert(Model), ...)"
+                "Assign it to a mapped attribute, use session.execute(insert(Model), ...), or stage it in the "
+                "transaction of this statement, for this column: Storages.stage(attachment, connection, table.c.column)"
             )
         return facts_of(attachment)
 

@@ -25,6 +25,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
+from . import desk
 from .attachment import Attachment, bind, body_of, make, set_origin
 from .care import Care
 from .column import Hook
@@ -49,34 +50,57 @@ class Storages(Care):
 
     # Attachments
 
-    def stage(self, attachment: A, attribute: Any = None, *, storage: str | None = None) -> A:
+    def stage(self, attachment: A, *where: Any, storage: str | None = None) -> A:
         """Store a new attachment before a transaction, so that a slow upload holds no connection. Assign the result.
 
-        Name the ``attribute`` that it is for (``User.avatar``), so that its steps run now and not on assignment. What
-        no row ever names is swept. Raises what a flush would.
+        Name the attribute or column that it is for (``User.avatar``, ``docs.c.file``), so that its steps run now and
+        not on assignment. What no row ever names is swept. Raises what a flush would.
+
+        With a ``Connection`` as well, for those who work without the ORM, the file is owned in the connection's
+        transaction, and a statement of this connection may write it into one row; see ``sa_attachments.desk``. One that
+        another row owns is copied, one that was dropped and not purged yet is owned again. OwnershipLost,
+        NoTransaction, LedgerMissing.
         """
+        connection, place = desk.where(where)
+        if connection is not None:
+            return cast(A, desk.Desk(self, connection).stage(attachment, place, storage))
         if attachment.is_stored:
             return attachment
         body = body_of(attachment)
-        column_type = None if attribute is None else attribute.type
-        name = self.real(
-            storage or (isinstance(body, Upload) and body.storage) or (column_type and column_type.storage)
-        )
-        label = "a staged attachment" if attribute is None else f"{attribute.class_.__name__}.{attribute.key}"
+        column_type = None if place is None else place.type
+        meant = None if column_type is None else column_type.storage
+        name = self.real(storage or (isinstance(body, Upload) and body.storage) or meant)
 
         def job() -> Attachment:
             rules: Rules = _Bound(self) if column_type is None else column_type
             cls = type(attachment) if column_type is None else column_type.attachment_class
-            return Whole(self, name, rules, label, lambda named: None).store(attachment, cls)
+            target = "a staged attachment" if place is None else place.target
+            return Whole(self, name, rules, target, lambda named: None).store(attachment, cls)
 
         staged = run(job)
         given = body.source.path() if isinstance(body, Upload) and body.move else None
         set_origin(staged, Token(given))
         return cast(A, staged)
 
-    async def astage(self, attachment: A, attribute: Any = None, *, storage: str | None = None) -> A:
-        """``stage`` without blocking the event loop."""
-        return cast(A, await greenlet_spawn(self.stage, attachment, attribute, storage=storage))
+    async def astage(self, attachment: A, *where: Any, storage: str | None = None) -> A:
+        """``stage`` without blocking the event loop; ``where`` may hold an ``AsyncConnection``."""
+        return cast(A, await greenlet_spawn(self.stage, attachment, *where, storage=storage))
+
+    def drop(self, attachment: Attachment | None, connection: Any, column: Any = None) -> None:
+        """Condemn a file (None is none) that no row names any more, in the connection's own transaction: it is purged
+        after the commit, or when ``retain`` of its column is over. For those who work without the ORM.
+
+        OwnershipLost if nobody owns it: read the row with ``with_for_update()`` before.
+        """
+        found, place = desk.where([connection, column])
+        if found is None:
+            raise BadConfiguration(f"{connection!r} is no connection: for a session, pass session.connection()")
+        if attachment is not None:
+            desk.Desk(self, found).drop(attachment, place)
+
+    async def adrop(self, attachment: Attachment | None, connection: Any, column: Any = None) -> None:
+        """``drop`` with an ``AsyncConnection``."""
+        await greenlet_spawn(self.drop, attachment, connection, column)
 
     def bind(self, attachment: A | str, attachment_class: type[A] = Attachment) -> A:  # type: ignore[assignment]
         """Let an attachment that comes out of your own cache or queue, pickled or by ``to_json``, know its storages.

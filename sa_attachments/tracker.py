@@ -28,6 +28,7 @@ from .flush import Flush, collect
 from .frames import Frame
 from .references import Reference, find, of_class, of_state
 from .statements import hear
+from .watch import Watched, settle
 
 _INFO = "sa_attachments"
 
@@ -54,7 +55,7 @@ class Frames:
         """The frame of the innermost transaction."""
         transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
         if transaction not in self._frames:
-            frame = self._frames[transaction] = _Watched(self._session)
+            frame = self._frames[transaction] = Watched(self._session)
             around = transaction.parent
             while around is not None and around not in self._frames:
                 around = around.parent
@@ -83,30 +84,9 @@ class Frames:
             parent = parent.parent
         assert parent is not None
         if parent not in self._frames:
-            self._frames[parent] = _Watched(self._session)
+            self._frames[parent] = Watched(self._session)
         self._frames[parent].absorb(frame)
         return None
-
-
-class _Watched(Frame):
-    """A frame that its connections remember, so that it is settled even if its session never says how it ended."""
-
-    def __init__(self, session: ref[Session]) -> None:
-        super().__init__()
-        self.session = session
-
-    def seen(self, connection: Connection) -> None:
-        if connection in self.connections:
-            return
-        super().seen(connection)
-        pool = connection.engine.pool
-        # Not by event.contains: it goes by the pool's id, which may have been that of a disposed engine's pool before.
-        if _checkin not in pool.dispatch.checkin:
-            event.listen(pool, "checkin", _checkin)
-        frames = connection.connection.info.setdefault(_INFO, [])
-        # A session may use its connection for thousands of transactions before it gives it back.
-        frames[:] = [frame for frame in frames if frame or not frame.ended]
-        frames.append(self)
 
 
 def wire() -> None:
@@ -180,28 +160,12 @@ def _resolve(frame: Frame) -> None:
     else:
         frame.revert()
     if not any(_joined(connection) for connection in frame.connections):
-        _settle(frame)
+        settle(frame)
 
 
 def _joined(connection: Connection) -> bool:
     """Whether a transaction that the session did not begin is still open on the connection."""
     return not connection.closed and connection.in_transaction()
-
-
-def _settle(frame: Frame) -> None:
-    for files in {scope.files for scope in frame.works} | {files for files, _ in frame.loose}:
-        files.settle(frame)
-    frame.forget()
-
-
-def _checkin(dbapi_connection: Any, record: Any) -> None:
-    """A connection goes back to its pool: the outer transaction of a joined session is over, or a session was
-    garbage-collected.
-    """
-    for frame in record.info.pop(_INFO, ()):
-        if frame.session() is None or frame.ended:
-            frame.marked = frame.marked and frame.ended
-            _settle(frame)
 
 
 def _concerns(mapper: Mapper[Any]) -> bool:

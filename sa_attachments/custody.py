@@ -1,0 +1,310 @@
+"""Custody: files that a transaction of a connection has staged, from their line in the ledger until a row names them.
+
+The connection's events tell when a statement writes a name, how many rows took it, and how the transaction ended. As
+with sessions they only hint: what is deleted is read from the ledger, when the connection begins another transaction or
+goes back to its pool.
+
+A file has one owner. So a statement is refused before it runs if it would write a name twice, or one that is not owned
+(any more), or if nobody could tell whether a row took it; if more rows than one did, it raises after, and so does the
+commit. A file that a statement wanted to give to a row that was not there is dropped with the commit.
+
+Traps
+-----
+SQL that is sent as text with the descriptor in it passes unseen: there the ledger's line is all that is kept right.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+from weakref import ref
+
+from sqlalchemy import Connection, NestedTransaction, event, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from .claims import Claim, executing
+from .column import Home
+from .descriptor import Named
+from .errors import AttachmentWarning, OwnershipLost
+from .ledger import OWNED, Drop, Line, chunked
+from .naming import Naming
+from .staging import Scope, Token
+from .watch import Watched, settle
+
+EVENTS = (
+    "begin",
+    "begin_twophase",
+    "commit",
+    "rollback",
+    "rollback_savepoint",
+    "prepare_twophase",
+    "commit_twophase",
+    "rollback_twophase",
+    "before_execute",
+    "before_cursor_execute",
+    "after_cursor_execute",
+    "after_execute",
+)
+"""What is listened to on each connection that files are staged on: others don't pay for it."""
+
+
+class Custody:
+    """What one ``Storages`` keeps for the transactions of one connection."""
+
+    def __init__(self, files: Home, connection: Connection) -> None:
+        self._files = files
+        self._connection = ref(connection)
+        self._transaction: Any = lambda: None
+        self._statement = Naming()
+        self._proving = False
+        self._new()
+        for name in EVENTS:
+            event.listen(connection, name, getattr(self, f"_{name}"))
+
+    def _new(self) -> None:
+        self.frame = Watched(lambda: None)
+        self._claims: dict[Named, tuple[Scope, Claim]] = {}
+        self._tokens: list[tuple[tuple[str, ...], Token]] = []
+        self._spoiled: list[tuple[tuple[str, ...], str]] = []
+
+    def enter(self) -> None:
+        """The connection is in a transaction: the same as before, or another one."""
+        connection = self._connection()
+        transaction = None if connection is None else connection.get_transaction()
+        if self._transaction() is not transaction:
+            self._leave()
+            self._transaction = ref(transaction)
+
+    def take(
+        self, scope: Scope, files: Sequence[Named], owner: tuple[str, str] | None, steps: tuple[Any, ...]
+    ) -> Claim:
+        """A claim of files that are owned now."""
+        claim = Claim(self, tuple(files), owner, steps, self._savepoints())
+        self._claims[_name(files)] = scope, claim
+        return claim
+
+    def took(self, token: Token) -> None:
+        """A file that was staged before the transaction is owned now."""
+        self._tokens.append((self._savepoints(), token))
+
+    def waits(self, claim: object, steps: tuple[Any, ...]) -> bool:
+        """Whether this is a claim of this transaction, through the same steps, whose files no row took yet."""
+        if not isinstance(claim, Claim) or not self._knows(claim):
+            return False
+        return claim.written is None and claim.steps == steps
+
+    def drop(self, files: Sequence[Named]) -> bool:
+        """Files are dropped; whether this transaction had staged them."""
+        return self._claims.pop(_name(files), None) is not None
+
+    def lets(self, claim: Claim, column_type: Any) -> bool:
+        """Note that a statement wants to write the name of a claim into a column; whether it may."""
+        is_ours = executing.get() is self._connection and self._knows(claim)
+        if not is_ours or column_type.files is not self._files or column_type.steps != claim.steps:
+            executing.set(None)  # the statement is not executed
+            return False
+        self._statement.bound.append((claim, column_type))
+        return True
+
+    def _knows(self, claim: Claim) -> bool:
+        mine = self._claims.get(_name(claim.files))
+        return mine is not None and mine[1] is claim
+
+    # Statements
+
+    def _before_execute(self, *_: Any) -> None:
+        if not self._proving:
+            executing.set(self._connection)
+            self._statement = Naming()
+
+    def _before_cursor_execute(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
+        if not self._proving:
+            executing.set(None)  # all of its parameters were looked at
+        # An INSERT of many rows may come in several parts.
+        if self._statement.bound and not self._statement.proved and not self._proving:
+            with self._alone():
+                self._statement.look(context)
+                self._prove(connection, self._statement)
+
+    def _after_cursor_execute(
+        self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
+    ) -> None:
+        if self._statement.proved and not self._proving:
+            self._statement.count(cursor)
+
+    def _after_execute(self, *_: Any) -> None:
+        if self._proving:
+            return
+        statement, self._statement = self._statement, Naming()
+        if not statement.proved or not statement.writes:
+            return
+        if statement.rows == 0:
+            for claim, _type in statement.bound:
+                claim.tried = True
+        elif statement.is_exact:
+            for claim, _type in statement.bound:
+                claim.written = self._savepoints()
+        else:
+            message = (
+                f"{len(statement.bound)} staged files, {statement.sets} sets of parameters, {statement.rows} rows: "
+                "nobody can tell which row took which file, and a file has one owner. Roll this transaction, or the "
+                "savepoint, back; then execute the statement for one row at a time, with a file staged for each"
+            )
+            self._spoiled.append((self._savepoints(), message))
+            raise OwnershipLost(message)
+
+    def _prove(self, connection: Connection, statement: Naming) -> None:
+        """Before a statement runs that writes names."""
+        bound = statement.bound
+        if not statement.writes:
+            statement.proved = True
+            return
+        for number, (claim, column_type) in enumerate(bound):
+            if claim.written is not None or any(claim is other for other, _ in bound[:number]):
+                self._refuse(claim, column_type, "a row has its name already; stage it again, which copies it")
+        if why := statement.doubt():
+            self._refuse(*bound[0], why)
+        for claim, column_type in bound:
+            scope, _ = self._claims[_name(claim.files)]
+            states = states_of(connection, scope, claim.files)
+            if set(states) != {OWNED}:
+                self._refuse(claim, column_type, "it is not owned any more; stage it again")
+            table, column = column_type.column.table, column_type.column
+            if claim.owner != (table.fullname, column.name):
+                claim.owner = table.fullname, column.name
+                for file in claim.files:
+                    scope.ledger.transfer(connection, Line(file, *claim.owner))
+        statement.proved = True
+
+    def _refuse(self, claim: Claim, column_type: Any, why: str) -> NoReturn:
+        file = claim.files[0]
+        raise OwnershipLost(f"{column_type.label} may not name {file.storage}:{file.key}: {why}")
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """While statements of our own run."""
+        self._proving = True
+        try:
+            yield
+        finally:
+            self._proving = False
+
+    # Transactions
+
+    def _savepoints(self) -> tuple[str, ...]:
+        """The names of those that are open."""
+        connection = self._connection()
+        nested: NestedTransaction | None = None if connection is None else connection.get_nested_transaction()
+        found: list[str] = []
+        while nested is not None:
+            found.append(nested._savepoint)
+            nested = nested._previous_nested
+        return tuple(found)
+
+    def _begin(self, *_: Any) -> None:
+        self._leave()
+
+    _begin_twophase = _begin
+
+    def _leave(self) -> None:
+        """A transaction is over; perhaps nobody told how."""
+        frame = self.frame
+        self._new()
+        frame.ended = True
+        if frame:
+            settle(frame)
+
+    def _rollback_savepoint(self, connection: Connection, name: str, context: Any) -> None:
+        for work in self.frame.works.values():
+            # Which of them were in it the ledger knows.
+            work.void += work.staged
+            work.staged = []
+        self._give_back((name,))
+        self._spoiled = [each for each in self._spoiled if name not in each[0]]
+        self._claims = {file: each for file, each in self._claims.items() if name not in each[1].savepoints}
+        for _, claim in self._claims.values():
+            if claim.written is not None and name in claim.written:
+                claim.written = None
+
+    def _give_back(self, savepoints: tuple[str, ...]) -> None:
+        """Files that were staged before the transaction can be claimed again; those of ``savepoints``, if any."""
+        for inside, token in self._tokens:
+            if not savepoints or set(savepoints) & set(inside):
+                token.revert()
+
+    def _commit(self, connection: Connection) -> None:
+        # SQLAlchemy takes a transaction for ended whose commit was refused, and would leave it open.
+        with self._refusing(lambda: connection.dialect.do_rollback(connection.connection)):
+            self._ending(connection)
+        self._committed()
+
+    def _prepare_twophase(self, connection: Connection, xid: Any) -> None:
+        self._ending(connection)
+
+    def _commit_twophase(self, connection: Connection, xid: Any, is_prepared: bool) -> None:
+        if not is_prepared:
+            with self._refusing(lambda: connection.dialect.do_rollback_twophase(connection, xid, False)):
+                self._ending(connection)
+        self._committed()
+
+    def _rollback(self, *_: Any) -> None:
+        self._give_back(())
+        self._claims.clear()
+        self.frame.ended = True
+
+    _rollback_twophase = _rollback
+
+    @contextmanager
+    def _refusing(self, roll_back: Callable[[], None]) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._rollback()
+            roll_back()
+            raise
+
+    def _committed(self) -> None:
+        self._claims.clear()
+        self.frame.ended = self.frame.marked = True
+
+    def _ending(self, connection: Connection) -> None:
+        """Before the commit, or the first of its phases."""
+        if self._spoiled:
+            raise OwnershipLost(self._spoiled[0][1])
+        for scope, claim in list(self._claims.values()):
+            if claim.written is None and (claim.tried or claim.owner is not None):
+                with self._alone(), suppress(SQLAlchemyError):  # The transaction is void anyway.
+                    self._unnamed(connection, scope, claim)
+
+    def _unnamed(self, connection: Connection, scope: Scope, claim: Claim) -> None:
+        """No row took a file, as far as we know: a text may have named it."""
+        if claim.tried:
+            scope.ledger.drop(connection, [Drop(file) for file in claim.files])
+            self.frame.work(scope).dropped += claim.files
+        elif OWNED in states_of(connection, scope, claim.files):
+            file, owner = claim.files[0], claim.owner or ("no table",)
+            warnings.warn(
+                f"{file.storage}:{file.key} was staged for {'.'.join(owner)}, and no statement gave it to a row: it "
+                "stays until Storages.verify(repair=True) finds it. Drop it, or roll back",
+                AttachmentWarning,
+                stacklevel=2,
+            )
+
+
+def states_of(connection: Connection, scope: Scope, files: Sequence[Named], *, lock: bool = False) -> list[str | None]:
+    """What the ledger says of files; with ``lock``, until the transaction ends."""
+    c = scope.ledger.lines.c
+    found: dict[tuple[str, str], str] = {}
+    for chunk in chunked(files):
+        statement = select(c.storage, c.key, c.state).where(scope.ledger.among(chunk)).order_by(c.key)
+        rows = connection.execute(statement.with_for_update() if lock else statement)
+        found.update({(row.storage, row.key): row.state for row in rows})
+    return [found.get((file.storage, file.key)) for file in files]
+
+
+def _name(files: Sequence[Named]) -> Named:
+    return files[0]

@@ -1,0 +1,257 @@
+"""Desk: where those who write SQL without the ORM hand files in and out, in a transaction of their own connection.
+
+>>> from sqlalchemy import Column, Integer, MetaData, Table, create_engine
+>>> from sa_attachments import Attachment, AttachmentType, Storages
+>>> files, metadata = Storages("memory:"), MetaData()
+>>> docs = Table("docs", metadata, Column("id", Integer, primary_key=True), Column("file", AttachmentType(files)))
+>>> engine = create_engine("sqlite://")
+>>> metadata.create_all(engine)
+>>> with engine.begin() as connection:
+...     staged = files.stage(Attachment.upload(b"hello"), connection, docs.c.file)
+...     _ = connection.execute(docs.insert(), {"id": 1, "file": staged})
+>>> with engine.begin() as connection:
+...     old = connection.scalar(docs.select().with_only_columns(docs.c.file).where(docs.c.id == 1).with_for_update())
+...     _ = connection.execute(docs.delete().where(docs.c.id == 1))
+...     files.drop(old, connection)
+
+Traps
+-----
+What a row named before is not looked for: read it under lock, and drop it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Column, Connection
+from sqlalchemy.orm import Mapper, Session
+
+from .attachment import Attachment, binding_of, body_of, facts_of, make, origin_of, set_origin
+from .clock import milliseconds
+from .column import AttachmentListType, AttachmentType, Home
+from .custody import Custody, states_of
+from .descriptor import Named, named
+from .errors import BadConfiguration, OwnershipLost
+from .ledger import CONDEMNED, OWNED, Drop, Ledger
+from .offload import in_greenlet
+from .references import Reference
+from .staging import Scope, Stage, Token, _refuse_autocommit
+from .upload import Upload
+from .wants import Want, copy_wanted, line
+
+
+class Office(Home, Protocol):
+    """What is needed of ``Storages``."""
+
+    custodies: WeakKeyDictionary[Connection, Custody]
+
+    def ledgers(self) -> list[Ledger]:
+        """Those that it knows of."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Place(Reference):
+    """A column of a table that nobody needs to have mapped."""
+
+    label: str = ""
+
+    @property
+    def target(self) -> str:
+        return self.label
+
+
+class Where(NamedTuple):
+    """What was said of a file besides itself."""
+
+    connection: Connection | None
+    place: Place | None
+
+
+def where(said: Sequence[Any]) -> Where:
+    """Sort what was said: a connection, a column or attribute, both, or nothing. BadConfiguration."""
+    connection: Connection | None = None
+    place: Place | None = None
+    for each in said:
+        # An AsyncConnection, by what it has: its module needs greenlet.
+        connects = isinstance(each, Connection) or hasattr(each, "sync_connection")
+        if connects and connection is None:
+            connection = _plain(each)
+        elif each is not None and not connects and place is None:
+            place = _place(each)
+        elif each is not None:
+            raise BadConfiguration(f"{each!r} is one too many: expected a connection, a column, or one of each")
+    return Where(connection, place)
+
+
+def _plain(connection: Any) -> Connection:
+    if isinstance(connection, Connection):
+        return connection
+    if not in_greenlet():
+        raise BadConfiguration("an AsyncConnection wants to be awaited: use Storages.astage and Storages.adrop")
+    if not isinstance(connection.sync_connection, Connection):
+        raise BadConfiguration(f"{connection!r} is not started")
+    return connection.sync_connection
+
+
+def _place(said: Any) -> Place:
+    if isinstance(said, Session):
+        raise BadConfiguration("a session's objects need no staging; for its connection, pass session.connection()")
+    owner = getattr(said, "class_", None)
+    column = said if owner is None else getattr(getattr(said, "property", None), "columns", [None])[0]
+    if not isinstance(column, Column) or not isinstance(column.type, AttachmentType | AttachmentListType):
+        raise BadConfiguration(f"{said} holds no attachments: expected a column or attribute of AttachmentType")
+    label = column.type.label if owner is None else f"{owner.__name__}.{said.key}"
+    return _of_column(column, label)
+
+
+def _of_column(column: Column[Any], label: str) -> Place:
+    table: Any = column.table
+    column_type: Any = column.type
+    key = tuple(table.primary_key)
+    return Place(cast(Mapper[Any], None), column.key, column, column_type, table, key, (), (), label)
+
+
+class Desk:
+    """One hand-over on one connection."""
+
+    def __init__(self, files: Office, connection: Connection) -> None:
+        self._files = files
+        self._connection = connection
+
+    def stage(self, attachment: Attachment, place: Place | None, storage: str | None) -> Attachment:
+        """Own a file, which is stored or copied if need be; see ``Storages.stage``."""
+        place = place or self._elsewhere(attachment)
+        stage, custody = self._open(place)
+        try:
+            if custody.waits(origin_of(attachment), place.type.steps):
+                return attachment
+            stored, files = self._own(stage, custody, attachment, place, storage)
+        finally:
+            stage.close()
+        owner = (
+            None
+            if place.table is self._files.ledger_of(place.table).lines
+            else (place.table.fullname, place.column.name)
+        )
+        scope, _ = stage.of(place)
+        handed = make(place.type.attachment_class, facts_of(stored), place.type)
+        set_origin(handed, custody.take(scope, files, owner, place.type.steps))
+        return handed
+
+    def drop(self, attachment: Attachment, place: Place | None) -> None:
+        """Condemn a file; see ``Storages.drop``."""
+        files = list(named(facts_of(attachment)))
+        binding = binding_of(attachment)
+        if place is None and isinstance(binding, AttachmentType | AttachmentListType) and binding.column is not None:
+            place = _of_column(binding.column, binding.label)
+        place = place or self._elsewhere(attachment)
+        stage, custody = self._open(place)
+        stage.close()
+        scope, connection = stage.of(place)
+        scope.ledger.begin_write(connection)
+        states = states_of(connection, scope, files, lock=True)
+        if set(states) != {OWNED}:
+            raise OwnershipLost(
+                f"{attachment!r} can't be dropped: the ledger calls it {states[0] or 'unknown'}, not owned. Somebody "
+                "else may have replaced it: read the row with with_for_update(), and drop what it names then"
+            )
+        kept = place.type.retain if place.type.retain is not None else self._files.retain
+        # What was staged in this transaction nobody has seen: there is nothing to go back to.
+        retain = 0 if custody.drop(files) else milliseconds(kept)
+        scope.ledger.drop(connection, [Drop(file, retain) for file in files])
+        if not retain:
+            custody.frame.work(scope).dropped += files
+
+    def _open(self, place: Place) -> tuple[_Stage, Custody]:
+        """Begin a transaction, unless there is one, and look whether it can keep files."""
+        connection = self._connection
+        began = None if connection.in_transaction() else connection.begin()
+        custody = self._files.custodies.get(connection)
+        if custody is None:
+            custody = self._files.custodies[connection] = Custody(self._files, connection)
+        custody.enter()
+        stage = _Stage(connection, custody.frame)
+        try:
+            stage.check([place])
+        except BaseException:
+            stage.close()
+            if began is not None:
+                began.rollback()
+            raise
+        return stage, custody
+
+    def _own(
+        self, stage: _Stage, custody: Custody, attachment: Attachment, place: Place, storage: str | None
+    ) -> tuple[Attachment, list[Named]]:
+        want = Want(attachment, place)
+        if attachment.is_stored:
+            files = list(named(facts_of(attachment)))
+            if self._owns_as_it_is(stage, custody, attachment, files, place):
+                return attachment, files
+            want = copy_wanted(attachment, place)
+        body = body_of(want.attachment)
+        if storage is not None and isinstance(body, Upload):
+            want.attachment = make(type(attachment), dataclasses.replace(body, storage=storage), binding_of(attachment))
+        stage.put([want])
+        assert want.stored is not None
+        return want.stored, list(named(facts_of(want.stored)))
+
+    def _owns_as_it_is(
+        self, stage: _Stage, custody: Custody, attachment: Attachment, files: list[Named], place: Place
+    ) -> bool:
+        """Whether a stored file can be had under its own key: nobody owned it before, or whoever did dropped it."""
+        if getattr(binding_of(attachment), "files", None) is not self._files:
+            return False
+        origin = origin_of(attachment)
+        if isinstance(origin, Token):
+            if stage.claim(place, attachment, origin):
+                custody.took(origin)
+                return True
+            return False
+        scope, connection = stage.of(place)
+        scope.ledger.begin_write(connection)
+        states = states_of(connection, scope, files, lock=True)
+        return set(states) == {CONDEMNED} and all(scope.ledger.reclaim(connection, line(file, place)) for file in files)
+
+    def _elsewhere(self, attachment: Attachment) -> Place:
+        """The place of a file that goes into some column that nobody named. Until one is known, the ledger itself
+        stands for it: ``verify`` leaves alone what is owned by no column of attachments.
+        """
+        ledgers = self._files.ledgers()
+        if len(ledgers) != 1:
+            raise BadConfiguration(
+                f"there are {len(ledgers)} ledgers: name the column, Storages.stage(attachment, connection, "
+                "table.c.column), or the ledger, Storages(ledger=metadata)"
+            )
+        lines = ledgers[0].lines
+        column_type = AttachmentType(self._files, attachment_class=type(attachment))
+        key = tuple(lines.primary_key)
+        return Place(cast(Mapper[Any], None), "", lines.c.key, column_type, lines, key, (), (), "a staged attachment")
+
+
+class _Stage(Stage):
+    """Owns files on a connection, which no session knows of."""
+
+    def __init__(self, connection: Connection, frame: Any) -> None:
+        super().__init__(cast(Session, None), frame)
+        self._connection = connection
+
+    def of(self, reference: Reference) -> tuple[Scope, Connection]:
+        self._frame.seen(self._connection)
+        return Scope.of(reference, self._connection), self._connection
+
+    def _bind(self, reference: Reference) -> Connection:
+        return self._connection
+
+    def check(self, references: Any) -> None:
+        for reference in references:
+            _refuse_autocommit(self._connection, reference)
+            scope, connection = self.of(reference)
+            checked = scope.files.ready(scope.ledger, scope.engine)
+            if scope.schemas not in checked:
+                scope.ledger.require(connection)
+                checked.add(scope.schemas)

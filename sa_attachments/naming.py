@@ -1,0 +1,100 @@
+"""Naming: one statement that gives staged files to rows, without the ORM: which names it writes, and how many rows take
+them.
+
+What can't be told afterwards is refused before; see ``Naming.doubt``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import TextClause
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
+
+from .claims import Claim
+
+
+class Naming:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self.bound: list[tuple[Claim, Any]] = []
+        self.proved = False
+        self.rows = 0
+        """-1 if nobody can tell."""
+        self.sets = 1
+        """Sets of parameters, or of VALUES."""
+        self._context: Any = None
+
+    def look(self, context: Any) -> None:
+        """What SQLAlchemy knows of it."""
+        self._context = context
+        self._what: Any = context.compiled.statement
+        values = getattr(self._what, "_multi_values", ())
+        self.sets = max(len(context.compiled_parameters), sum(len(each) for each in values))
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may give names to rows."""
+        return self._context.isinsert or self._context.isupdate or isinstance(self._what, TextClause)
+
+    @property
+    def _brings_rows(self) -> bool:
+        """An INSERT of VALUES: one row for each set, or none."""
+        return self._context.isinsert and self._what.select is None
+
+    def count(self, cursor: Any) -> None:
+        """Some of it was executed."""
+        # SQLite counts when the last row was fetched.
+        unknown = self._context.dialect.name == "sqlite" and cursor.description is not None
+        self.rows = -1 if unknown or cursor.rowcount < 0 or self.rows < 0 else self.rows + cursor.rowcount
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each set of parameters met one row."""
+        if self.rows < 0:
+            return True  # else it was refused
+        return self.rows >= self.sets if self._brings_rows else self.rows == self.sets
+
+    def doubt(self) -> str | None:
+        """Why nobody could tell afterwards which rows took the names."""
+        upsert = getattr(self._what, "_post_values_clause", None)
+        if upsert is not None and not type(upsert).__name__.endswith("DoNothing"):
+            return (
+                "nobody can tell whether an upsert gives it to a row. SELECT the row FOR UPDATE, then INSERT or "
+                "UPDATE; or map the table, and use session.execute()"
+            )
+        if self._brings_rows:
+            if upsert is not None and self._context.dialect.name == "sqlite" and self._returns:
+                return "on SQLite, nobody can tell how many rows an upsert with RETURNING meets"
+            return None
+        uncounted = self.sets > 1 or (self._context.dialect.name == "sqlite" and self._returns)
+        if uncounted and not (self._context.isupdate and names_one_row(self._what)):
+            return (
+                "nobody can tell how many rows each set of parameters meets: name the primary key in the WHERE clause, "
+                "or execute it for one row at a time"
+            )
+        return None
+
+    @property
+    def _returns(self) -> bool:
+        return bool(getattr(self._what, "_returning", ()))
+
+
+def names_one_row(statement: Any) -> bool:
+    """Whether the WHERE clause of an UPDATE compares the whole primary key with values.
+
+    >>> from sqlalchemy import Column, Integer, MetaData, Table, bindparam
+    >>> docs = Table("docs", MetaData(), Column("id", Integer, primary_key=True), Column("n", Integer))
+    >>> names_one_row(docs.update().where(docs.c.id == bindparam("b"), docs.c.n > 1)), names_one_row(docs.update())
+    (True, False)
+    """
+    pending, fixed = list(statement._where_criteria), set()
+    for each in pending:
+        if isinstance(each, BooleanClauseList) and each.operator is operators.and_:
+            pending += each.clauses
+        elif isinstance(each, BinaryExpression) and (each.operator, type(each.right)) == (operators.eq, BindParameter):
+            fixed.add(each.left)
+    key = set(statement.table.primary_key)
+    return bool(key) and key <= fixed

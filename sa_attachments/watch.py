@@ -1,0 +1,60 @@
+"""Watch: frames that connections remember, so that they are settled even if nobody says how their transaction ended.
+
+>>> from sqlalchemy import create_engine
+>>> frame = Watched(lambda: None)                     # nobody will say it
+>>> with create_engine("sqlite://").connect() as connection:
+...     frame.seen(connection)
+...     frame in connection.info["sa_attachments"]
+True
+
+What a connection remembers is settled when it goes back to its pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, event
+
+from .frames import Frame
+
+_INFO = "sa_attachments"
+
+
+class Watched(Frame):
+    """``session`` is who says how the transaction ended, as long as it is there."""
+
+    def __init__(self, session: Callable[[], object | None]) -> None:
+        super().__init__()
+        self.session = session
+
+    def seen(self, connection: Connection) -> None:
+        if connection in self.connections:
+            return
+        super().seen(connection)
+        pool = connection.engine.pool
+        # Not by event.contains: it goes by the pool's id, which may have been that of a disposed engine's pool before.
+        if _checkin not in pool.dispatch.checkin:
+            event.listen(pool, "checkin", _checkin)
+        frames = connection.connection.info.setdefault(_INFO, [])
+        # A session may use its connection for thousands of transactions before it gives it back.
+        frames[:] = [frame for frame in frames if frame or not frame.ended]
+        frames.append(self)
+
+
+def settle(frame: Frame) -> None:
+    """Clean up what an ended transaction left."""
+    for files in {scope.files for scope in frame.works} | {files for files, _ in frame.loose}:
+        files.settle(frame)
+    frame.forget()
+
+
+def _checkin(dbapi_connection: Any, record: Any) -> None:
+    """A connection goes back to its pool: the outer transaction of a joined session is over, or a session was
+    garbage-collected.
+    """
+    for frame in record.info.pop(_INFO, ()):
+        if frame.session() is None or frame.ended:
+            frame.marked = frame.marked and frame.ended
+            settle(frame)

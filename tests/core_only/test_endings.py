@@ -1,0 +1,274 @@
+"""How transactions of connections end: what is settled, and when."""
+
+from __future__ import annotations
+
+import gc
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import event, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from sa_attachments import BadConfiguration, OwnershipLost
+from sa_attachments.ledger import OWNED
+from tests.scenarios.models import files
+from tests.scenarios.world import AsyncWorld
+
+from .models import Bench, docs, upload
+
+on = pytest.mark.parametrize
+sync = on("world", ["sqlite", "sqlite-legacy", "sqlite-memory", "postgres", "mariadb"], indirect=True)
+servers = on("world", ["postgres", "mariadb"], indirect=True)
+
+
+def replace(connection: Any, data: bytes, pk: int = 1) -> None:
+    """As a program without the ORM does it."""
+    old = connection.scalar(select(docs.c.file).where(docs.c.id == pk).with_for_update())
+    files.drop(old, connection)
+    new = files.stage(upload(data), connection, docs.c.file)
+    connection.execute(docs.update().where(docs.c.id == pk).values(file=new))
+
+
+def test_a_connection_of_many_transactions_is_cleaned_up_at_each(bench: Bench) -> None:
+    """Not only when it goes back to its pool: a worker may hold it for days. With one connection for all, it does."""
+    if bench.world.name == "sqlite-memory":
+        pytest.skip("the one connection is in a transaction again")
+    bench.insert(1, b"0")
+    with bench.engine.connect() as connection:
+        for number in range(1, 4):
+            replace(connection, b"%d" % number)
+            connection.commit()
+            replace(connection, b"void")
+            connection.rollback()
+        with connection.begin():
+            pass
+        bench.world.settle()
+        assert list(bench.world.stored().values()) == [b"3"]
+    bench.check(b"3")
+
+
+@on("how", ["released", "rolled back", "outer rolled back"])
+def test_savepoints(bench: Bench, how: str) -> None:
+    bench.insert(1, b"old")
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 9})
+        outer = connection.begin_nested()
+        replace(connection, b"outer")
+        inner = connection.begin_nested()
+        replace(connection, b"inner")
+        if how == "rolled back":
+            inner.rollback()
+            outer.commit()
+        elif how == "released":
+            inner.commit()
+            outer.commit()
+        else:
+            inner.commit()
+            outer.rollback()
+    bench.check({"released": b"inner", "rolled back": b"outer", "outer rolled back": b"old"}[how])
+
+
+@sync
+def test_a_connection_that_is_garbage_collected(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    connection = bench.engine.connect()
+    replace(connection, b"void")
+    del connection
+    gc.collect()
+    bench.check(b"old")
+
+
+@servers
+def test_an_invalidated_connection(bench: Bench) -> None:
+    """The server may take a moment to roll back: then a sweep cleans."""
+    bench.insert(1, b"old")
+    with bench.engine.connect() as connection:
+        replace(connection, b"void")
+        connection.invalidate()
+        connection.rollback()
+        replace(connection, b"new")
+        connection.commit()
+    bench.world.sweep()
+    bench.check(b"new", swept=True)
+
+
+@servers
+def test_a_connection_that_the_server_ends(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    mysql = bench.engine.dialect.name != "postgresql"
+    with bench.engine.connect() as connection:
+        replace(connection, b"void")
+        mine = connection.scalar(text("SELECT connection_id()" if mysql else "SELECT pg_backend_pid()"))
+        with bench.world.observer.connect() as other:
+            other.execute(text(f"KILL {mine}" if mysql else f"SELECT pg_terminate_backend({mine}, 5000)"))
+        with pytest.raises(DBAPIError):
+            connection.execute(docs.insert(), {"id": 2})
+    bench.world.sweep()
+    bench.check(b"old", swept=True)
+
+
+@on("world", ["postgres", "asyncpg"], indirect=True)
+def test_a_commit_that_the_server_turns_into_a_rollback(bench: Bench) -> None:
+    """After an error that the application caught; no driver says so."""
+    bench.insert(1, b"old")
+    with bench.engine.connect() as connection:
+        replace(connection, b"void")
+        with pytest.raises(DBAPIError):
+            connection.execute(text("SELECT 1/0"))
+        connection.commit()
+    bench.check(b"old")
+
+
+@on("world", ["postgres"], indirect=True)
+def test_a_commit_that_fails(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    with bench.engine.begin() as connection:
+        connection.execute(
+            text("CREATE TABLE others (id INT REFERENCES plain_docs (id) DEFERRABLE INITIALLY DEFERRED)")
+        )
+    with bench.engine.connect() as connection:
+        replace(connection, b"void")
+        connection.execute(text("INSERT INTO others VALUES (404)"))
+        with pytest.raises(IntegrityError):
+            connection.commit()
+    bench.check(b"old")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_a_commit_whose_answer_gets_lost(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    dialect: Any = bench.engine.dialect
+    plain = dialect.do_commit
+
+    def do_commit(connection: Any) -> None:
+        dialect.do_commit = plain
+        plain(connection)
+        raise ConnectionResetError("the answer got lost")
+
+    with bench.engine.connect() as connection:
+        replace(connection, b"new")
+        dialect.do_commit = do_commit
+        with pytest.raises(ConnectionResetError):
+            connection.commit()
+    bench.check(b"new")
+
+
+@on("end", ["commit", "rollback"])
+@on("world", ["postgres", "mariadb"], indirect=True)
+@on("prepare", [True, False])
+def test_two_phases(bench: Bench, end: str, prepare: bool) -> None:
+    bench.insert(1, b"old")
+    with bench.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        replace(connection, b"new")
+        if prepare:
+            transaction.prepare()
+        getattr(transaction, end)()
+    bench.check(b"new" if end == "commit" else b"old")
+
+
+@on("world", ["postgres", "mariadb"], indirect=True)
+def test_what_is_doubtful_can_t_be_prepared(bench: Bench) -> None:
+    bench.insert(1, b"one")
+    bench.insert(2, b"two")
+    with bench.engine.connect() as connection:
+        transaction = connection.begin_twophase()
+        with pytest.raises(OwnershipLost):
+            connection.execute(docs.update().values(file=files.stage(upload(b"void"), connection, docs.c.file)))
+        with pytest.raises(OwnershipLost):
+            transaction.prepare()
+        transaction.rollback()
+    bench.check(b"one", b"two")
+
+
+@servers
+def test_two_who_replace_one_row(bench: Bench) -> None:
+    """Who did not read under lock is told, before a file gets lost."""
+    bench.insert(1, b"old")
+    with bench.engine.connect() as one, bench.engine.connect() as two:
+        stale = two.scalar(select(docs.c.file))
+        two.rollback()
+        replace(one, b"new")
+        one.commit()
+        with pytest.raises(OwnershipLost, match="Somebody else may have replaced it"):
+            files.drop(stale, two)
+        two.rollback()
+        replace(two, b"newest")
+        two.commit()
+    bench.check(b"newest")
+
+
+@servers
+def test_a_sweep_leaves_alone_what_is_in_flight(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    with bench.begin() as connection:
+        replace(connection, b"new")
+        report = files.sweep(bench.world.observer, grace=timedelta(0), stranger_retain=timedelta(0))
+        assert (report["default"].strangers, report["default"].skipped) == (0, 1)
+    bench.check(b"new")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_connections_are_forgotten(bench: Bench) -> None:
+    """Neither they nor what was kept for them stay behind."""
+    bench.insert(1, b"0")
+    for number in range(20):
+        with bench.begin() as connection:
+            replace(connection, b"%d" % number)
+        del connection
+    gc.collect()
+    assert len(files.custodies) == 0
+    bench.check(b"19")
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_others_are_not_listened_to(bench: Bench) -> None:
+    bench.insert(1, b"data")
+    with bench.engine.connect() as connection:
+        heard: list[Any] = []
+        event.listen(bench.engine, "before_execute", lambda *args: heard.append(args))
+        connection.execute(select(docs.c.id))
+        assert len(heard) == 1
+        assert list(connection.dispatch.before_cursor_execute) == []
+        assert len(list(connection.dispatch.before_execute)) == 1
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_a_connection_of_a_pool_of_one(bench: Bench, open_engine: Any) -> None:
+    """Nothing can be cleaned beside it; a sweep does it."""
+    bench.insert(1, b"old")
+    engine = open_engine(bench.engine.url, pool_size=1, max_overflow=0)
+    with engine.begin() as connection:
+        replace(connection, b"new")
+    bench.world.settle()
+    bench.world.sweep()
+    bench.check(b"new", swept=True)
+
+
+async def test_async_connections(aworld_bench: AsyncWorld) -> None:
+    engine = aworld_bench.asynchronous
+    async with engine.begin() as connection:
+        staged = await files.astage(upload(b"one"), connection, docs.c.file)
+        await connection.execute(docs.insert(), {"id": 1, "file": staged})
+    await aworld_bench.acheck(b"one")
+    async with engine.connect() as connection:
+        old = await connection.scalar(select(docs.c.file).where(docs.c.id == 1).with_for_update())
+        await files.adrop(old, connection)
+        staged = await files.astage(upload(b"two"), connection, docs.c.file)
+        await connection.execute(docs.update().where(docs.c.id == 1).values(file=staged))
+        await connection.rollback()
+    await aworld_bench.acheck(b"one")
+    async with engine.begin() as connection:
+        await connection.run_sync(replace, b"three")
+    await aworld_bench.acheck(b"three")
+    assert list(aworld_bench.ledger().values()) == [OWNED]
+
+
+async def test_async_connections_must_be_awaited(aworld_bench: AsyncWorld) -> None:
+    async with aworld_bench.asynchronous.begin() as connection:
+        with pytest.raises(BadConfiguration, match=r"use Storages\.astage"):
+            files.stage(upload(b"void"), connection, docs.c.file)
+    with pytest.raises(BadConfiguration, match="is not started"):
+        await files.astage(upload(b"void"), aworld_bench.asynchronous.connect(), docs.c.file)
+    await aworld_bench.acheck()

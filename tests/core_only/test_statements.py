@@ -1,0 +1,349 @@
+"""Statements that write names on the connection that staged them: each file goes to one row, and what can't be told is
+refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, bindparam, insert, literal, select, text, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
+
+from sa_attachments import Attachment, AttachmentType, OwnershipLost, Storages
+from tests.scenarios.models import Doc, files
+from tests.scenarios.world import World
+
+from .models import Bench, docs, upload
+
+on = pytest.mark.parametrize
+some = on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+with_returning = on("world", ["sqlite", "postgres", "asyncpg"], indirect=True)
+one = on("world", ["sqlite"], indirect=True)
+
+
+def stage(connection: Any, data: bytes = b"data", column: str = "file") -> Attachment:
+    return files.stage(upload(data), connection, docs.c[column])
+
+
+def dialect_insert(world: World) -> Any:
+    kinds: dict[str, Any] = {"sqlite": sqlite, "postgresql": postgresql}
+    return kinds.get(world.engine.dialect.name, mysql).insert
+
+
+# What goes
+
+
+def test_many_rows_by_a_list_of_parameters(bench: Bench) -> None:
+    with bench.begin() as connection:
+        rows = [{"id": i, "file": stage(connection, b"%d" % i)} for i in range(3)]
+        connection.execute(docs.insert(), rows)
+    bench.check(b"0", b"1", b"2")
+
+
+def test_many_rows_by_values(bench: Bench) -> None:
+    with bench.begin() as connection:
+        rows: list[Any] = [{"id": i, "file": stage(connection, b"%d" % i)} for i in range(3)]
+        connection.execute(docs.insert().values([*rows, {"id": 3, "file": None}]))
+    bench.check(b"0", b"1", b"2")
+
+
+@with_returning
+def test_many_rows_with_returning(bench: Bench) -> None:
+    """In several statements, where there are more than fit into one."""
+    with bench.begin() as connection:
+        rows = [{"id": i, "file": stage(connection, b"%d" % i)} for i in range(5)]
+        statement = docs.insert().returning(docs.c.id, sort_by_parameter_order=True)
+        options = {"insertmanyvalues_page_size": 2}
+        assert connection.execute(statement, rows, execution_options=options).scalars().all() == [0, 1, 2, 3, 4]
+    bench.check(*(b"%d" % i for i in range(5)))
+
+
+def test_several_columns_of_one_row(bench: Bench) -> None:
+    with bench.begin() as connection:
+        values = {"file": stage(connection, b"file"), "scan": stage(connection, b"scan", "scan")}
+        connection.execute(docs.insert(), {"id": 1, **values})
+        more = {"small": stage(connection, b"small", "small"), "pages": [stage(connection, b"page", "pages")]}
+        connection.execute(docs.update().where(docs.c.id == 1).values(**more))
+    bench.check(b"file", b"scan", b"small", b"page")
+
+
+def test_updates_by_primary_key_with_a_list_of_parameters(bench: Bench) -> None:
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), [{"id": i} for i in range(3)])
+        statement = docs.update().where(docs.c.id == bindparam("pk"))
+        connection.execute(statement, [{"pk": i, "file": stage(connection, b"%d" % i)} for i in range(3)])
+    bench.check(b"0", b"1", b"2")
+
+
+@with_returning
+def test_an_update_with_returning(bench: Bench) -> None:
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 1})
+        statement = docs.update().where(docs.c.id == 1, docs.c.title.is_(None)).values(file=stage(connection))
+        assert connection.scalar(statement.returning(docs.c.id)) == 1
+    bench.check(b"data")
+
+
+def test_a_text_with_a_typed_parameter(bench: Bench) -> None:
+    with bench.begin() as connection:
+        statement = text("INSERT INTO plain_docs (id, file) VALUES (1, :file)")
+        if bench.engine.dialect.name == "postgresql":
+            statement = text("INSERT INTO plain_docs (id, file) VALUES (1, CAST(:file AS JSONB))")
+        connection.execute(statement.bindparams(bindparam("file", type_=docs.c.file.type)), {"file": stage(connection)})
+    bench.check(b"data")
+
+
+@some
+def test_insert_from_select(bench: Bench) -> None:
+    with bench.begin() as connection:
+        connection.execute(Doc.__table__.insert(), {"id": 7, "pages": []})  # type: ignore[attr-defined]
+        rows = select(Doc.id, literal(stage(connection), docs.c.file.type))
+        connection.execute(docs.insert().from_select(["id", "file"], rows))
+    bench.check(b"data")
+
+
+def test_a_statement_that_failed_is_tried_again(bench: Bench) -> None:
+    bench.insert(1, b"taken")
+    with bench.begin() as connection:
+        staged = stage(connection)
+        with pytest.raises(IntegrityError), connection.begin_nested():
+            connection.execute(docs.insert(), {"id": 1, "file": staged})
+        connection.execute(docs.insert(), {"id": 2, "file": staged})
+    bench.check(b"taken", b"data")
+
+
+def test_a_savepoint_that_is_rolled_back_frees_the_name(bench: Bench) -> None:
+    """The file was staged before it, so that it is still owned."""
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 1})
+        staged = stage(connection)
+        outer = connection.begin_nested()
+        with connection.begin_nested():
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+        outer.rollback()
+        connection.execute(docs.insert(), {"id": 3, "file": staged})
+    bench.check(b"data")
+
+
+def test_a_released_savepoint_keeps_the_name(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = stage(connection)
+        with connection.begin_nested():
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+        with pytest.raises(OwnershipLost, match="a row has its name already"):
+            connection.execute(docs.insert(), {"id": 3, "file": staged})
+    bench.check(b"data")
+
+
+# What does not
+
+
+@some
+def test_two_rows_never_get_one_file(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = stage(connection)
+        statements: list[tuple[Any, Any]] = [
+            (docs.insert(), [{"id": 1, "file": staged}, {"id": 2, "file": staged}]),
+            (docs.insert().values([{"id": 1, "file": staged}, {"id": 2, "file": staged}]), None),
+            (docs.insert(), {"id": 1, "file": staged, "scan": staged}),
+            (docs.insert(), {"id": 1, "pages": [staged, staged]}),
+        ]
+        for statement, parameters in statements:
+            with pytest.raises(OwnershipLost, match=r"may not name .*: a row has its name already; stage it again"):
+                connection.execute(statement, parameters)
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+        with pytest.raises(OwnershipLost, match="a row has its name already"):
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+    bench.check(b"data")
+
+
+def test_an_update_of_several_rows_can_t_be_committed(bench: Bench) -> None:
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), [{"id": 1}, {"id": 2}])
+    with bench.engine.connect() as connection:
+        with pytest.raises(OwnershipLost, match="1 staged files, 1 sets of parameters, 2 rows"):
+            connection.execute(docs.update().values(file=stage(connection)))
+        with pytest.raises(OwnershipLost, match="Roll this transaction, or the savepoint, back"):
+            connection.commit()
+    bench.check()
+    with bench.begin() as connection:
+        with pytest.raises(OwnershipLost), connection.begin_nested():
+            connection.execute(docs.update().values(file=stage(connection)))
+        connection.execute(docs.update().where(docs.c.id == 2).values(file=stage(connection)))
+    bench.check(b"data")
+
+
+@some
+def test_updates_that_can_t_be_counted(bench: Bench) -> None:
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), [{"id": 1, "title": "a"}, {"id": 2, "title": "b"}])
+        statement = docs.update().where(docs.c.title == bindparam("t"))
+        rows = [{"t": title, "file": stage(connection)} for title in "ab"]
+        with pytest.raises(OwnershipLost, match="name the primary key in the WHERE clause"):
+            connection.execute(statement, rows)
+        if bench.engine.dialect.name == "sqlite":
+            with pytest.raises(OwnershipLost, match="name the primary key"):
+                connection.execute(docs.update().values(file=rows[0]["file"]).returning(docs.c.id))
+        for row in rows:
+            connection.execute(statement, row)
+    bench.check(b"data", b"data")
+
+
+@some
+def test_some_of_several_updates_meet_no_row(bench: Bench) -> None:
+    with bench.engine.connect() as connection:
+        connection.execute(docs.insert(), {"id": 1})
+        statement = docs.update().where(docs.c.id == bindparam("pk"))
+        with pytest.raises(OwnershipLost, match="2 staged files, 2 sets of parameters, 1 rows"):
+            connection.execute(statement, [{"pk": pk, "file": stage(connection)} for pk in (1, 2)])
+        with pytest.raises(OwnershipLost):
+            connection.commit()
+        connection.rollback()
+    bench.check()
+
+
+@on("world", ["sqlite", "postgres", "mariadb", "asyncpg"], indirect=True)
+def test_upserts(bench: Bench) -> None:
+    """Only whether one that does nothing met a row can be told."""
+    bench.insert(1, b"old")
+    kind = dialect_insert(bench.world)
+    with bench.begin() as connection:
+        statement: Any = kind(docs).values(id=1, file=stage(connection, b"void"))
+        if bench.engine.dialect.name in ("mysql", "mariadb"):
+            change, nothing = (
+                statement.on_duplicate_key_update(file=statement.inserted.file),
+                statement.prefix_with("IGNORE"),
+            )
+        else:
+            change = statement.on_conflict_do_update(index_elements=["id"], set_={"title": "changed"})
+            nothing = statement.on_conflict_do_nothing()
+        with pytest.raises(OwnershipLost, match="nobody can tell whether an upsert gives it to a row"):
+            connection.execute(change)
+        connection.execute(nothing)
+    bench.check(b"old")
+    with bench.begin() as connection:
+        statement = kind(docs).values(id=2, file=stage(connection, b"new"))
+        mysql_like = bench.engine.dialect.name in ("mysql", "mariadb")
+        connection.execute(statement.prefix_with("IGNORE") if mysql_like else statement.on_conflict_do_nothing())
+    bench.check(b"old", b"new")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_an_upsert_of_several_rows_some_of_which_are_there(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    with bench.engine.connect() as connection:
+        statement = dialect_insert(bench.world)(docs).on_conflict_do_nothing()
+        rows = [{"id": pk, "file": stage(connection)} for pk in (1, 2)]
+        with pytest.raises(OwnershipLost, match="2 sets of parameters, 1 rows"):
+            connection.execute(statement, rows)
+        connection.rollback()
+    bench.check(b"old")
+
+
+def test_what_no_row_takes_is_dropped_with_the_commit(bench: Bench) -> None:
+    with bench.begin() as connection:
+        connection.execute(docs.update().where(docs.c.id == 404).values(file=stage(connection)))
+    bench.check()
+
+
+def test_what_no_row_took_may_go_to_another(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = stage(connection)
+        if connection.execute(docs.update().where(docs.c.id == 404).values(file=staged)).rowcount == 0:
+            connection.execute(docs.insert(), {"id": 404, "file": staged})
+    bench.check(b"data")
+
+
+def test_a_name_from_a_savepoint_that_was_rolled_back(bench: Bench) -> None:
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 1})
+        savepoint = connection.begin_nested()
+        staged = stage(connection)
+        savepoint.rollback()
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+    bench.check()
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_a_savepoint_that_is_rolled_back_by_a_text(bench: Bench) -> None:
+    """SQLAlchemy does not hear of it; the ledger is asked."""
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 1})
+        connection.execute(text("SAVEPOINT mine"))
+        staged = stage(connection)
+        connection.execute(text("ROLLBACK TO SAVEPOINT mine"))
+        with pytest.raises(OwnershipLost, match="it is not owned any more; stage it again"):
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+    bench.world.sweep()
+    bench.check(swept=True)
+
+
+@on("world", ["postgres", "mariadb"], indirect=True)
+def test_another_connection_may_not_write_it(bench: Bench) -> None:
+    with bench.begin() as connection, bench.begin() as other:
+        staged = stage(connection)
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            other.execute(docs.insert(), {"id": 1, "file": staged})
+        files.drop(stage(other, b"of the other"), other)
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            other.execute(docs.insert(), {"id": 1, "file": staged})
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+    bench.check(b"data")
+
+
+def test_the_next_transaction_may_not_write_it(bench: Bench) -> None:
+    with bench.engine.connect() as connection:
+        staged = stage(connection)
+        connection.rollback()
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            connection.execute(docs.insert(), {"id": 1, "file": staged})
+        connection.rollback()
+        staged = stage(connection)
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+        connection.commit()
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+        connection.rollback()
+    bench.check(b"data")
+
+
+@one
+def test_columns_of_other_storages_may_not_name_it(bench: Bench) -> None:
+    other = Storages("memory:")
+    table = Table("others", MetaData(), Column("id", Integer, primary_key=True), Column("file", AttachmentType(other)))
+    with bench.begin() as connection:
+        table.create(connection)
+        staged = stage(connection)
+        mine = other.stage(upload(b"mine"), connection, table.c.file)
+        with pytest.raises(OwnershipLost, match=r"nobody proved that others\.file"):
+            connection.execute(table.insert(), {"id": 1, "file": staged})
+        connection.execute(table.insert(), {"id": 1, "file": mine})
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+    assert other.settled(5)
+    assert mine.read() == b"mine"
+    bench.world.settle()
+    assert staged.read() == b"data"
+
+
+@one
+def test_a_query_names_nothing(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = stage(connection)
+        statement = select(literal(staged, docs.c.file.type))
+        assert connection.scalar(statement) == staged
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+    bench.check(b"data")
+
+
+@one
+def test_orm_statements_on_the_same_connection_are_left_alone(bench: Bench) -> None:
+    with bench.world.session() as session:
+        staged = stage(session.connection())
+        session.execute(insert(Doc), [{"id": 1, "file": upload(b"one")}, {"id": 2, "file": upload(b"two")}])
+        session.execute(update(Doc).values(scan=upload(b"scan")))
+        session.execute(docs.insert(), {"id": 1, "file": staged})
+        session.commit()
+    bench.check(b"one", b"two", b"scan", b"scan", b"data")
