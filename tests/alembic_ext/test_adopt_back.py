@@ -1,0 +1,294 @@
+"""The way back: rows say what they said before, byte for byte, and nothing is left of the attachments."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.operations import Operations
+from sqlalchemy import Engine, MetaData, Table, inspect, text
+from sqlalchemy.orm import Session
+
+from alembic_ext.adoption.operations import AdoptColumn, FinishAdoption, HoldAdoption, RestoreColumn
+from sa_attachments import AdoptionFailed, Attachment, AttachmentWarning, BadConfiguration, StorageFailed
+from sa_attachments.adoption import Blobs, Plan, restoring
+from sa_attachments.adoption import adopt as adopt_column
+from sa_attachments.storages.memory import MemoryStorage
+from tests.engines import ENGINES
+
+from .museum import Museum
+from .test_adopt_paths import MODES
+
+SERVERS = [name for name in ENGINES if name in ("sqlite", "postgres", "mariadb")]
+here = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+everywhere = pytest.mark.parametrize("engine", SERVERS, indirect=True)
+
+
+@pytest.fixture
+def museum(engine: Engine, tmp_path: Path) -> Museum:
+    return Museum(engine, tmp_path)
+
+
+def adopt(op: Any, **options: Any) -> Any:
+    return op.adopt_blob_column("docs", "data", "file", **options)
+
+
+def restore(op: Any, **options: Any) -> Any:
+    return op.restore_blob_column("docs", "data", "file", **options)
+
+
+@everywhere
+def test_blobs_come_back(museum: Museum) -> None:
+    museum.open()
+    data = {n: bytes([n % 256]) * n * 7 for n in range(230)}
+    museum.insert(*({"id": n, "data": each} for n, each in data.items()), {"id": 900, "data": None})
+    assert museum.migrate(adopt).rows == 230
+    report = museum.migrate(restore)
+    assert (report.ok, report.rows, report.size) == (True, 230, sum(map(len, data.values())))
+    assert museum.column("data") == {**data, 900: None}
+    assert museum.facts() == {}
+    assert museum.lines() == {}
+    assert museum.stored() == set()
+
+
+@everywhere
+def test_with_the_old_column_dropped_in_between(museum: Museum) -> None:
+    museum.open(file=False)
+    data = {n: b"%d" % n for n in range(120)}
+    museum.insert(*({"id": n, "data": each} for n, each in data.items()))
+
+    def upgrade(op: Any) -> None:
+        adopt(op, create=True)
+        with op.batch_alter_table("docs") as batch_op:
+            batch_op.drop_column("data")
+
+    def downgrade(op: Any) -> None:
+        restore(op, create=True)
+        with op.batch_alter_table("docs") as batch_op:
+            batch_op.drop_column("file")
+
+    museum.migrate(upgrade)
+    assert "data" not in {column["name"] for column in inspect(museum.engine).get_columns("docs")}
+    with Session(museum.engine) as session:
+        session.get_one(museum.Doc, 7).file = Attachment.upload(b"replaced", "new.txt")
+        session.delete(session.get_one(museum.Doc, 8))
+        session.add(museum.Doc(id=500, file=b"uploaded since"))
+        session.commit()
+    assert museum.files.settled(20)
+    museum.migrate(downgrade)
+    assert {n: bytes(each) for n, each in museum.column("data").items()} == {
+        **{n: each for n, each in data.items() if n != 8},
+        7: b"replaced",
+        500: b"uploaded since",
+    }
+    assert museum.lines() == {}
+    assert museum.stored() == set()
+
+
+@everywhere
+@pytest.mark.parametrize(("mode", "options"), MODES)
+def test_paths_come_back(museum: Museum, mode: str, options: Any) -> None:
+    museum.open()
+    paths = {n: f"{n % 3}/f {n}.txt" for n in range(120)}
+    for number, path in paths.items():
+        museum.lay(path, b"content %d" % number)
+    museum.insert(*({"id": n, "path": path} for n, path in paths.items()))
+    before = museum.stored("old")
+
+    def call(verb: str) -> Any:
+        return museum.migrate(
+            lambda op: getattr(op, f"{verb}_path_column")(
+                "docs", "path", "file", root=museum.root, mode=mode, **options
+            )
+        )
+
+    call("adopt")
+    with Session(museum.engine) as session:
+        session.get_one(museum.Doc, 7).file = Attachment.upload(b"replaced", "new.txt")
+        session.add(museum.Doc(id=500, file=Attachment.upload(b"uploaded since", "photo.png")))
+        session.delete(session.get_one(museum.Doc, 8))
+        session.commit()
+    assert museum.files.settled(20)
+    report = call("restore")
+    assert (report.ok, report.rows) == (True, 120)
+    after = museum.column("path")
+    assert {n: path for n, path in after.items() if n not in (7, 500)} == {
+        n: path for n, path in paths.items() if n not in (7, 8)
+    }
+    assert (museum.root / after[7]).read_bytes() == b"replaced"
+    assert (museum.root / after[500]).read_bytes() == b"uploaded since"
+    assert after[500].endswith(".png")
+    assert museum.lines() == {}
+    assert museum.facts() == {}
+    assert museum.stored("default") == set()
+    new = {after[7], after[500]}
+    gone = {paths[7], paths[8]} if mode == "in_place" else set()
+    assert museum.stored("old") - new == before - gone, "what rows gave up is gone where it was ours"
+    for number in (0, 1, 119):
+        assert (museum.root / after[number]).read_bytes() == b"content %d" % number
+
+
+@here
+def test_new_files_in_the_same_place_stay_where_they_are(museum: Museum) -> None:
+    museum.open()
+    museum.lay("media/a", b"a")
+    museum.insert({"id": 1, "path": "media/a"})
+    about: dict[str, Any] = {"mode": "in_place", "storage": "old"}
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", **about))
+    with Session(museum.engine) as session:
+        session.add(museum.Doc(id=2, file=Attachment.upload(b"2", storage="old")))
+        session.commit()
+    key = museum.facts()[2]["key"]
+    museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
+    assert museum.column("path") == {1: "media/a", 2: key}
+    assert museum.stored("old") == {"media/a", key}
+
+
+@here
+def test_a_path_whose_file_is_gone_is_written_again(museum: Museum) -> None:
+    museum.open()
+    for name in ("a", "größe/b", "c"):
+        museum.lay(name, name.encode())
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "größe/b"}, {"id": 3, "path": "c"})
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", root=museum.root))
+    museum.migrate(lambda op: op.finish_adoption("docs", "file"))
+    (museum.root / "a").unlink()
+    (museum.root / "größe/b").unlink()
+    (museum.root / "größe").rmdir()
+    museum.lay("c", b"somebody else's")
+    report = museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", root=museum.root))
+    assert report.rows == 3
+    paths = museum.column("path")
+    assert (paths[1], paths[2]) == ("a", "größe/b")
+    assert [(museum.root / paths[n]).read_text() for n in (1, 2, 3)] == ["a", "größe/b", "c"]
+    assert (museum.root / "c").read_bytes() == b"somebody else's"
+    assert museum.stored() == set()
+
+
+@here
+def test_bytes_that_are_lost_or_damaged(museum: Museum) -> None:
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(5)))
+    museum.migrate(adopt)
+    facts = museum.facts()
+    (museum.folder / "default" / facts[1]["key"]).unlink()
+    (museum.folder / "default" / facts[2]["key"]).write_bytes(b"x")
+    with pytest.raises(AdoptionFailed, match="stopped; what was taken back so far stays"):
+        museum.migrate(restore)
+    report = museum.migrate(lambda op: restore(op, policy="skip"))
+    assert {each.row[0]: each.kind for each in report.unadopted} == {1: "missing", 2: "damaged"}
+    assert set(museum.facts()) == {1, 2}
+    assert museum.column("data")[3] == b"3"
+
+
+@here
+def test_retained_files_of_the_column_go_too(museum: Museum) -> None:
+    museum.files.retain = timedelta(days=30)
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(3)))
+    museum.migrate(adopt)
+    with Session(museum.engine) as session:
+        session.delete(session.get_one(museum.Doc, 1))
+        session.commit()
+    assert len(museum.stored()) == 3
+    museum.migrate(restore)
+    assert museum.stored() == set()
+    assert museum.lines() == {}
+
+
+@here
+def test_nothing_is_deleted_in_a_place_of_another_database(museum: Museum) -> None:
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(3)))
+    museum.migrate(adopt)
+    (museum.folder / "default" / ".sa-attachments-place").write_text("somebody else's")
+    with pytest.warns(AttachmentWarning, match="belongs to another database"):
+        assert museum.migrate(restore).rows == 3
+    assert len(museum.stored()) == 3
+
+
+@here
+def test_what_cannot_be_deleted_stops_it_and_is_deleted_the_next_time(
+    museum: Museum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stubborn(MemoryStorage):
+        refuses = True
+
+        def delete(self, keys: Any) -> Any:
+            return dict.fromkeys(keys, OSError("no")) if self.refuses else super().delete(keys)
+
+    storage = Stubborn()
+    museum.files.configure({"default": storage})
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(3)))
+    museum.migrate(adopt)
+    with pytest.raises(StorageFailed, match="3 files could not be deleted, run it again"):
+        museum.migrate(restore)
+    storage.refuses = False
+    museum.migrate(restore)
+    assert list(storage.keys()) == []
+    assert museum.lines() == {}
+
+
+@everywhere
+def test_rows_that_change_meanwhile(museum: Museum, monkeypatch: pytest.MonkeyPatch) -> None:
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(3)))
+    museum.migrate(adopt)
+    original, done = restoring.Restoring._switch, []
+
+    def switch(self: Any, backs: Any) -> Any:
+        if not done:
+            done.append(True)
+            with Session(museum.engine) as session:
+                session.get_one(museum.Doc, 1).file = b"replaced"  # type: ignore[assignment]
+                session.get_one(museum.Doc, 2).file = None
+                session.commit()
+            assert museum.files.settled(20)
+        return original(self, backs)
+
+    monkeypatch.setattr(restoring.Restoring, "_switch", switch)
+    report = museum.migrate(restore)
+    assert (report.ok, report.rows) == (True, 2)
+    assert museum.column("data") == {0: b"0", 1: b"replaced", 2: b"2"}
+    assert museum.facts() == {}
+    assert museum.stored() == set()
+
+
+@here
+def test_a_column_that_cannot_be_emptied(museum: Museum) -> None:
+    museum.open()
+    with museum.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE strict (id INTEGER PRIMARY KEY, data BLOB, file JSON NOT NULL)"))
+    with pytest.raises(BadConfiguration, match=r"strict\.file is NOT NULL"):
+        museum.migrate(lambda op: op.restore_blob_column("strict", "data", "file"))
+
+
+def test_operations_have_their_reverse() -> None:
+    operation = AdoptColumn(Plan("docs", "data", "file", Blobs()), None, False)
+    assert isinstance(operation.reverse(), RestoreColumn)
+    assert isinstance(operation.reverse().reverse(), AdoptColumn)
+    assert operation.to_diff_tuple() == ("AdoptColumn", "docs", "data", "file")
+    finished = FinishAdoption("docs", "file", None, None, {})
+    assert isinstance(finished.reverse(), HoldAdoption)
+    assert isinstance(finished.reverse().reverse(), FinishAdoption)
+    for kind in ("blob", "path", "depot", "sqlalchemy_file", "advanced_alchemy"):
+        assert hasattr(Operations, f"adopt_{kind}_column")
+        assert hasattr(Operations, f"restore_{kind}_column")
+
+
+@here
+def test_a_table_in_another_schema(museum: Museum, tmp_path: Path) -> None:
+    museum.open()
+    other = Table("docs", MetaData(), *(c._copy() for c in museum.docs.c), schema="other")
+    plan = Plan("docs", "data", "file", Blobs(), schema="other")
+    with museum.engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        driver.execute(f"ATTACH DATABASE '{tmp_path}/other.db' AS other")
+        other.create(connection)
+        connection.execute(other.insert(), [{"id": 1, "data": b"hello"}])
+        connection.commit()
+        assert adopt_column(connection, museum.files, plan).rows == 1
+        assert connection.execute(museum.ledger.lines.select()).one().owner_table == "other.docs"
