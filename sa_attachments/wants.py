@@ -78,8 +78,8 @@ def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> N
     parallel = 1
     for (files, name), group in by_storage.items():
         parallel = max(parallel, files.resolve(name).parallel)
-        if any(_is_read_twice(want.reference.type) for want in group):
-            parallel = max(parallel, os.cpu_count() or 1)  # recipes keep processors busy, whatever the storage can do
+        if any(_keeps_busy(want.reference.type) for want in group):
+            parallel = max(parallel, os.cpu_count() or 1)  # whatever the storage can do
         jobs += [_Job(together, files, name, started) for together in _apart(group)]
     for outcome in gather(jobs, parallel):
         if outcome.error is not None:
@@ -192,6 +192,11 @@ class Whole:
         except Exception as error:  # noqa: BLE001 - whatever it is, it goes into the descriptor
             log.warning("%s failed: %s", label, error)
             return failed(error, variant)
+
+
+def _keeps_busy(rules: Rules) -> bool:
+    """Whether recipes, or steps that say so of themselves as those of images do, have the processors work."""
+    return _is_read_twice(rules) or any(getattr(step, "keeps_busy", False) for step in rules.steps)
 
 
 def _is_read_twice(rules: Rules) -> bool:

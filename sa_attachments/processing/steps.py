@@ -16,8 +16,9 @@ Traceback (most recent call last):
 sa_attachments.errors.Refused: Note.file: drafts stay at home
 
 A step may read the attachment: that reads its source, which can be read again by the steps after it. Steps run in
-worker threads, those of several attachments at the same time. What a transform does not say of its result (filename,
-the client's claim, metadata, storage) stays as it was.
+worker threads, those of several attachments at the same time: as many as the storage takes files, or as there are
+processors if a step has a true attribute ``keeps_busy``. What a transform does not say of its result (filename, the
+client's claim, metadata, storage) stays as it was.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ import base64
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...attachment import Attachment
 from .geometry import Size, limit
@@ -88,6 +88,7 @@ class Capture(_Extractor):
 @dataclass(frozen=True)
 class _Look(_Extractor):
     max_pixels: int = MAX_PIXELS
+    keeps_busy: ClassVar[bool] = True
 
     def _small(self, attachment: Attachment) -> tuple[Size, bytes]:
         """The picture at the size of a stamp: its size, and four bytes for each pixel."""

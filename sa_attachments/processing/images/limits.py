@@ -23,7 +23,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 from ...attachment import Attachment
 from ...errors import BadConfiguration, Refused
@@ -160,6 +160,7 @@ class Intact(_Validator):
     """Every frame can be decoded. ``max_pixels`` bounds all frames together, and so the time and the memory."""
 
     max_pixels: int = MAX_PIXELS
+    keeps_busy: ClassVar[bool] = True
 
     def __call__(self, attachment: Attachment, /) -> None:
         from .cores import CORES

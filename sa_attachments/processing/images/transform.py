@@ -17,13 +17,15 @@ process and in the next.
 Traps
 -----
 ``max_pixels`` counts what is decoded and what is made: width × height × frames, where ``animated``. It bounds the
-memory, four bytes for each, that one core needs. A file that says it is larger is refused before it is decoded.
+memory that one core needs: sixteen bytes for each in the worst case (WebP), and hardly any for a large JPEG, which is
+decoded at a fraction of its size. A file that says it is larger is refused before it is decoded.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 from ...attachment import Attachment
 from ...errors import BadConfiguration, listing
@@ -31,7 +33,7 @@ from .geometry import Plan, Size
 from .pillow import require
 
 MAX_PIXELS = 50_000_000
-"""Pixels that a picture may have unless told otherwise: 200 MB for each core that is at it."""
+"""Pixels that a picture may have unless told otherwise: photos of today's phones, and no posters."""
 
 ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 """Formats that can be animated."""
@@ -62,6 +64,8 @@ class Transform:
     keep: str | tuple[str, ...] = ()
     background: str = "white"
     max_pixels: int = MAX_PIXELS
+
+    keeps_busy: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Raises BadConfiguration; MissingExtra without Pillow."""
