@@ -164,6 +164,17 @@ def test_a_key_can_be_owned_no_later_than_own_within(engine: Engine, ledger: Led
             assert (state(connection, ledger, late.named.key) is not None) is allowed
 
 
+@on("engine", [name for name in DIALECTS if name == "mariadb"], indirect=True)
+def test_where_null_becomes_a_default_too_late_is_too_late(engine: Engine, ledger: Ledger) -> None:
+    late = line(mint(round((time.time() - 10) * 1000)))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET SESSION sql_mode = ''")
+        with pytest.raises(OwnershipLost, match="came too late"):
+            ledger.own(connection, [*fresh(), late], timedelta(seconds=5))
+        connection.rollback()
+        connection.invalidate()
+
+
 @everywhere
 def test_the_deadline_is_that_of_the_statement_and_not_of_its_preparation(engine: Engine, ledger: Ledger) -> None:
     slow = line(mint())
