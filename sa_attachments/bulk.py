@@ -23,7 +23,7 @@ from sqlalchemy.sql.elements import BindParameter, Null
 
 from .attachment import Attachment, origin_of
 from .column import nameable
-from .conflicts import conditions, given, refuse_foreign
+from .conflicts import conditions, given, refuse_foreign, replacing
 from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
@@ -147,7 +147,8 @@ class _Statement:
         # Never released, which SQLite refuses while rows of a RETURNING are unread: the transaction's end does it.
         connection.dialect.do_savepoint(connection, _SAVEPOINT)
         try:
-            return self.state.invoke_statement(statement, **options)
+            with replacing(connection, self.statement):
+                return self.state.invoke_statement(statement, **options)
         except BaseException:
             with suppress(SQLAlchemyError):  # The first error counts.
                 connection.dialect.do_rollback_to_savepoint(connection, _SAVEPOINT)
@@ -257,8 +258,7 @@ class _Insert(_Statement):
         stored = _distribute(self, places, lambda index, r: _value(rows[index], r), len(rows))
         if not upsert:
             return self._invoke(rows, stored, many, parameters)
-        first = self.references[0]
-        met = [conditions(first.table, given(first, row)) for row in rows]
+        met = [conditions(self.references[0].table, given(self.references[0], row)) for row in rows]
         conflict = or_(false(), *(condition for each in met for condition in each))
         self.drop_from(self.read_where(conflict))
         result = self._invoke(rows, stored, many, parameters)

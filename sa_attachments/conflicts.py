@@ -16,10 +16,11 @@ without a row, for ``Storages.verify`` to find.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Column, Table, UniqueConstraint, and_, literal
+from sqlalchemy import Column, Connection, Table, UniqueConstraint, and_, literal
 from sqlalchemy.sql import visitors
 from sqlalchemy.sql.elements import BindParameter, ColumnElement, Null
 from sqlalchemy.sql.selectable import SelectBase
@@ -64,6 +65,20 @@ def refuse_foreign(statement: Any, references: Sequence[Reference]) -> None:
                     f"{reference.target} may not be set to {str(value)[:80]!r} on conflict: a row can only keep its "
                     "file, lose it, or take the one that the statement brings for it (excluded, inserted)"
                 )
+
+
+@contextmanager
+def replacing(connection: Connection, statement: Any) -> Iterator[None]:
+    """Let SQLite tell triggers, which may count names, of the rows that an INSERT OR REPLACE removes."""
+    if connection.dialect.name != "sqlite" or not getattr(statement, "_prefixes", ()):
+        yield
+        return
+    before = connection.exec_driver_sql("PRAGMA recursive_triggers").scalar()
+    connection.exec_driver_sql("PRAGMA recursive_triggers = ON")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA recursive_triggers = {before}")
 
 
 def _agreeing(table: Table, key: Iterable[Any], values: Given) -> list[ColumnElement[bool]]:

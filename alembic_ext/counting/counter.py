@@ -6,7 +6,7 @@ What every one of them keeps to:
 - A file that is named again becomes owned again, from ``condemned`` only.
 - A file is condemned when its last name is lost. One whose ``names`` is NULL was never counted, and is left alone.
 - Only the descriptor, the items of a list and their variants name files; metadata never does. What is no descriptor
-  names nothing, and raises nothing.
+  names nothing, and raises nothing; but a row whose value becomes unreadable loses no name by that, which may be in it.
 """
 
 from __future__ import annotations

@@ -89,6 +89,8 @@ class MySQLCounter(Counter):
         names = " UNION ".join(_files(here))
         if there is not None:
             names = f"SELECT * FROM ({names}) AS here EXCEPT SELECT * FROM ({' UNION '.join(_files(there))}) AS there"
+            if here.startswith("OLD"):
+                names = f"SELECT * FROM ({names}) AS lost WHERE {there} IS NULL OR JSON_VALID({there})"
         return (
             "  BEGIN\n"
             f"    DECLARE found_key VARCHAR(255) {_BINARY};\n"

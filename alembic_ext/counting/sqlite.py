@@ -106,6 +106,7 @@ class SQLiteCounter(Counter):
             lost = f"SELECT * FROM ({_files(f'OLD.{column}')})"
             if new:
                 lost += f" EXCEPT SELECT * FROM ({_files(f'NEW.{column}')})"
+                lost = f"SELECT * FROM ({lost}) WHERE NEW.{column} IS NULL OR json_valid(NEW.{column})"
             found.append(self._update(self.lose(each.retain), lost))
         return found
 
