@@ -36,8 +36,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ...attachment import Attachment
 from .geometry import Size, limit
 from .gifblocks import MOST_FRAMES
+from .options import MAX_PIXELS
 from .pillow import require
-from .transform import MAX_PIXELS
 
 if TYPE_CHECKING:
     from .picture import Picture

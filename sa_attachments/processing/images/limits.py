@@ -28,8 +28,8 @@ from typing import Any, ClassVar
 from ...attachment import Attachment
 from ...errors import BadConfiguration, Refused
 from .gifblocks import MOST_FRAMES
+from .options import MAX_PIXELS
 from .pillow import require
-from .transform import MAX_PIXELS
 
 _ROUNDING = Fraction(1, 100)
 

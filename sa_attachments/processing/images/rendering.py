@@ -3,14 +3,15 @@
 >>> from sa_attachments import Attachment
 >>> from sa_attachments.processing.images import Fit
 >>> gif = bytes.fromhex("47494638376101000100800000ff000000000021f90400000000002c00000000010001000002024401003b")
->>> done = rendered(Attachment.upload(gif, "dot.gif"), Fit(2, 2, format="PNG"))
+>>> step = Fit(2, 2, format="PNG")
+>>> done = rendered(Attachment.upload(gif, "dot.gif"), step, step.plan)
 >>> done.filename, done.read(0, 4)
 ('dot.png', b'\\x89PNG')
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Any
 
@@ -26,9 +27,9 @@ from .cores import CORES
 from .encoding import Frame, Output, encoded
 from .geometry import Box, Plan, Size
 from .gifblocks import MOST_FRAMES
+from .options import ANIMATED, Options
 from .picture import Picture, opened
 from .pillow import WRITABLE
-from .transform import ANIMATED, Transform
 
 MOVING = (*ANIMATED, "FLI")
 """Formats whose frames follow each other in time, and are no pages or layers."""
@@ -47,13 +48,13 @@ _UPRIGHT = {
 }
 
 
-def rendered(attachment: Attachment, step: Transform) -> Attachment:
-    """The picture that ``step`` makes of a new attachment. Raises Refused."""
+def rendered(attachment: Attachment, step: Options, planned: Callable[[Size], Plan]) -> Attachment:
+    """The picture that a step makes of a new attachment; ``planned`` says how large. Raises Refused."""
     rule = type(step).__name__
     with CORES, opened(attachment, rule, step.max_pixels) as picture:
         kind = step.format or (picture.kind if picture.kind in WRITABLE else "PNG")
         numbers = _numbers(picture, rule) if step.animated and kind in ANIMATED else range(1)
-        plan = step.plan(picture.size)
+        plan = planned(picture.size)
         picture.bound(len(numbers))
         picture.count(plan.size, len(numbers), "becomes")
         information = picture.image.info

@@ -23,27 +23,16 @@ decoded at a fraction of its size. A file that says it is larger is refused befo
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ...attachment import Attachment
-from ...errors import BadConfiguration, listing
 from .geometry import Plan, Size
-from .pillow import require
-
-MAX_PIXELS = 50_000_000
-"""Pixels that a picture may have unless told otherwise: photos of today's phones, and no posters."""
-
-ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
-"""Formats that can be animated."""
-
-PARTS = ("copyright", "exif", "gps", "icc", "xmp")
-"""Metadata that can be kept."""
+from .options import Options
 
 
 @dataclass(frozen=True, repr=False)
-class Transform:
+class Transform(Options):
     """A step that makes another picture.
 
     :param format: ``"JPEG"``, ``"PNG"``, ``"WEBP"``, ``"AVIF"``, ``"GIF"``; None keeps it, or takes PNG where browsers
@@ -57,56 +46,14 @@ class Transform:
     :param max_pixels: refuse what has more of them, before it is decoded.
     """
 
-    _: KW_ONLY
-    format: str | None = None
-    quality: int | None = None
-    animated: bool = False
-    keep: str | tuple[str, ...] = ()
-    background: str = "white"
-    max_pixels: int = MAX_PIXELS
-
     keeps_busy: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        """Raises BadConfiguration; MissingExtra without Pillow."""
-        who = type(self).__name__
-        if self.format is not None:
-            object.__setattr__(self, "format", "JPEG" if self.format.upper() == "JPG" else self.format.upper())
-        object.__setattr__(self, "keep", tuple(sorted({self.keep} if type(self.keep) is str else set(self.keep))))
-        require(who, self.format)
-        if self.animated and self.format == "JPEG":
-            raise BadConfiguration(f"{who}: JPEG can't be animated; {', '.join(ANIMATED[:-1])} and {ANIMATED[-1]} can")
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise BadConfiguration(f"{who}: quality goes from 1 to 100, and is not {self.quality!r}")
-        if unknown := set(self.keep) - set(PARTS):
-            raise BadConfiguration(f"{who} keeps {listing(PARTS)}, and knows no {listing(unknown)}")
-        if self.max_pixels < 1:
-            raise BadConfiguration(f"{who}: max_pixels is at least 1, and not {self.max_pixels!r}")
-        _check_colour(who, self.background)
 
     def __call__(self, attachment: Attachment, /) -> Attachment:
         """The new attachment. Raises Refused for what is no picture, is broken, or too large."""
         from .rendering import rendered  # here, so that Pillow is loaded by those who use it
 
-        return rendered(attachment, self)
+        return rendered(attachment, self, self.plan)
 
     def plan(self, size: Size) -> Plan:
         """What becomes of a picture that is ``size`` when it stands upright."""
         raise NotImplementedError
-
-    def __repr__(self) -> str:
-        said = [
-            f"{each.name}={value!r}" if each.kw_only else repr(value)
-            for each in sorted(dataclasses.fields(self), key=lambda each: each.kw_only is True)
-            if (value := getattr(self, each.name)) != each.default
-        ]
-        return f"{type(self).__name__}({', '.join(said)})"
-
-
-def _check_colour(who: str, colour: str) -> None:
-    from PIL import ImageColor
-
-    try:
-        ImageColor.getrgb(colour)
-    except (ValueError, AttributeError):
-        raise BadConfiguration(f"{who}: background is a colour as '#rrggbb' or 'white', not {colour!r}") from None

@@ -20,12 +20,6 @@ def test_converts_to(kind: str) -> None:
     assert similar(corners(image), QUARTERS, 40)
 
 
-@pytest.mark.parametrize(("said", "meant"), [("webp", "WEBP"), ("jpg", "JPEG"), ("JPG", "JPEG"), ("Avif", "AVIF")])
-def test_formats_go_by_their_usual_names(said: str, meant: str) -> None:
-    assert Convert(said).format == meant
-    assert Convert(said) == Convert(meant)
-
-
 def test_without_a_format_it_stays() -> None:
     done = run([Convert()], Attachment.upload(written(chart(), "WEBP", lossless=True), "a.webp"), "")
     assert (done.filename, done.content_type) == ("a.webp", "image/webp")
