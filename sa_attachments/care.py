@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -53,7 +54,7 @@ class Care(Registry):
         own_within: timedelta = timedelta(days=3),
         tombstone_ttl: timedelta = timedelta(days=7),
         stranger_retain: timedelta = timedelta(days=7),
-        budget: timedelta = timedelta(milliseconds=50),
+        budget: timedelta = timedelta(milliseconds=10),
     ) -> None:
         """
         :param mapping: URLs, storages or aliases by name; one alone is ``"default"``.
@@ -79,6 +80,15 @@ class Care(Registry):
         self._settler = Settler(self, self._places, budget)
         self.custodies: WeakKeyDictionary[Connection, Custody] = WeakKeyDictionary()
         self._workshop = Workshop(self._columns, self._purgers)
+
+    @contextmanager
+    def override(self, target: Value | Mapping[str, Value] = "memory:") -> Iterator[None]:
+        """See ``Registry.override``; what was dropped inside is purged, for some seconds at most, before it ends."""
+        with super().override(target):
+            try:
+                yield
+            finally:
+                self.settled(timeout=5)
 
     # Care
 

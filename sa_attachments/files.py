@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar, cast
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
@@ -150,7 +151,8 @@ class Storages(Care):
         if reference is None:
             raise BadConfiguration(f"{mapper.class_.__name__}.{attribute.key} holds no attachments to be restored")
         identity = primary_key if isinstance(primary_key, tuple) else (primary_key,)
-        connection = session.connection(bind_arguments={"mapper": mapper, "clause": reference.table})
+        # A session that reads from followers is asked where it writes.
+        connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(reference.table)})
         ledger = self.ledger_of(reference.table)
         facts = ledger.retained(
             connection, (reference.table.fullname, reference.column.name), encode_identity(identity)

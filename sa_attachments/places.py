@@ -37,6 +37,8 @@ class Places:
         self._in_memory: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
         self.verdicts: dict[tuple[Hashable, str], tuple[Storage, str | None]] = {}
         """By ledger and name: the storage that was checked, and what was wrong with it."""
+        self.late: dict[tuple[Hashable, str], tuple[Storage, str | None]] = {}
+        """By ledger and name: a storage, and its marker, which nobody has looked at yet."""
 
     def problem(
         self,

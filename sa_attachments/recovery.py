@@ -35,6 +35,7 @@ from .patience import PATIENCE, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
 from .staging import Scope
+from .storage import Storage
 
 log = logging.getLogger("sa_attachments")
 
@@ -228,7 +229,7 @@ class Purger:
         about = (self.scope, name)
         if again or about not in known or known[about][0] is not storage:
             # Before the transaction: on SQLite, nobody can commit while another one has read.
-            found = None if storage.readonly else self._io(lambda: read_marker(name, storage))
+            found = None if storage.readonly else self._marker(about, name, storage, again)
             with self.transaction(connection):
                 problem = self._places.problem(
                     connection, self.ledger, name, storage, self._io, found=found, register=mark, mark=mark
@@ -239,6 +240,22 @@ class Purger:
                 warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
             return problem
         return known[about][1]
+
+    def _marker(self, about: tuple[Scope, str], name: str, storage: Storage, again: bool) -> str | None:
+        """Whose a place is. An answer that came too late for the one who asked is the next one's."""
+        late = self._places.late
+        storage_and_marker = late.pop(about, None)
+        if storage_and_marker is not None and storage_and_marker[0] is storage and not again:
+            return storage_and_marker[1]
+
+        def read() -> str | None:
+            marker = read_marker(name, storage)
+            late[about] = storage, marker
+            return marker
+
+        marker: str | None = self._io(read)
+        late.pop(about, None)
+        return marker
 
     def _trusted(self, connection: Connection, names: Iterable[str]) -> set[str]:
         return {name for name in names if self.problem(connection, name) is None}

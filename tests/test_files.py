@@ -59,6 +59,22 @@ def archive(engine: Engine) -> Archive:
 # Configuration
 
 
+@everywhere
+def test_an_override_ends_when_what_was_dropped_in_it_is_purged(engine: Engine) -> None:
+    """Else the worker would ask the application's own storage to delete it."""
+    archive, stand_in = Archive(engine), Faulty(MemoryStorage())
+    with archive.files.override(stand_in):
+        archive.keep(b"first")
+        archive.settle()
+        stand_in.hang("delete", seconds=0.3)
+        (kept,) = archive.keep(b"second")
+        with archive.session() as session:
+            session.delete(session.get_one(archive.Doc, kept))
+            session.commit()
+    assert [stand_in.inner.open(key).read() for key, _ in stand_in.inner.keys()] == [b"first"]  # noqa: SIM118
+    assert not [call for call in archive.storage.calls if call.verb == "delete"]
+
+
 def test_options_have_defaults_that_are_safe() -> None:
     files = Storages()
     assert (files.retain, files.own_within) == (NO_TIME, timedelta(days=3))

@@ -118,6 +118,22 @@ def test_a_storage_that_hangs_is_not_waited_for(hasty: Archive) -> None:
     assert hasty.states().get(key) != PURGING
 
 
+@sqlite
+def test_a_storage_too_slow_to_be_waited_for_is_cleaned_all_the_same(hasty: Archive) -> None:
+    """Whose the place is, it tells too late for the first transaction: the second one need not ask again."""
+    hasty.files._places.verdicts.clear()
+    for verb in ("open", "delete"):
+        hasty.storage.hang(verb, seconds=0.2)
+    (first, one), (second, two) = suspect(hasty), suspect(hasty)
+    hasty.files.settle(first)
+    hasty.settle()
+    assert {one, two} <= set(hasty.stored())
+    hasty.files.settle(second)
+    hasty.settle()
+    assert two not in hasty.stored()
+    assert two not in hasty.states()
+
+
 @everywhere
 def test_many_that_wait_do_not_wait_for_each_other(hasty: Archive) -> None:
     hasty.storage.hang("delete")
