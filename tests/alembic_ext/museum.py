@@ -35,6 +35,11 @@ NOW = timedelta(0)
 class Museum:
     """See the module. The storages are ``default`` and ``old``, folders of those names; ``root`` holds the paths."""
 
+    rows = 0
+    """How many rows it was filled with."""
+    most = 0
+    """Bytes of its largest file."""
+
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.folder = folder
