@@ -312,11 +312,12 @@ class TestMistakes:
 
     def test_what_is_not_stored(self, gallery: Gallery) -> None:
         new = Attachment.upload(b"la")
-        for ask in (
+        asks: list[Callable[[], object]] = [
             lambda: new.variant("loud"),
             lambda: new.variants,
             lambda: gallery.files.make(gallery.engine, new, "loud"),
-        ):
+        ]
+        for ask in asks:
             with pytest.raises(NotStored):
                 ask()
 

@@ -12,11 +12,18 @@ from __future__ import annotations
 import click
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from sa_attachments import AttachmentError, BadConfiguration, LedgerMissing, MissingExtra, UnknownStorage
+from sa_attachments import (
+    AttachmentError,
+    BadConfiguration,
+    LedgerMissing,
+    MissingExtra,
+    UnknownStorage,
+    UnknownVariant,
+)
 
 EXIT_CODES = "Exit codes: 0 all is well; 1 something is wrong; 2 it could not do its work."
 
-_NOT_DONE = (BadConfiguration, LedgerMissing, MissingExtra, UnknownStorage)
+_NOT_DONE = (BadConfiguration, LedgerMissing, MissingExtra, UnknownStorage, UnknownVariant)
 
 
 class Failure(click.ClickException):

@@ -19,7 +19,8 @@ from .duration import given, parse
 from .progress import bars
 
 
-def _part(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+def part(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
+    """What ``--part`` is given: ``"2/4"`` is the second of four."""
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
     number, parts = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= parts:
@@ -42,7 +43,7 @@ def _part(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, 
     "--part",
     default="1/1",
     show_default=True,
-    callback=_part,
+    callback=part,
     metavar="N/M",
     help="Move the N-th of M parts of the rows, so that M processes or machines share the work.",
 )

@@ -19,6 +19,7 @@ from .move import move
 from .stats import stats
 from .sweep import sweep
 from .takeover import takeover
+from .variants import variants
 from .verify import verify
 
 
@@ -38,7 +39,7 @@ def program() -> None:
     """
 
 
-for command in (demo, sweep, verify, stats, takeover, move, adopt):
+for command in (demo, sweep, verify, stats, takeover, move, adopt, variants):
     program.add_command(command)
 
 

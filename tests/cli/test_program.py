@@ -28,7 +28,7 @@ def test_is_what_the_script_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_has_the_commands() -> None:
-    assert COMMANDS == ["demo", "move", "stats", "sweep", "takeover", "verify"]
+    assert COMMANDS == ["adopt", "demo", "move", "stats", "sweep", "takeover", "variants", "verify"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
