@@ -98,7 +98,9 @@ def test_large_and_many_blobs_go_by_in_small_groups(museum: Museum, monkeypatch:
 def test_composite_keys_and_urls_given_to_the_operation(museum: Museum) -> None:
     museum.metadata.create_all(museum.engine)
     with museum.engine.begin() as connection:
-        kind = {"sqlite": ("BLOB", "JSON"), "postgresql": ("BYTEA", "JSON")}.get(museum.engine.dialect.name, ("LONGBLOB", "JSON"))
+        kind = {"sqlite": ("BLOB", "JSON"), "postgresql": ("BYTEA", "JSON")}.get(
+            museum.engine.dialect.name, ("LONGBLOB", "JSON")
+        )
         connection.execute(
             text(f"CREATE TABLE pairs (a VARCHAR(20), b INTEGER, data {kind[0]}, file {kind[1]}, PRIMARY KEY (a, b))")
         )
@@ -158,7 +160,16 @@ def test_columns_of_another_kind_are_refused(museum: Museum) -> None:
     "held",
     [
         {"anything": 1},
-        {"v": 1, "storage": "default", "key": "2026/x", "filename": "", "content_type": "", "size": 1, "sha256": "", "stored_at": ""},
+        {
+            "v": 1,
+            "storage": "default",
+            "key": "2026/x",
+            "filename": "",
+            "content_type": "",
+            "size": 1,
+            "sha256": "",
+            "stored_at": "",
+        },
     ],
 )
 def test_a_column_that_is_not_empty_is_refused(museum: Museum, held: Any) -> None:
