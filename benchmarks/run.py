@@ -3,7 +3,8 @@
 Prints a table of ratios to a floor written by hand, which does the same durable work, and writes it as ``results.md``
 and ``results.json``. The exit code is 1 if a target was missed.
 
-The groups are ``transactions``, ``loading``, ``large``, ``idle``, ``sweeping`` and ``bucket``; all if none is named.
+The groups are ``transactions``, ``loading``, ``large``, ``idle``, ``sweeping``,
+``adopting`` and ``bucket``; all if none is named.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import adopting
 import bucket
 import idle
 import large
@@ -35,6 +37,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterable[Contest]]] = {
     "sweeping": lambda said: sweeping.contests(
         said.rounds, said.folder, 1_000 if said.quick else 10_000, 1_000_000 if said.full else 50_000
     ),
+    "adopting": lambda said: adopting.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0, said.url),
     "bucket": lambda said: bucket.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0),
 }
 
