@@ -131,8 +131,8 @@ class Storages(Care):
         self._workshop.connect(engine)
 
     def after_commit(self, attribute: Any) -> Callable[[H], H]:
-        """Have a function called with a list of primary keys, after each commit that gave rows new files of an
-        attribute (``User.avatar``): to enqueue tasks.
+        """Have a function called with a list of primary keys, after each commit that gave rows files of an attribute
+        (``User.avatar``) that they did not have: to enqueue tasks.
 
         It runs in the committing thread, so it should be quick; what it raises is logged. A key is one value, or a
         tuple where it has several columns. Only what a flush writes is told, not bulk statements; and as nobody knows

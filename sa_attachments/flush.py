@@ -47,8 +47,6 @@ class Slot:
     """What was put on the object: if something else is there later, a hook changed it."""
     there: bool = True
     """Whether the row was."""
-    fresh: bool = False
-    """Whether files were stored for it."""
 
 
 class Flush:
@@ -119,9 +117,7 @@ class Flush:
             drops.named(slot.reference, slot.old, slot.state.key and slot.reference.identity(slot.state))
             if slot.state in self._saved and slot.there and not (slot.deleted or gone):
                 drops.keep(slot.items)
-                if slot.fresh and slot.reference.type.hooks:
-                    key = slot.state.mapper.primary_key_from_instance(slot.state.obj())
-                    self.frame.stored.append((slot.reference.type, tuple(key)))
+                self._note(slot)
                 continue
             drops.named(slot.reference, slot.items, None)
             if not gone:
@@ -131,6 +127,13 @@ class Flush:
             drops.keep(self._named_now(slot))
         self._drop_met(drops)
         drops.carry_out()
+
+    def _note(self, slot: Slot) -> None:
+        """Remember a row that got a file, if somebody wants to hear of it."""
+        if slot.reference.type.hooks and {(item.storage, item.key) for item in slot.items} - names(slot.old):
+            key = slot.state.mapper.primary_key_from_instance(slot.state.obj())
+            self.frame.stored.append((slot.reference.type, tuple(key)))
+            self.frame.work(self._stage.of(slot.reference)[0])  # so that the end of the transaction is told
 
     def _drop_met(self, drops: Drops) -> None:
         """What statements of listeners wrote, and the flush wrote again."""
@@ -168,7 +171,6 @@ class Flush:
         for (slot, index), want in wants.items():
             assert want.stored is not None
             slot.items[index] = want.stored
-            slot.fresh = True
             self._taken |= names([want.stored])
 
     def _read_old(self, slots: list[Slot]) -> None:

@@ -15,6 +15,7 @@ from sa_attachments import Attachment, AttachmentListType, AttachmentType, Refus
 from sa_attachments.processing import Variant
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
+from tests import engines
 
 from .models import files
 from .world import AsyncWorld, World
@@ -59,7 +60,8 @@ def world(world: World) -> World:
     return world
 
 
-EVERYWHERE = pytest.mark.parametrize("world", ["sqlite", "postgres", "mariadb", "aiosqlite", "asyncpg"], indirect=True)
+_MARIADB = ["mariadb"] if engines.MARIADB else []
+EVERYWHERE = pytest.mark.parametrize("world", ["sqlite", "postgres", *_MARIADB, "aiosqlite", "asyncpg"], indirect=True)
 SOME = pytest.mark.parametrize("world", ["sqlite", "postgres"], indirect=True)
 
 
