@@ -110,7 +110,7 @@ _WRITTEN: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "WEBP": [("RGB", {}), ("RGBA", {}), ("RGB", {"lossless": True})],
     "AVIF": [("RGB", {}), ("RGBA", {})],
     "TIFF": [
-        *((mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "I;16", "I", "F")),
+        *((mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F")),
         *(("RGB", {"compression": each}) for each in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg")),
         ("1", {"compression": "group4"}),
         ("I;16", {"compression": "tiff_lzw"}),
