@@ -19,7 +19,13 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PUBLIC = ["sa_attachments", "sa_attachments.processing", "sa_attachments.storages", "sa_attachments.testing"]
+PUBLIC = [
+    "sa_attachments",
+    "sa_attachments.adoption",
+    "sa_attachments.processing",
+    "sa_attachments.storages",
+    "sa_attachments.testing",
+]
 
 
 def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
