@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 
@@ -134,4 +135,31 @@ class SignsDownloads(Protocol):
 
     def sign_download(self, key: str, *, expires: timedelta, filename: str, content_type: str) -> str:
         """An address that serves the file until ``expires`` from now."""
+        ...
+
+
+class DirectUpload(NamedTuple):
+    """How a client sends the bytes itself: a PUT of them with ``headers``, or a POST of a form (multipart/form-data)
+    that has these ``fields`` and then, as the last one, ``file``.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = MappingProxyType({})
+    fields: Mapping[str, str] = MappingProxyType({})
+
+
+@runtime_checkable
+class AcceptsDirectUpload(Protocol):
+    """Can let clients store a file without passing its bytes through this process."""
+
+    def sign_upload(
+        self, key: str, *, expires: timedelta, content_type: str, max_size: int, size: int | None = None
+    ) -> DirectUpload:
+        """What a client needs to store one file as ``key`` until ``expires`` from now: a form that takes up to
+        ``max_size`` bytes, or where ``size`` is known, a PUT of exactly so many.
+
+        ValueError if ``size`` is larger than ``max_size``. The place refuses another key, type or size. Whoever holds
+        a form may send it again until it expires, and replace the bytes: copy them before you trust them.
+        """
         ...

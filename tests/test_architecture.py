@@ -103,6 +103,7 @@ TESTED: dict[str, str] = {
     "sa_attachments.statistics": "test_files.py",
     "sa_attachments.storages.probe": "storages/test_mirror.py",
     "sa_attachments.storages.s3.bucket": "storages/test_s3.py",
+    "sa_attachments.storages.s3.direct": "storages/test_s3.py",
     "sa_attachments.storages.s3.errors": "storages/test_s3.py",
     "sa_attachments.storages.s3.reading": "s3/test_reading.py",
     "sa_attachments.storages.s3.upload": "storages/test_s3.py",

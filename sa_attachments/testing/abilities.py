@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest import SkipTest
 
 from sa_attachments.errors import FileMissing
 from sa_attachments.key import mint
 from sa_attachments.source import CHUNK
-from sa_attachments.storage import Copies, HasPath, SignsDownloads, Storage, TakesFile, Unfinished
+from sa_attachments.storage import (
+    AcceptsDirectUpload,
+    Copies,
+    DirectUpload,
+    HasPath,
+    SignsDownloads,
+    Storage,
+    TakesFile,
+    Unfinished,
+)
 
 from .probes import Stream, listed, put, raises, read
 from .put_and_open import MALFORMED
@@ -98,3 +111,64 @@ class Abilities:
         )
         with urllib.request.urlopen(address, timeout=30) as answer:
             assert answer.read() == b"abc"
+
+    def test_a_client_stores_a_file_by_a_put(self, storage: Storage) -> None:
+        """With ``size``: exactly so many bytes of that type, and only where there is nothing yet."""
+        if not isinstance(storage, AcceptsDirectUpload):
+            raise SkipTest("the storage is not AcceptsDirectUpload")
+        key = mint()
+        direct = storage.sign_upload(key, **_TERMS, size=3)
+        assert direct.method == "PUT"
+        _refused(_put(direct, b"abcd"))
+        _refused(_put(direct, b"abc", {"Content-Type": "text/html"}))
+        assert listed(storage) == []
+        urllib.request.urlopen(_put(direct, b"abc"), timeout=30).close()
+        assert (read(storage, key), storage.stat(key).content_type) == (b"abc", "text/plain")
+        _refused(_put(direct, b"xyz"))
+        assert read(storage, key) == b"abc"
+        with raises(ValueError):
+            storage.sign_upload(mint(), **_TERMS, size=6)
+
+    def test_a_client_stores_a_file_by_a_form(self, storage: Storage) -> None:
+        """Without ``size``: up to ``max_size`` bytes of that type, as that key."""
+        if not isinstance(storage, AcceptsDirectUpload):
+            raise SkipTest("the storage is not AcceptsDirectUpload")
+        key = mint()
+        direct = storage.sign_upload(key, **_TERMS)
+        assert direct.method == "POST"
+        _refused(_post(direct, b"abcdef"))
+        _refused(_post(direct, b"abc", {"Content-Type": "text/html"}))
+        _refused(_post(direct, b"abc", {"key": f"{direct.fields['key']}x"}))
+        assert listed(storage) == []
+        urllib.request.urlopen(_post(direct, b"abcde"), timeout=30).close()
+        assert (read(storage, key), storage.stat(key).content_type) == (b"abcde", "text/plain")
+
+
+_TERMS: dict[str, Any] = {"expires": timedelta(minutes=5), "content_type": "text/plain", "max_size": 5}
+
+
+def _put(direct: DirectUpload, data: bytes, changed: Mapping[str, str] | None = None) -> urllib.request.Request:
+    headers = {**direct.headers, **(changed or {}), "Content-Length": str(len(data))}
+    return urllib.request.Request(direct.url, data, headers, method=direct.method)
+
+
+def _post(direct: DirectUpload, data: bytes, changed: Mapping[str, str] | None = None) -> urllib.request.Request:
+    """A form as a browser sends it (RFC 7578)."""
+    boundary = uuid.uuid4().hex
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in {**direct.fields, **(changed or {})}.items()
+    ]
+    parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')
+    body = "".join(parts).encode() + data + f"\r\n--{boundary}--\r\n".encode()
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    return urllib.request.Request(direct.url, body, headers, method=direct.method)
+
+
+def _refused(request: urllib.request.Request) -> None:
+    with raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=30)
+    (error,) = caught
+    assert isinstance(error, urllib.error.HTTPError)
+    error.close()
+    assert 400 <= error.code < 500, f"refused with {error.code}"

@@ -15,7 +15,7 @@ from sa_attachments import Attachment, BadConfiguration, FileMissing, StorageFai
 from sa_attachments.key import mint
 from sa_attachments.storages import StorageURL
 from sa_attachments.storages.s3 import MIB, S3Storage
-from sa_attachments.testing import StorageContract
+from sa_attachments.testing import StorageContract, abilities
 from sa_attachments.testing.probes import Stream, listed, put, raises, read
 from tests.proxy import Proxy
 from tests.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
@@ -293,6 +293,30 @@ def test_a_public_address_is_not_signed(make: Make) -> None:
     storage = make(public_url="https://cdn.example/")
     address = storage.sign_download("a b", expires=timedelta(1), filename="a", content_type="text/plain")
     assert address == "https://cdn.example/some/prefix/a%20b"
+
+
+@pytest.mark.parametrize("size", [3, None])
+def test_what_a_client_uploads_is_as_the_options_say(
+    make: Make, seaweed: Seaweed, bucket: str, size: int | None
+) -> None:
+    storage = make("", new_files={"CacheControl": "max-age=60", "Tagging": "project=a%26b&kind=x"})
+    terms: dict[str, Any] = {"expires": timedelta(minutes=5), "content_type": "text/plain", "max_size": 3}
+    direct = storage.sign_upload("a/b", **terms, size=size)
+    send = abilities._post if size is None else abilities._put
+    urlopen(send(direct, b"abc"), timeout=30).close()
+    assert storage.stat("a/b").content_type == "text/plain"
+    if size is None:  # SeaweedFS takes these two fields, and forgets them
+        assert direct.fields["Cache-Control"] == "max-age=60"
+        assert "<Key>project</Key><Value>a&amp;b</Value>" in direct.fields["tagging"]
+    else:
+        assert seaweed.client().head_object(Bucket=bucket, Key="a/b")["CacheControl"] == "max-age=60"
+        tags = seaweed.client().get_object_tagging(Bucket=bucket, Key="a/b")["TagSet"]
+        assert {tag["Key"]: tag["Value"] for tag in tags} == {"project": "a&b", "kind": "x"}
+
+
+def test_what_is_read_only_takes_no_direct_uploads(make: Make) -> None:
+    with pytest.raises(PermissionError, match="read-only"):
+        make(readonly=True).sign_upload("a", expires=timedelta(1), content_type="text/plain", max_size=3)
 
 
 # Configuration

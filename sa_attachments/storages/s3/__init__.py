@@ -33,11 +33,12 @@ from typing import Any, BinaryIO, Self, cast
 from urllib.parse import quote
 
 from sa_attachments.errors import FileMissing
-from sa_attachments.storage import Readable, Stat
+from sa_attachments.storage import DirectUpload, Readable, Stat
 
 from .. import checked, hidden, well_formed
 from ..url import StorageURL
 from .bucket import Bucket, OutOfRange
+from .direct import signed_form, signed_put
 from .errors import ABSENT
 from .reading import S3File
 from .upload import PARTS_AT_ONCE, Upload
@@ -56,7 +57,9 @@ _NEW_FILES = {  # our option: S3's parameter
 
 
 class S3Storage:
-    """A storage in a bucket, below ``prefix``; also ``Copies``, ``Unfinished`` and ``SignsDownloads``."""
+    """A storage in a bucket, below ``prefix``; also ``Copies``, ``Unfinished``, ``SignsDownloads`` and
+    ``AcceptsDirectUpload``.
+    """
 
     def __init__(
         self,
@@ -229,8 +232,7 @@ class S3Storage:
         name = self._name(key)
         if self._public_url:
             return f"{self._public_url}/{quote(name)}"
-        if expires > _LONGEST_SIGNATURE:
-            raise ValueError(f"a signed address of S3 lasts 7 days at most, not {expires}")
+        seconds = _seconds(expires)
         parameters = {
             "Bucket": self._bucket.name,
             "Key": name,
@@ -239,8 +241,18 @@ class S3Storage:
             "ResponseContentDisposition": f'attachment; filename="{_plain(filename)}"; '
             f"filename*=UTF-8''{quote(filename, safe='')}",
         }
-        seconds = round(expires.total_seconds())
         return cast(str, self._bucket.client.generate_presigned_url("get_object", Params=parameters, ExpiresIn=seconds))
+
+    def sign_upload(
+        self, key: str, *, expires: timedelta, content_type: str, max_size: int, size: int | None = None
+    ) -> DirectUpload:
+        name, seconds = self._writable(key), _seconds(expires)
+        parameters = {**self._new_files, "ContentType": content_type}
+        if size is None:
+            return signed_form(self._bucket, name, parameters, max_size, seconds)
+        if size > max_size:
+            raise ValueError(f"{size} bytes are more than the {max_size} that are allowed")
+        return signed_put(self._bucket, name, parameters, size, seconds)
 
     def _get(self, key: str, name: str, start: int, end: int | None, **options: Any) -> dict[str, Any]:
         if start or end is not None:
@@ -270,6 +282,12 @@ class S3Storage:
 
     def __repr__(self) -> str:
         return f"S3Storage('s3://{self._bucket.name}/{self.prefix}')"
+
+
+def _seconds(expires: timedelta) -> int:
+    if expires > _LONGEST_SIGNATURE:
+        raise ValueError(f"a signed address of S3 lasts 7 days at most, not {expires}")
+    return round(expires.total_seconds())
 
 
 def _plain(filename: str) -> str:
