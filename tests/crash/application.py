@@ -10,7 +10,7 @@ lies in the storage.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, FileDamaged, FileMissing, Storages
 from sa_attachments.ledger import CONDEMNED, GONE, OWNED
 from sa_attachments.places import MARKER
+from sa_attachments.processing.variants import Variant, declared
 from sa_attachments.storage import Storage
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.sweep import SweepReport
@@ -42,6 +43,22 @@ def upload(filename: str) -> Attachment:
     return Attachment.upload(content(filename), filename)
 
 
+def shout(attachment: Attachment) -> Attachment:
+    """A recipe; fails for what is bad."""
+    if attachment.filename.startswith("bad"):
+        raise ValueError("it is bad")
+    return Attachment.upload(attachment.read().upper())
+
+
+def shout_twice(attachment: Attachment) -> Attachment:
+    """What the recipe becomes later."""
+    return Attachment.upload(attachment.read().upper() * 2)
+
+
+RECIPES = declared({"loud": shout, "soft": Variant(shout, lazy=True)})
+LATER = declared({"loud": shout_twice, "more": shout})
+
+
 class Application:
     """See the module. ``folder`` holds ``files``, the storage, and ``given``, files that the application gives away."""
 
@@ -60,6 +77,7 @@ class Application:
             file: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
             cover: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files))
             pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(self.files))
+            photo: Mapped[Attachment | None] = mapped_column(AttachmentType(self.files, variants=RECIPES))
 
         class Mark(Base):
             """One for each transaction that a workload committed."""
@@ -68,6 +86,10 @@ class Application:
             id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
         self.Base, self.Doc, self.Mark = Base, Doc, Mark
+
+    def deploy(self, recipes: Mapping[str, Variant]) -> None:
+        """Let photos have other variants from now on."""
+        self.Doc.photo.type.variants = recipes
 
     @property
     def ledger(self) -> Any:
@@ -124,6 +146,9 @@ class Application:
                     for item in items:
                         named.append(item.key)
                         found += [f"doc {doc.id}.{column}: {problem}" for problem in _damage(item)]
+                        for name, variant in item.variants.items():
+                            named.append(variant.key)
+                            found += [f"doc {doc.id}.{column}, {name}: {each}" for each in _damage(variant, item)]
             lines = {line.key: line.state for line in session.execute(select(self.ledger.c.key, self.ledger.c.state))}
         found += [f"named twice: {key}" for key in set(named) if named.count(key) > 1]
         owned = {key for key, state in lines.items() if state == OWNED}
@@ -150,9 +175,10 @@ def _columns(doc: Any) -> Iterator[tuple[str, Sequence[Attachment]]]:
     yield "file", [doc.file] if doc.file else []
     yield "cover", [doc.cover] if doc.cover else []
     yield "pages", doc.pages
+    yield "photo", [doc.photo] if doc.photo else []
 
 
-def _damage(item: Attachment) -> Iterator[str]:
+def _damage(item: Attachment, original: Attachment | None = None) -> Iterator[str]:
     try:
         data = item.read()
     except FileMissing:
@@ -161,5 +187,7 @@ def _damage(item: Attachment) -> Iterator[str]:
     except FileDamaged as error:
         yield f"damaged: {error}"
         return
-    if data != content(item.filename or "") or hashlib.sha256(data).hexdigest() != item.sha256:
+    loud = None if original is None else content(original.filename).upper()
+    expected = [content(item.filename)] if loud is None else [loud, loud * 2]
+    if data not in expected or hashlib.sha256(data).hexdigest() != item.sha256:
         yield f"damaged: {item.filename}, {item.key}"

@@ -25,7 +25,7 @@ from sa_attachments.storages.s3 import S3Storage
 from sa_attachments.testing import Faulty
 from tests.engines import open_engine
 
-from .application import Application, upload
+from .application import LATER, RECIPES, Application, upload
 from .mortal import Mortal, kill_at
 
 Transaction = Callable[[Application, Session], None]
@@ -114,6 +114,52 @@ def roll_large_back(app: Application, session: Session) -> None:
     session.rollback()
 
 
+def add_photos(app: Application, session: Session) -> None:
+    app.deploy(RECIPES)
+    session.add_all(app.Doc(id=i, photo=upload(name)) for i, name in ((1, "photo"), (2, "bad photo")))
+
+
+def replace_photo(app: Application, session: Session) -> None:
+    session.get_one(app.Doc, 1).photo = upload("passing photo")
+    session.flush()
+    session.get_one(app.Doc, 1).photo = upload("replaced photo")
+
+
+def roll_photos_back(app: Application, session: Session) -> None:
+    session.add(app.Doc(id=9, photo=upload("void")))
+    session.get_one(app.Doc, 1).photo = upload("void too")
+    session.flush()
+    session.rollback()
+
+
+def ask_for_variant(app: Application, session: Session) -> None:
+    photo: Any = session.get_one(app.Doc, 1).photo
+    session.close()
+    app.files.make(app.engine, photo, "soft", primary_key=1)
+    session.begin()
+
+
+def copy_photo(app: Application, session: Session) -> None:
+    session.add(app.Doc(id=3, photo=session.get_one(app.Doc, 1).photo))
+
+
+def move_photo(app: Application, session: Session) -> None:
+    three = session.get_one(app.Doc, 3)
+    session.add(app.Doc(id=4, photo=three.photo))
+    three.photo = None
+
+
+def rebuild(app: Application, session: Session) -> None:
+    app.deploy(LATER)
+    report = app.files.rebuild(app.engine)
+    assert (len(report.failed), report.busy, report.overtaken) == (1, 0, 0), report
+    session.begin()
+
+
+def delete_photo(app: Application, session: Session) -> None:
+    session.delete(session.get_one(app.Doc, 1))
+
+
 WORKLOADS: dict[str, list[Transaction]] = {
     "small": [
         lambda app, session: session.add(app.Doc(id=1, file=upload("file"), cover=upload("cover"))),
@@ -124,6 +170,16 @@ WORKLOADS: dict[str, list[Transaction]] = {
         lambda app, session: session.add(app.Doc(id=1, file=upload("large"))),
         roll_large_back,
         lambda app, session: session.delete(session.get_one(app.Doc, 1)),
+    ],
+    "variants": [
+        add_photos,
+        replace_photo,
+        roll_photos_back,
+        ask_for_variant,
+        copy_photo,
+        move_photo,
+        rebuild,
+        delete_photo,
     ],
     "given": [lambda app, session: session.add(app.Doc(id=5, cover=app.give("given")))],
     "all": [

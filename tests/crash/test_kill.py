@@ -23,7 +23,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.pool import NullPool
 
-from .application import Application, content
+from .application import LATER, Application, content
 from .forks import ForkServer
 
 DATABASES = ["sqlite", "sqlite-wal", "postgres"]
@@ -151,7 +151,19 @@ def kill_at_each(ground: Ground, workload: str, *, every: int, sweeps: int, syst
         assert not ground.sweep()
         assert ground.app.problems(swept=True) == [], where
         assert ground.app.state() == states[marks], where
+        if workload == "variants":
+            finish_rebuild(ground, where)
     assert survived, "no sweep was killed"
+
+
+def finish_rebuild(ground: Ground, where: str) -> None:
+    """What was begun is brought to its end, by another process."""
+    ground.app.deploy(LATER)
+    first, second = [ground.app.files.rebuild(ground.app.engine) for _ in range(2)]
+    done = first.busy, first.overtaken, second.made, second.dropped
+    assert done == (0, 0, 0, 0), (where, first, second)
+    assert second.missing == len(second.failed) == len(first.failed), (where, first, second)
+    assert ground.app.problems() == [], where
 
 
 @pytest.mark.timeout(600)
@@ -164,6 +176,12 @@ def test_a_small_workload(ground: Ground, request: pytest.FixtureRequest) -> Non
 @pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
 def test_a_file_given_away(ground: Ground) -> None:
     kill_at_each(ground, "given", every=2, sweeps=97)
+
+
+@pytest.mark.timeout(600)
+def test_variants(ground: Ground, request: pytest.FixtureRequest) -> None:
+    every = {"sqlite": 31, "sqlite-wal": 83, "postgres": 71}
+    kill_at_each(ground, "variants", every=every[request.node.callspec.params["ground"]], sweeps=31)
 
 
 @pytest.mark.timeout(600)
@@ -185,6 +203,12 @@ def test_system_calls(ground: Ground, nameless: bool) -> None:
 @pytest.mark.timeout(3600)
 def test_a_small_workload_at_every_step_and_every_step_of_its_sweeps(ground: Ground) -> None:
     kill_at_each(ground, "small", every=1, sweeps=1)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+def test_variants_at_every_step(ground: Ground) -> None:
+    kill_at_each(ground, "variants", every=1, sweeps=11)
 
 
 @pytest.mark.torture
