@@ -16,6 +16,7 @@ import zope.sqlalchemy
 from sqlalchemy import inspect
 from sqlalchemy.orm import Session
 from transaction import TransactionManager
+from zope.sqlalchemy.datamanager import _SESSION_STATE
 
 
 class ZopeSession(Session):
@@ -68,7 +69,7 @@ class ZopeSession(Session):
             super().expire_all()
 
     def _abort(self) -> None:
-        if not self._ends:
+        if self in _SESSION_STATE:  # else it is zope.sqlalchemy that closes, at the end of a transaction
             with self._ending():
                 self.manager.abort()
 
