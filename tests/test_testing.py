@@ -9,6 +9,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest import SkipTest
@@ -17,8 +18,19 @@ from urllib.parse import quote
 import pytest
 
 from sa_attachments.errors import FileMissing
+from sa_attachments.key import mint
 from sa_attachments.source import CHUNK
-from sa_attachments.storage import Copies, HasPath, Readable, SignsDownloads, Stat, Storage, TakesFile, Unfinished
+from sa_attachments.storage import (
+    Copies,
+    DirectUpload,
+    HasPath,
+    Readable,
+    SignsDownloads,
+    Stat,
+    Storage,
+    TakesFile,
+    Unfinished,
+)
 from sa_attachments.storages import checked
 from sa_attachments.storages.local import UNFINISHED, LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
@@ -334,6 +346,32 @@ class SigningStorage(MemoryStorage):
 class SignsAnything(MemoryStorage):
     def sign_download(self, key: str, *, expires: timedelta, filename: str, content_type: str) -> str:
         return f"data:{content_type},{quote(key)}"
+
+
+@noticed_by("test_a_client_stores_a_file_by_a_put")
+@noticed_by("test_a_client_stores_a_file_by_a_form")
+class AcceptsWhateverIsSent(MemoryStorage):
+    """Its clients talk to a server that looks at nothing."""
+
+    def sign_upload(
+        self, key: str, *, expires: timedelta, content_type: str, max_size: int, size: int | None = None
+    ) -> DirectUpload:
+        storage = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_PUT(self) -> None:
+                put(storage, mint(), self.rfile.read(int(self.headers["Content-Length"])))
+                self.send_response(200)
+                self.end_headers()
+
+            do_POST = do_PUT
+
+            def log_message(self, *args: object) -> None: ...
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=lambda: (server.handle_request(), server.server_close()), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        return DirectUpload("POST" if size is None else "PUT", url, fields={"key": key})
 
 
 @pytest.mark.parametrize(("rule", "broken"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
