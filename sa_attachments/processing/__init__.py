@@ -30,7 +30,7 @@ from .images import (
 )
 from .steps import Step
 from .validators import Accept, MatchingExtension, MaxSize, MinSize
-from .variants import Variant
+from .variants import Recipe, Variant
 
 __all__ = [
     "Accept",
@@ -51,6 +51,7 @@ __all__ = [
     "MinDimensions",
     "MinSize",
     "Placeholder",
+    "Recipe",
     "Step",
     "Thumbnail",
     "Transform",

@@ -236,7 +236,7 @@ class Actor:
                 assert hoped is row, f"row {pk} is {row}, and should be {hoped}"
             else:
                 assert hoped.holds(row, before), f"row {pk} is {row}, and should be {hoped}"
-        every = [entry.name for row in rows.values() for _, entry in row.entries()]
+        every = [name for row in rows.values() for name in row.files()]
         assert len(every) == len(set(every)), f"a file is named twice: {every}"
         for pk in hopes:
             self._touch(self.transaction.row(pk))
@@ -245,7 +245,7 @@ class Actor:
 
     def _touch(self, row: Row | None) -> None:
         if row is not None:
-            self.touched |= {row.title, *(entry.name for _, entry in row.entries())}
+            self.touched |= {row.title, *row.files()}
 
     # Ends
 

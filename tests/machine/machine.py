@@ -23,10 +23,11 @@ from .models import DEFAULT, RETAINED, VAULT, Doc, files
 from .objects import Objects
 from .play import PK, THEN, WHO
 from .statements import Statements
+from .variants import Variants
 from .wishes import loaded_by, original
 
 
-class Machine(Objects, Statements):
+class Machine(Objects, Statements, Variants):
     """Objects and statements, files beside the rows, all ways to end a transaction, storages that fail."""
 
     # Files beside the rows
@@ -41,8 +42,8 @@ class Machine(Objects, Statements):
             self.world.dirty = True  # Nobody knows of what it may have left.
         else:
             self.shelf.append(staged)
-            self.world.staged.add((staged.storage, staged.key))
-        self.world.put_since()
+        # With a variant that failed while it was stored, nobody knows of it.
+        self.world.staged |= self.world.put_since() & set(self.world.stored())
 
     @rule(who=WHO, pk=PK, then=THEN)
     def restore(self, who: int, pk: int, then: str) -> None:

@@ -17,7 +17,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from .models import ATTRIBUTES, RETAINED
+from .models import ATTRIBUTES, CONTENTS, RETAINED
 
 Name = tuple[str, str]
 """``(storage, key)``"""
@@ -32,10 +32,18 @@ class Item(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A file that a row names."""
+    """A file that a row names, and its variants: None for one that failed."""
 
     item: Item
     name: Name
+    variants: tuple[tuple[str, Name | None], ...] = ()
+
+    def files(self) -> Iterator[tuple[Name, Item]]:
+        """Its own, and those of its variants."""
+        yield self.name, self.item
+        for variant, name in self.variants:
+            if name is not None:
+                yield name, self.item._replace(content=CONTENTS[variant](self.item.content))
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,17 @@ class Row:
             for entry in entries:
                 yield attribute, entry
 
+    def files(self) -> Iterator[Name]:
+        """The names of all."""
+        for _, entry in self.entries():
+            for name, _ in entry.files():
+                yield name
+
+    def plain(self) -> Row:
+        """Without variants."""
+        slots = {each: tuple(entry._replace(variants=()) for entry in entries) for each, entries in self.slots.items()}
+        return replace(self, slots=slots)
+
 
 @dataclass
 class State:
@@ -71,13 +90,13 @@ class State:
         """What rows name."""
         for row in self.rows.values():
             for _, entry in row.entries():
-                yield entry.name, entry.item
+                yield from entry.files()
 
     def retained(self) -> Iterator[tuple[Name, Item]]:
         """What is kept though no row names it."""
         for entries in self.kept.values():
             for entry in entries:
-                yield entry.name, entry.item
+                yield from entry.files()
 
 
 class Transaction:
@@ -138,10 +157,10 @@ class Transaction:
         """What only this transaction names or keeps."""
         for row in self.changed.values():
             for _, entry in _entries(row):
-                yield entry.name, entry.item
+                yield from entry.files()
         for kept in self._kept.values():
             for entry in kept:
-                yield entry.name, entry.item
+                yield from entry.files()
 
 
 def _entries(row: Row | None) -> Iterator[tuple[str, Entry]]:

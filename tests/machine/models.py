@@ -1,18 +1,41 @@
-"""The table that the machine plays with: two single attachments and a list, in two storages, one with retention."""
+"""The table that the machine plays with: two single attachments and a list, in two storages, one with retention. All
+have variants: one that comes with the upload, and fails for some, and a lazy one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, Storages
+from sa_attachments.processing import Recipe, Variant
 
 DEFAULT, VAULT = "default", "vault"
 
 # A commit waits for its cleaning however busy the machine is, so that what a run sees does not depend on that.
 files = Storages(budget=timedelta(minutes=1), grace=timedelta(0))
+
+
+def shout(attachment: Attachment) -> Attachment:
+    data = attachment.read()
+    if fails(data):
+        raise ValueError("no three")
+    return Attachment.upload(data.upper())
+
+
+def turn(attachment: Attachment) -> Attachment:
+    return Attachment.upload(attachment.read()[::-1])
+
+
+def fails(data: bytes) -> bool:
+    """Whether ``shout`` can't do it."""
+    return b"3" in data
+
+
+VARIANTS: dict[str, Recipe] = {"loud": shout, "turned": Variant(turn, lazy=True)}
+CONTENTS: dict[str, Callable[[bytes], bytes]] = {"loud": bytes.upper, "turned": lambda data: data[::-1]}
 
 
 class Base(DeclarativeBase):
@@ -23,9 +46,11 @@ class Doc(Base):
     __tablename__ = "docs"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     title: Mapped[str | None] = mapped_column(unique=True)
-    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
-    scan: Mapped[Attachment | None] = mapped_column(AttachmentType(files, VAULT, retain=timedelta(days=1)))
-    pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files))
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files, variants=VARIANTS))
+    scan: Mapped[Attachment | None] = mapped_column(
+        AttachmentType(files, VAULT, variants=VARIANTS, retain=timedelta(days=1))
+    )
+    pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files, variants=VARIANTS))
 
 
 ATTRIBUTES = ("file", "scan", "pages")

@@ -28,13 +28,13 @@ def test_a_statement_that_failed_leaves_no_file_if_the_transaction_is_committed_
         with pytest.raises(IntegrityError):
             session.execute(insert(Doc), rows) if many else session.execute(insert(Doc).values(rows))
         session.commit()
-    assert len(world.stored()) == len(world.committed_rows()) == 1
+    assert len(world.originals()) == len(world.committed_rows()) == 1
     assert files.verify(world.engine).ok
 
 
 @pytest.mark.parametrize("after", [None, "rollback", "commit"])
 def test_a_staged_file_can_be_assigned_again_after_a_flush_that_failed(world: World, after: str | None) -> None:
-    staged = files.stage(world.upload())
+    staged = files.stage(world.upload(), Doc.file)
     with Session(world.engine) as session:
         world.storages["vault"].fail("put", on=2)  # The first is the marker.
         doc = Doc(id=1, file=staged, scan=world.upload())
@@ -50,13 +50,13 @@ def test_a_staged_file_can_be_assigned_again_after_a_flush_that_failed(world: Wo
         session.commit()
         assert doc.file.read() == b"bytes of 0"
     world.sweep()
-    assert len(world.stored()) == (2 if after is None else 1)
+    assert len(world.originals()) == (2 if after is None else 1)
     assert files.verify(world.engine).ok
 
 
 @on_sqlite
 def test_a_statement_that_failed_gives_up_a_staged_file(world: World) -> None:
-    staged = files.stage(world.upload())
+    staged = files.stage(world.upload(), Doc.file)
     with Session(world.engine) as session:
         session.add(Doc(id=1, title="a"))
         session.flush()
@@ -64,7 +64,7 @@ def test_a_statement_that_failed_gives_up_a_staged_file(world: World) -> None:
             session.execute(insert(Doc).values(id=1, file=staged))
         session.execute(insert(Doc).values(id=2, file=staged))
         session.commit()
-    assert list(world.stored().values()) == [b"bytes of 0"]
+    assert list(world.originals().values()) == [b"bytes of 0"]
     assert files.verify(world.engine).ok
 
 
@@ -94,5 +94,5 @@ def test_a_file_moves_back_to_an_object_that_does_not_know_that_it_was_gone(worl
         one.file, two.file = two.file, None
         session.commit()
         assert [len(row.slots["file"]) for _, row in sorted(world.committed_rows().items())] == [1, 0]
-    assert list(world.stored().values()) == [b"bytes of 0"]
+    assert list(world.originals().values()) == [b"bytes of 0"]
     assert files.verify(world.engine).ok

@@ -22,7 +22,7 @@ from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 
 from .model import Entry, Item, Name, Row
-from .models import ATTRIBUTES, DEFAULT, VAULT, Base, files
+from .models import ATTRIBUTES, CONTENTS, DEFAULT, VAULT, Base, fails, files
 
 NOW = timedelta(0)
 
@@ -127,6 +127,10 @@ class World:
                     found[name, key] = file.read()
         return found
 
+    def originals(self) -> dict[Name, bytes]:
+        """Of what is stored, what is no variant."""
+        return {name: data for name, data in self.stored().items() if data in self._contents.values()}
+
     def rows(self, connection: Connection) -> dict[int, Row]:
         """What the database says, read past the library."""
         columns = ", ".join(f"CAST({each} AS TEXT)" for each in ATTRIBUTES)
@@ -161,7 +165,17 @@ class World:
     def _entry(self, facts: Mapping[str, Any]) -> Entry:
         item = self._item(facts["filename"], facts["metadata"])
         assert (facts["size"], facts["sha256"]) == (len(item.content), hashlib.sha256(item.content).hexdigest())
-        return Entry(item, (facts["storage"], facts["key"]))
+        variants = tuple((name, self._variant(name, item, each)) for name, each in facts["variants"].items())
+        assert self.fired or "loud" in facts["variants"], facts
+        return Entry(item, (facts["storage"], facts["key"]), variants)
+
+    def _variant(self, name: str, item: Item, facts: Mapping[str, Any]) -> Name | None:
+        if "error" in facts:
+            assert self.fired or (name == "loud" and fails(item.content)), facts
+            return None
+        content = CONTENTS[name](item.content)
+        assert (facts["size"], facts["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+        return facts["storage"], facts["key"]
 
     # What must be there
 
@@ -175,7 +189,7 @@ class World:
         """
         assert files.settled(30)
         assert self.committed_rows() == committed
-        owned = {entry.name for row in committed.values() for _, entry in row.entries()}
+        owned = {name for row in committed.values() for name in row.files()}
         self.staged -= owned | set(kept)
         stored = self.stored()
         for name, item in named.items():
@@ -185,8 +199,11 @@ class World:
         assert self.dirty or not extra, f"files that nobody names: {sorted(stored[name] for name in extra)}"
         lines = self.ledger()
         assert {name for name, (state, _) in lines.items() if state == "owned"} == owned
-        assert {name for name, (state, is_kept) in lines.items() if state == "condemned" and is_kept} == set(kept)
-        others = {state for name, (state, is_kept) in lines.items() if name not in owned and not is_kept}
+        # Variants are kept with what they belong to, and nobody asks for them alone.
+        with_descriptor = {name for name, (state, is_kept) in lines.items() if state == "condemned" and is_kept}
+        assert with_descriptor <= set(kept)
+        assert {name for name in kept if lines.get(name, ("", False))[0] != "condemned"} == set()
+        others = {state for name, (state, _) in lines.items() if name not in owned and name not in kept}
         assert others <= ({"gone", "purging", "condemned"} if self.dirty else {"gone"}), lines
 
     def verify(self, young: set[Name]) -> None:
