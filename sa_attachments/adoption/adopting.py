@@ -185,18 +185,21 @@ class Adopting:
     def _take(self, rows: Sequence[Row], copying: bool) -> list[Row]:
         outcomes = gather([partial(self._reader.make, row, copying) for row in rows], self._parallel())
         made = [outcome.value for outcome in outcomes if outcome.value is not None]
+        left: list[Row] = []
         broken = [each.error for each in outcomes if each.error and not isinstance(each.error, Unadoptable)]
         try:
             if broken:
                 raise broken[0]
             for row, outcome in zip(rows, outcomes, strict=True):
-                if isinstance(outcome.error, Unadoptable):
-                    self._refuse(row, outcome.error)
+                if isinstance(outcome.error, Unadoptable) and outcome.error.kind == "overtaken":
+                    left.append(row)
+                elif isinstance(outcome.error, Unadoptable):
+                    left += self._refuse(row, outcome.error)
         except BaseException:
             for each in made:
                 self._discard(each.fresh)
             raise
-        return self._switch(made)  # from here on, only it knows which copies a row took
+        return left + self._switch(made)  # from here on, only it knows which copies a row took
 
     def _parallel(self) -> int:
         resolve = self._place.files.resolve
@@ -242,9 +245,8 @@ class Adopting:
         """Rows that name a file that another one owns get a copy of it, if that is wanted."""
         if rows and getattr(self._plan.origin, "fallback", None) == "copy":
             return self._take(rows, copying=True)
-        for row in rows:
-            self._refuse(row, Unadoptable("shared", f"another row names {str(row.value)[:120]!r}: say fallback='copy'"))
-        return []
+        problem = "another row names {!r}: say fallback='copy'"
+        return [left for row in rows for left in self._refuse(row, Unadoptable("shared", problem.format(row.value)))]
 
     def _write(self, connection: Connection, made: Sequence[Made]) -> list[str]:
         """Tells of each: ``taken``; ``again``, as somebody held or changed it; ``shared``; or ``gone``."""
@@ -289,25 +291,26 @@ class Adopting:
 
     # Rows that can't be adopted
 
-    def _refuse(self, row: Row, problem: Unadoptable) -> None:
+    def _refuse(self, row: Row, problem: Unadoptable) -> list[Row]:
+        """Do what the policy says; returns the row if it is to be tried again."""
         fallback = getattr(self._plan.origin, "fallback", None) == "copy"
         if fallback and problem.kind == "name" and not row.tries:
             row.tries = 1
-            self._take([row], copying=True)
-            return
-        if self._plan.policy == "fail":
-            self._note(row, problem)
-            raise self._report.refuse(self._plan.label, "stopped; what was adopted so far stays, run it again")
+            return self._take([row], copying=True)
         self._note(row, problem)
-        if self._plan.policy == "null":
+        if self._plan.policy == "fail":
+            raise self._report.refuse(self._plan.label, "stopped; what was adopted so far stays, run it again")
+        if self._plan.policy == "null" and problem.kind != "overtaken":
             with self._place.work() as connection:
                 self._place.ledger.begin_write(connection)
                 self._rows.empty(connection, row.identity, row.value)
+        return []
 
     def _note(self, row: Row, problem: Unadoptable) -> None:
         value = row.value if row.value is not None else f"<{row.size} bytes>"
         noted = Unadopted(row.identity, problem.kind, value[:120], str(problem))
-        self._report.note(noted, value, self._plan.fullname, self._plan.source)
+        durable = self._plan.policy == "null"
+        self._report.note(noted, value, self._plan.fullname, self._plan.source, durable=durable)
 
     def _discard(self, files: Sequence[Named]) -> None:
         """Delete copies that no row names, and that nobody else knows of."""

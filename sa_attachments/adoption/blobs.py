@@ -17,7 +17,7 @@ from ..errors import FileMissing
 from ..files import Storages
 from .plan import Blobs, Plan
 from .rows import Row
-from .taking import File, Made, Returned, Unadoptable, chunks_of, names_of, stored
+from .taking import File, Made, Returned, Unadoptable, names_of, stored, whole
 
 
 class BlobReader:
@@ -55,6 +55,6 @@ class BlobReader:
         facts = items[0]
         storage = self._files.resolve(facts["storage"])
         try:
-            return Returned(b"".join(chunks_of(storage, facts)))
+            return Returned(whole(storage, facts))
         except FileMissing as error:
             raise Unadoptable("missing", str(error)) from error

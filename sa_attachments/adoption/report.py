@@ -69,8 +69,16 @@ class AdoptionReport:
         """Whether nothing is left."""
         return not self.counts
 
-    def note(self, unadopted: Unadopted, value: str | None = None, table: str = "", column: str = "") -> None:
-        """Take note of a row; in the file, durably, before anything is done about it."""
+    def note(
+        self,
+        unadopted: Unadopted,
+        value: str | None = None,
+        table: str = "",
+        column: str = "",
+        *,
+        durable: bool = False,
+    ) -> None:
+        """Take note of a row; in the file too, with all of its ``value``, and durably if that is to be emptied."""
         self.counts[unadopted.kind] += 1
         if len(self.unadopted) < KEPT:
             self.unadopted.append(unadopted)
@@ -86,8 +94,9 @@ class AdoptionReport:
             }
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
 
     def refuse(self, label: str, why: str) -> AdoptionFailed:
         """The error that says which rows stand in the way."""

@@ -31,12 +31,14 @@ from ..errors import StorageFailed
 from ..ledger import CONDEMNED, chunked
 from ..offload import gather
 from ..sweep import raise_unless_held
-from .adopting import LOOK, MEMORY, PAGE, Progress, items_of
+from .adopting import LOOK, PAGE, Progress, items_of
 from .report import AdoptionReport, Unadopted
 from .rows import Identity, Rows
 from .taking import Reader, Returned, Unadoptable
 from .workplace import Workplace
 
+MEMORY = 2 * 1024 * 1024
+"""Bytes of blobs that are in memory at a time, but for a larger one: drivers, and SQLite, copy them several times."""
 _TRIES = 5
 
 

@@ -131,15 +131,19 @@ def in_place(
     stored_at: str | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Facts:
-    """The descriptor of a file that is in the storage already; its bytes are read once, and stay. FileMissing."""
+    """The descriptor of a file that is in the storage already; its bytes are read once, and stay. FileMissing,
+    Unadoptable if somebody changed it meanwhile.
+    """
     digest, size, head = hashlib.sha256(), 0, b""
     with storage_errors(name, "read", key):
+        before = storage.stat(key)
         with storage.open(key) as file:
             while chunk := file.read(CHUNK):
                 head = head or chunk[:HEAD]
                 digest.update(chunk)
                 size += len(chunk)
-        modified = storage.stat(key).modified
+        if before[:2] != storage.stat(key)[:2] or before.size != size:
+            raise Unadoptable("overtaken", f"{name}:{key} was changed while it was read")
     cleaned = filenames.clean(filename) if filename else "unnamed"
     facts: Facts = {
         "v": VERSION,
@@ -149,7 +153,7 @@ def in_place(
         "content_type": content_type(head, cleaned, claimed),
         "size": size,
         "sha256": digest.hexdigest(),
-        "stored_at": stored_at or modified.isoformat(),
+        "stored_at": stored_at or before.modified.isoformat(),
         "metadata": dict(metadata or {}),
         "variants": {},
     }
@@ -192,6 +196,15 @@ class StorageSource:
     def path(self) -> Path | None:
         """None: a copy is to be one."""
         return None
+
+
+def whole(storage: Storage, facts: Facts) -> bytes:
+    """All bytes of an attachment, in one piece. FileMissing, Unadoptable."""
+    with storage_errors(facts["storage"], "read", facts["key"]), storage.open(facts["key"]) as file:
+        data = file.read()
+    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        raise Unadoptable("damaged", f"{facts['storage']}:{facts['key']} is not what was stored: {len(data):,} bytes")
+    return data
 
 
 def chunks_of(storage: Storage, facts: Facts) -> Iterator[bytes]:

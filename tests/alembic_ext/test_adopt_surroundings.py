@@ -1,0 +1,124 @@
+"""Where adoption runs: under asyncio, beside triggers, in migrations that a server's settings surround."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import Session
+
+from tests.engines import ENGINES, with_driver
+
+from .museum import Museum
+
+SERVERS = [name for name in ENGINES if name in ("sqlite", "postgres", "mariadb")]
+
+
+def roundtrip(op: Any) -> tuple[int, int]:
+    adopted = op.adopt_blob_column("docs", "data", "file")
+    return adopted.rows, op.restore_blob_column("docs", "data", "file").rows
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
+async def test_under_asyncio(engine: Engine, tmp_path: Path) -> None:
+    museum = Museum(engine, tmp_path).open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(230)))
+    driver = {"sqlite": "aiosqlite", "postgresql": "asyncpg"}[engine.dialect.name]
+    asynchronous: AsyncEngine = create_async_engine(with_driver(engine.url, driver))
+
+    def migrate(connection: Any) -> tuple[int, int]:
+        context = MigrationContext.configure(connection, opts={"attachment_storages": museum.files})
+        with context.begin_transaction(), context.begin_transaction(_per_migration=True):
+            return roundtrip(Operations(context))
+
+    async with asynchronous.connect() as connection:
+        assert await connection.run_sync(migrate) == (230, 230)
+    await asynchronous.dispose()
+    assert museum.stored() == set()
+    assert museum.lines() == {}
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+@pytest.mark.parametrize("kind", ["blob", "in_place"])
+def test_beside_triggers_that_count_names(engine: Engine, tmp_path: Path, kind: str) -> None:
+    museum = Museum(engine, tmp_path).open()
+    for number in range(20):
+        museum.lay(f"file-{number:02}", b"%d" % number)
+    museum.insert(*({"id": n, "data": b"%d" % n, "path": f"file-{n:02}"} for n in range(20)))
+    museum.migrate(lambda op: op.create_attachment_triggers("docs", ["file", "pages"]))
+
+    def call(op: Any, verb: str) -> Any:
+        if kind == "blob":
+            return getattr(op, f"{verb}_blob_column")("docs", "data", "file")
+        return getattr(op, f"{verb}_path_column")("docs", "path", "file", mode="in_place", storage="old")
+
+    museum.migrate(lambda op: call(op, "adopt"))
+    assert museum.problems() == []
+    names = museum.ledger.lines.select().with_only_columns(museum.ledger.lines.c.names)
+    with engine.begin() as connection:
+        assert connection.execute(names).scalars().all() == [1] * 20
+        connection.execute(text("DELETE FROM docs WHERE id = 3"))
+    assert museum.sweep().ok
+    assert sorted(museum.lines().values())[:2] == [("condemned", True), ("owned", True)] if kind == "in_place" else True
+    assert len(museum.stored("default")) == (19 if kind == "blob" else 0)
+    assert len(museum.stored("old")) == 20, "held"
+    museum.migrate(lambda op: call(op, "restore"))
+    assert museum.lines() == {}
+    assert museum.stored("default") == set()
+    assert museum.stored("old") == {f"file-{n:02}" for n in range(20) if n != 3 or kind == "blob"}
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
+def test_whatever_the_isolation_of_the_migration_is(engine: Engine, tmp_path: Path, level: str) -> None:
+    museum = Museum(engine.execution_options(isolation_level=level), tmp_path)
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(150)))
+    assert museum.migrate(roundtrip) == (150, 150)
+    with museum.engine.connect() as connection:
+        assert museum.lines() == {}
+        assert connection.get_execution_options()["isolation_level"] == level
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_a_tenant_by_its_search_path(engine: Engine, tmp_path: Path) -> None:
+    """Alembic's recipe for many tenants: the connection's search path says whose tables are meant."""
+    museum = Museum(engine, tmp_path).open()
+    with engine.connect() as connection:
+        connection.execute(text("CREATE SCHEMA tenant"))
+        connection.execute(text("SET search_path TO tenant"))
+        connection.commit()
+        connection.dialect.default_schema_name = "tenant"
+        museum.metadata.create_all(connection)
+        connection.execute(museum.docs.insert(), [{"id": 1, "data": b"hello"}])
+        connection.commit()
+        context = MigrationContext.configure(connection, opts={"attachment_storages": museum.files})
+        with context.begin_transaction(), context.begin_transaction(_per_migration=True):
+            assert Operations(context).adopt_blob_column("docs", "data", "file").rows == 1  # type: ignore[attr-defined]
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM tenant.attachment_ledger")) == 1
+        assert connection.scalar(text("SELECT count(*) FROM public.attachment_ledger")) == 0
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_what_a_migration_did_before_is_committed_with_the_first_batch(engine: Engine, tmp_path: Path) -> None:
+    museum = Museum(engine, tmp_path).open()
+    museum.insert({"id": 1, "data": b"hello"})
+
+    def upgrade(op: Any) -> None:
+        op.execute("UPDATE docs SET name = 'before'")
+        op.adopt_blob_column("docs", "data", "file")
+        op.execute("UPDATE docs SET name = 'after'")
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        museum.migrate(upgrade)
+    assert museum.column("name") == {1: "before"}
+    assert museum.problems() == []
+    with Session(engine) as session:
+        assert session.get_one(museum.Doc, 1).file.read() == b"hello"  # type: ignore[union-attr]
