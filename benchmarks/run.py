@@ -4,7 +4,7 @@ Prints a table of ratios to a floor written by hand, which does the same durable
 and ``results.json``. The exit code is 1 if a target was missed.
 
 The groups are ``transactions``, ``loading``, ``large``, ``idle``, ``sweeping``,
-``adopting`` and ``bucket``; all if none is named.
+``adopting``, ``bucket`` and ``images``; all if none is named.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import adopting
 import bucket
 import idle
+import images
 import large
 import loading
 import sweeping
@@ -39,6 +40,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterable[Contest]]] = {
     ),
     "adopting": lambda said: adopting.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0, said.url),
     "bucket": lambda said: bucket.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0),
+    "images": lambda said: images.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0),
 }
 
 
