@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Text, and_, cast
-
 from .attachment import Attachment
 from .descriptor import Facts
 from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileMissing
@@ -186,7 +184,6 @@ class Rebuild:
 
 
 def _some(each: ColumnType) -> Any:
-    """The rows to look at: where no variants are declared, only those that may have one nevertheless."""
+    """The rows to look at. Where no variants are declared (any more), rows may have some nevertheless."""
     assert each.column is not None
-    there = each.column.is_not(None)
-    return there if each.variants else and_(there, cast(each.column, Text).contains('"recipe"'))
+    return each.column.is_not(None)
