@@ -11,7 +11,8 @@ from sqlalchemy import Engine, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, Storages
-from sa_attachments.processing import Accept, MaxSize, Step
+from sa_attachments.processing import Accept, MaxSize, Step, Variant
+from sa_attachments.processing.responsive import responsive
 from sa_attachments.testing import Faulty
 
 
@@ -24,6 +25,10 @@ class Photo(Attachment):
 def no_drafts(attachment: Attachment, /) -> None:
     if "draft" in attachment.filename:
         raise ValueError("drafts stay at home")
+
+
+def shrink(attachment: Attachment, /) -> Attachment:
+    return Attachment.upload(attachment.read()[:100])
 
 
 steps: list[Step] = [MaxSize(5_000_000), Accept("image/*"), no_drafts]
@@ -42,7 +47,14 @@ class Doc(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     file: Mapped[Attachment]
     scan: Mapped[Attachment | None] = mapped_column(AttachmentType(files, "spare", steps))
-    photo: Mapped[Photo] = mapped_column(AttachmentType(files, steps=steps, attachment_class=Photo))
+    photo: Mapped[Photo] = mapped_column(
+        AttachmentType(
+            files,
+            steps=steps,
+            variants={"thumb": shrink, "small": [shrink, shrink], "page": Variant(shrink, lazy=True)},
+            attachment_class=Photo,
+        )
+    )
     pages: Mapped[Sequence[Attachment]]
 
 
@@ -78,6 +90,7 @@ async def reading(doc: Doc) -> None:
     async for chunk in doc.file.achunks():
         assert_type(chunk, bytes)
     assert_type(await files.astage(Photo.upload(b"x"), Doc.photo), Photo)
+    assert_type(await doc.photo.avariant("thumb"), Photo)
 
 
 def queries(session: Session) -> None:
@@ -97,3 +110,20 @@ def care(engine: Engine, session: Session) -> None:
     assert_type(files.bind("{}", Photo), Photo)
     with files.override(Faulty(files.resolve("default")).fail("put")):
         files.settled(1)
+
+
+@files.after_commit(Doc.photo)
+def enqueue(primary_keys: list[int]) -> None:
+    print(primary_keys)
+
+
+def variants(engine: Engine, doc: Doc) -> None:
+    assert_type(doc.photo.variant("thumb"), Photo)
+    assert_type(doc.photo.variant("thumb").caption, str)
+    assert_type(doc.photo.variants, Mapping[str, Photo])
+    assert_type(doc.file.variants.get("thumb"), Attachment | None)
+    assert_type(files.make(engine, doc.photo, "page", primary_key=doc.id), Photo)
+    assert_type(files.rebuild(engine, variants=["thumb"], lazy=True).failed, list[str])
+    assert_type(responsive(doc.photo, "50vw", url=lambda photo: photo.key).attributes, dict[str, str])
+    select(Doc.id).where(Doc.photo.variants["thumb"]["size"] > 100)
+    enqueue([1])
