@@ -22,6 +22,7 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = [
     "sa_attachments",
     "sa_attachments.adoption",
+    "sa_attachments.integrations.zope",
     "sa_attachments.processing",
     "sa_attachments.storages",
     "sa_attachments.testing",

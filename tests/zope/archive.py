@@ -83,7 +83,7 @@ class Archive:
     def states(self) -> dict[str, str]:
         """Of the ledger's lines, but for those that wait to be cleaned away."""
         self.files.storages.settled(10)
-        lines = self.files._doubts.ledger.lines.c
+        lines = self.files._keeper.doubts.ledger.lines.c
         with self.files.engine.connect() as connection:
             found = connection.execute(select(lines.key, lines.state))
             return {key: state for key, state in found if state not in ("purging", "gone")}

@@ -104,7 +104,7 @@ def recover(folder: str, url: str, one_phase: bool, limit: int | None = None) ->
 def _mortal(folder: str, url: str, one_phase: bool, limit: int | None) -> tuple[Mortal, Archive]:
     mortal = Mortal(kill_at(limit))
     archive = open_archive(folder, url, one_phase, mortal.storage(LocalStorage(Path(folder) / "files")))
-    archive.files._doubts.create()
+    archive.files._keeper.doubts.create()
     mortal.engine(archive.files.engine)
     archive.shelf.at = lambda phase: mortal.step(f"shelf: {phase}")
     return mortal, archive

@@ -33,7 +33,7 @@ class Ground:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir()
         self.archive: Archive = open_archive(*self.arguments)
-        self.archive.files._doubts.create()
+        self.archive.files._keeper.doubts.create()
         if not self.is_sqlite:
             with self.archive.files.engine.begin() as connection:
                 connection.execute(text("TRUNCATE attachment_doubt, attachment_ledger, attachment_storage"))

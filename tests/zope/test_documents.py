@@ -25,7 +25,8 @@ from zope.interface.verify import verifyObject
 
 from sa_attachments import Attachment, FileMissing, OwnershipLost, Refused, StorageFailed
 from sa_attachments.errors import BadConfiguration
-from sa_attachments.integrations.zope import DocumentFiles, FilesManager, Recovered
+from sa_attachments.integrations.zope import DocumentFiles, Recovered
+from sa_attachments.integrations.zope.manager import FilesManager
 from sa_attachments.processing.validators import MaxSize
 from tests.engines import MARIADB
 
@@ -410,7 +411,7 @@ def test_a_recovery_that_is_too_early_is_made_good_by_the_commit(archive: Archiv
 
     def at(phase: str) -> None:
         if phase == "tpc_finish":
-            doubts = archive.files._doubts
+            doubts = archive.files._keeper.doubts
             doubts.settle([(doubt, False) for doubt in doubts.older(timedelta(0))], timedelta(0))
 
     archive.shelf.at = at
@@ -470,7 +471,7 @@ def test_attempts_leave_only_the_last_file(archive: Archive) -> None:
 
 
 def test_a_ledger_that_is_locked_is_worth_another_attempt(lite: Archive) -> None:
-    manager = FilesManager(lite.files, lite.manager.get(), lite.manager)
+    manager = FilesManager(lite.files._keeper, lite.manager.get(), lite.manager)
     locked = OperationalError("INSERT", {}, Exception("database is locked"))
     assert manager.should_retry(locked)
     assert not manager.should_retry(OperationalError("INSERT", {}, Exception("disk is full")))

@@ -59,7 +59,7 @@ def check(app: Any, **scans: bytes) -> None:
     assert {name: app.files.bind(text).read() for name, text in texts.items()} == scans
     keys = {app.files.bind(text).key for text in texts.values()}
     assert {key for key, _ in app.files.storages.resolve().keys()} - {MARKER} == keys  # noqa: SIM118 - no dictionary
-    lines = app.files._doubts.ledger.lines.c
+    lines = app.files._keeper.doubts.ledger.lines.c
     with app.files.engine.connect() as connection:
         rows = connection.execute(select(lines.key, lines.state)).all()
     assert {key: state for key, state in rows if state != "purging"} == dict.fromkeys(keys, "owned")

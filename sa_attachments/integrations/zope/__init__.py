@@ -24,6 +24,7 @@ A document gives its file up by ``drop``, in the transaction that makes it so:
 >>> gone = files.bind(names.pop("me"))
 >>> files.drop(gone)
 >>> transaction.commit()
+>>> report = files.sweep()                      # does what a commit had no time for
 >>> gone.read()
 Traceback (most recent call last):
 sa_attachments.errors.FileMissing: ...
@@ -44,10 +45,9 @@ from ...errors import MissingExtra
 
 try:
     from .files import DocumentFiles, Recovered
-    from .manager import FilesManager, FilesSavepoint
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("transaction", "zope"):
         raise
     raise MissingExtra(f"{__name__} needs the module {error.name!r}: pip install 'sa-attachments[zope]'") from error
 
-__all__ = ["DocumentFiles", "FilesManager", "FilesSavepoint", "Recovered"]
+__all__ = ["DocumentFiles", "Recovered"]

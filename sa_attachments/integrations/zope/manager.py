@@ -9,9 +9,7 @@ can say how the transaction will end but the documents themselves, and they are 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy.exc import DBAPIError
@@ -20,54 +18,21 @@ from zope.interface import implementer
 
 from ...descriptor import Named
 from ...errors import BadConfiguration
-from ...staging import Token
 from ...sweep import raise_unless_held
+from .keeper import Keeper, Staged
 
 log = logging.getLogger("sa_attachments")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Staged:
-    """A file that was put for a transaction, or before it (then it outlives an abort, for the next attempt)."""
-
-    named: Named
-    token: Token
-    fresh: bool
-
-    def free(self) -> None:
-        """The transaction does not own it: another one may."""
-        self.token.revert()
-
-
-class Keeper(Protocol):
-    """Whose files they are, and what it does for one transaction."""
-
-    def promise(self, transaction_id: str, staged: Sequence[Named], dropped: Sequence[Named]) -> None:
-        """Own what was staged, and note that it is in doubt; durable when it returns."""
-        ...
-
-    def committed(self, transaction_id: str, staged: Sequence[Staged], dropped: Sequence[Named]) -> None:
-        """All data managers finished: documents are as the transaction wanted them."""
-        ...
-
-    def failed(self, transaction_id: str, staged: Sequence[Staged]) -> None:
-        """A data manager failed: documents may be as the transaction wanted them all the same."""
-        ...
-
-    def remove(self, files: Sequence[Named]) -> None:
-        """Delete files that nobody ever owned. Raises nothing."""
-        ...
 
 
 @implementer(ISavepointDataManager, ISynchronizer)
 class FilesManager:
     """See the module, and ``transaction.interfaces`` for what the methods promise."""
 
-    def __init__(self, files: Keeper, transaction: Any, transaction_manager: Any) -> None:
+    def __init__(self, keeper: Keeper, transaction: Any, transaction_manager: Any) -> None:
         self.transaction_manager = transaction_manager
         self.transaction = transaction
         self.id = uuid4().hex
-        self._files = files
+        self._keeper = keeper
         # That of this thread: another one may end the transaction.
         self._synchronized = getattr(transaction_manager, "manager", transaction_manager)
         self._staged: list[Staged] = []
@@ -103,7 +68,7 @@ class FilesManager:
         """Remove what was staged, unless the vote was begun: then the documents are asked."""
         if not (self._voted or self._over):
             self._end()
-            self._void(self._staged)
+            self._keeper.remove(self._staged)
 
     def tpc_begin(self, transaction: Any) -> None:
         """Nothing: it was all done when the application asked for it."""
@@ -118,10 +83,10 @@ class FilesManager:
         staged = [each for each in self._staged if each.named not in dropped]
         dropped -= {each.named for each in unwanted}
         self._staged, self._dropped = staged, [named for named in self._dropped if named in dropped]
-        self._void(unwanted)
+        self._keeper.remove(unwanted)
         self._voted = True
         if staged or self._dropped:
-            self._files.promise(self.id, [each.named for each in staged], self._dropped)
+            self._keeper.promise(self.id, staged, self._dropped)
 
     def tpc_finish(self, transaction: Any) -> None:
         """Nothing, so that it can't fail; see ``afterCompletion``."""
@@ -163,9 +128,9 @@ class FilesManager:
         if self._voted and (self._staged or self._dropped):
             try:
                 if transaction.status == COMMITTED:
-                    self._files.committed(self.id, self._staged, self._dropped)
+                    self._keeper.committed(self.id, self._staged, self._dropped)
                 else:
-                    self._files.failed(self.id, self._staged)
+                    self._keeper.failed(self.id, self._staged)
             except Exception:
                 log.warning("what became of files is not known, DocumentFiles.recover() asks later", exc_info=True)
 
@@ -180,16 +145,11 @@ class FilesManager:
         """To a savepoint."""
         void, self._staged = self._staged[staged:], self._staged[:staged]
         del self._dropped[dropped:]
-        self._void(void)
+        self._keeper.remove(void)
 
     def _end(self) -> None:
         self._over = True
         self._synchronized.unregisterSynch(self)
-
-    def _void(self, staged: list[Staged]) -> None:
-        for each in staged:
-            each.free()
-        self._files.remove([each.named for each in staged if each.fresh])
 
 
 @implementer(IDataManagerSavepoint)
