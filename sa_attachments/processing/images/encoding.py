@@ -21,6 +21,7 @@ QUALITY = {"JPEG": 85, "WEBP": 80, "AVIF": 70}
 
 _LONGEST = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}
 """Most pixels on a side."""
+_SEGMENT = 65_500
 
 
 class Frame(NamedTuple):
@@ -48,12 +49,12 @@ def encoded(frames: Sequence[Frame], output: Output, rule: str) -> bytes:
     """The file. Raises Refused for what the format can't hold."""
     _check_sides(frames[0].image, output.kind, rule)
     images = [_fitting(frame.image, output) for frame in frames]
-    options: dict[str, Any] = {"exif": output.exif, "icc_profile": output.icc}
+    options: dict[str, Any] = {"exif": _held(output.exif, output.kind), "icc_profile": output.icc}
     if output.xmp and output.kind == "PNG":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", output.xmp.decode(errors="replace"))
     elif output.xmp:
-        options["xmp"] = output.xmp
+        options["xmp"] = _held(output.xmp, output.kind)
     if output.kind in QUALITY:
         options["quality"] = output.quality or QUALITY[output.kind]
     if len(images) > 1:
@@ -71,6 +72,11 @@ def encoded(frames: Sequence[Frame], output: Output, rule: str) -> bytes:
         message = f"the image can't be written as {output.kind}: {told}"
         raise Refused(message, rule=rule, limit=output.kind, measured=told) from error
     return file.getvalue()
+
+
+def _held(metadata: bytes | None, kind: str) -> bytes | None:
+    """What there is room for: a segment of a JPEG has 64 kB."""
+    return None if metadata and kind == "JPEG" and len(metadata) > _SEGMENT else metadata
 
 
 def _check_sides(image: Image.Image, kind: str, rule: str) -> None:

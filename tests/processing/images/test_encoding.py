@@ -91,3 +91,14 @@ def test_what_the_picture_carries_with_it_is_not_written() -> None:
         assert b"secret" not in data
         assert "dpi" not in opened(data).info
     assert image.info["comment"] == b"secret"
+
+
+@pytest.mark.parametrize("part", ["exif", "xmp"])
+def test_metadata_that_has_no_room_in_a_jpeg_is_left_out(part: str) -> None:
+    exif = Image.Exif()
+    exif[0x9286 if part == "exif" else 0x010E] = "A comment " * 7_000
+    much = {"exif": exif.tobytes(), "xmp": b"<x:xmpmeta>" + b" " * 70_000 + b"</x:xmpmeta>"}[part]
+    assert part not in opened(encode(chart(), "JPEG", **{part: much})).info
+    assert opened(encode(chart(), "WEBP", **{part: much})).info[part][-100:] == much[-100:]
+    little = much[:11] + much[-12:] if part == "xmp" else Image.Exif().tobytes()
+    assert part in opened(encode(chart(), "JPEG", **{part: little})).info

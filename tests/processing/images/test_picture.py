@@ -90,10 +90,13 @@ def test_a_refusal_tells_what_the_file_is_instead() -> None:
 
 
 def test_markup_that_pillow_takes_for_a_picture_is_none() -> None:
-    """XBM is C, and is found by its first ``#define`` wherever that stands."""
-    page = b"<html><!--\n" + samples()["XBM-1"].data + b"\n--><script>alert(1)</script>"
-    assert run([], Attachment.upload(page), "").content_type == "text/html"
-    refusal(Fit(20, 20), page)
+    """A Photo CD is known by what stands after its first 2,048 bytes, which may be anything."""
+    page = b"<html><script>alert(document.domain)</script><!--".ljust(2048)
+    photo = page + samples()["PCD"].data[2048:]
+    assert Image.open(io.BytesIO(photo)).format == "PCD"
+    for step in (*LOOKING, *DECODING):
+        error = refusal(step, photo, "a.pcd")
+        assert error.measured == "text/html"
 
 
 # What is broken
@@ -322,6 +325,25 @@ def test_an_error_of_the_source_is_not_the_pictures_fault(name: str, step: Step)
         file.left = after
         with pytest.raises(ConnectionResetError, match="the disk is gone"):
             step(attachment)
+
+
+@pytest.mark.parametrize("error", [IndexError("mine"), TypeError("mine"), SyntaxError("mine")])
+def test_an_error_of_the_source_that_pillow_swallows_comes_out_all_the_same(error: Exception) -> None:
+    """These are what formats say of files that are not theirs."""
+
+    class Odd(io.BytesIO):
+        ready = False
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.ready and self.tell() > 0:
+                raise error
+            return super().read(size)
+
+    file = Odd(written(chart(), "JPEG", comment=bytes(60_000)))
+    attachment = run([], Attachment.upload(file), "")
+    file.ready = True
+    with pytest.raises(type(error), match="mine"):
+        Fit(20, 20)(attachment)
 
 
 def test_a_source_that_is_used_up_is_no_broken_picture() -> None:

@@ -80,14 +80,14 @@ def test_what_nobody_shows_is_not_written(kind: str) -> None:
 
 def test_there_is_a_sample_of_all_that_is_read_or_written() -> None:
     kinds = {sample.kind for sample in samples().values()}
-    assert kinds == set(READABLE)
+    assert kinds | {"HEIF"} == set(READABLE)
     assert set(WRITABLE) <= kinds
 
 
 def test_pillow_knows_these_formats() -> None:
     initialized()
     require("this test", "AVIF")
-    assert set(READABLE) <= set(Image.OPEN)
+    assert set(READABLE) - {"HEIF"} <= set(Image.OPEN)
 
 
 def test_nothing_global_to_the_process_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,3 +101,47 @@ def test_nothing_global_to_the_process_is_set(monkeypatch: pytest.MonkeyPatch) -
     assert Image.MAX_IMAGE_PIXELS == 100
     monkeypatch.undo()
     assert before["MAX_IMAGE_PIXELS"] == Image.MAX_IMAGE_PIXELS
+
+
+HEIF = """
+import io
+import pillow_heif
+from PIL import Image
+from sa_attachments import Attachment, Refused
+from sa_attachments.processing import Dimensions, Fit
+from sa_attachments.processing.steps import run
+from tests.processing.images.samples import QUARTERS, chart, corners, opened, similar
+
+data = io.BytesIO()
+exif = Image.Exif()
+exif[0x0112] = 6
+pillow_heif.from_pillow(chart((80, 60))).save(data, exif=exif)
+phone = Attachment.upload(data.getvalue(), "IMG_1.HEIC")
+try:
+    run([Fit(40, 40)], phone, "Photo.image")
+except Refused as refused:
+    print(refused)
+pillow_heif.register_heif_opener()
+done = run([Dimensions(), Fit(40, 40, format="JPEG")], phone, "Photo.image")
+image = opened(done.read())
+print(done.filename, done.content_type, done.metadata["width"], done.metadata["height"], image.size)
+try:
+    run([Fit(40, 40, max_pixels=4799)], phone, "Photo.image")
+except Refused as refused:
+    print(refused)
+try:
+    run([Fit(40, 40)], Attachment.upload(data.getvalue()[:-100]), "Photo.image")
+except Refused as refused:
+    print(refused.rule)
+"""
+
+
+def test_pictures_of_iphones_are_read_where_their_format_is_registered() -> None:
+    """In a process of its own, since to register it is to register it for all."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", HEIF], capture_output=True, text=True, check=True)
+    missing, found, large, broken = done.stdout.splitlines()
+    assert missing == "Photo.image: the file is no image that can be read: it is image/heic"
+    assert found.startswith("IMG_1.jpg image/jpeg ")
+    assert found.endswith(("80 60 (40, 30)", "60 80 (30, 40)"))  # as the phone held it, or as it was turned already
+    assert "pixels, allowed are 4,799 together" in large
+    assert broken == "Fit"
