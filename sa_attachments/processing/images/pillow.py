@@ -11,10 +11,10 @@ from functools import cache
 
 from ...errors import BadConfiguration, MissingExtra, listing
 
-# What Pillow decodes by itself, and HEIF, the format of iPhones, where the application has pillow-heif register it. Left
-# out are EPS, which runs Ghostscript; IPTC, ICNS and BLP, which contain files of other formats (IPTC even EPS) that are
-# decoded before anybody can ask for their size; those that Pillow only recognises (WMF, MPEG, BUFR, GRIB, HDF5); and
-# IM, which it is about to drop.
+# What Pillow decodes by itself, and HEIF, the format of iPhones, where the application has pillow-heif register it.
+# Left out are EPS, which runs Ghostscript; IPTC, ICNS and BLP, which contain files of other formats (IPTC even EPS)
+# that are decoded before anybody can ask for their size; those that Pillow only recognises (WMF, MPEG, BUFR, GRIB,
+# HDF5); and IM, which it is about to drop.
 READABLE = (
     "JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "DIB", "ICO", "CUR", "JPEG2000", "PPM", "PSD", "QOI", "SGI",
     "SUN", "PCX", "DCX", "DDS", "FTEX", "FITS", "FLI", "GBR", "IMT", "MCIDAS", "MSP", "PCD", "PIXAR", "SPIDER",
