@@ -8,7 +8,7 @@ with plain Python values:
 >>> from sa_attachments import AttachmentType, Storages
 >>> avatar = column("avatar", AttachmentType(Storages("memory:")))
 >>> avatar.size.type, avatar.filename.type, str(avatar.content_type == "image/png")
-(Integer(), Unicode(), 'avatar[:avatar_1] = :param_1')
+(Integer(), Unicode(), 'avatar[__[POSTCOMPILE_avatar_1]] = :param_1')
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class _Value(JSON):
 def _part(comparator: Any, index: Any) -> Any:
     """``comparator[index]``, as something to compare with plain values."""
     op, right, _ = comparator._setup_getitem(index)
+    if isinstance(index, str | int | tuple):
+        # Written into the SQL: a database finds an index of the expression only if it sees the path.
+        right.literal_execute = True
     return JSON.Comparator.operate(comparator, op, right, result_type=_Value())
 
 
