@@ -13,23 +13,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from sa_attachments.errors import MissingExtra
-
-try:
-    from . import adoption, comparison, indexes, ledger, rendering, triggers
-except ModuleNotFoundError as error:
-    if (error.name or "").split(".")[0] != "alembic":
-        raise
-    raise MissingExtra("alembic_ext needs Alembic: pip install 'sa-attachments[alembic]'") from error
 
 __all__ = ["setup"]
 
 
 def setup(plugin: Any) -> None:
     """What Alembic calls with its ``Plugin`` when it is imported."""
+    from . import adoption, comparison, indexes, ledger, rendering, triggers
+
     for part in (rendering, ledger, triggers, indexes, adoption):
         part.register()
     comparison.register(plugin)
@@ -43,3 +39,11 @@ class _Plugin(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Plugin
+
+# Alembic imports us, and we Alembic: it has to be there before one of our modules, whoever is imported first.
+try:
+    import_module("alembic")
+except ModuleNotFoundError as error:
+    if error.name != "alembic":
+        raise
+    raise MissingExtra("alembic_ext needs Alembic: pip install 'sa-attachments[alembic]'") from error

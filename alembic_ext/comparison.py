@@ -39,8 +39,11 @@ def compare(autogen_context: Any, upgrade_ops: Any) -> PriorityDispatchResult:
     """Add what triggers need to the operations of a migration; and keep the indexes that operations of ours made."""
     wanted = {counting.where: counting for counting in _wanted(autogen_context)}
     counter = counter_of(autogen_context.dialect)
-    there = {found.counting.where: found for found in counter.installed(autogen_context.connection)}
     known = {(table.schema, table.name) for table in autogen_context.sorted_tables}
+    there = {
+        found.counting.where: found
+        for found in counter.installed(autogen_context.connection, {schema for schema, _ in known})
+    }
     known |= {(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
     anew = set(_made_anew(upgrade_ops)) if autogen_context.dialect.name == "sqlite" else set()
     _keep_indexes(autogen_context, upgrade_ops)

@@ -230,7 +230,7 @@ def _carry_out(
     connection = operations.get_bind()
     others = [
         each.counting
-        for each in counter.installed(connection)
+        for each in counter.installed(connection, {counting.schema, counting.ledger_schema})
         if each.counting.where != counting.where and each.counting.ledger_schema == counting.ledger_schema
     ]
     try:

@@ -119,6 +119,7 @@ class _ColumnType(TypeDecorator[Any]):
         variants: Mapping[str, Recipe] | None = None,
         *,
         retain: timedelta | None = None,
+        triggers: bool = False,
         attachment_class: type[Attachment] = Attachment,
     ) -> None:
         """
@@ -127,6 +128,7 @@ class _ColumnType(TypeDecorator[Any]):
         :param steps: run in order on each new file before it is stored.
         :param variants: what to derive from each file, by name: a step, several, or a ``Variant``.
         :param retain: how long dropped files are kept for ``Storages.restore``; None is what ``files`` says.
+        :param triggers: a migration made triggers that count names: cascades of the database need no warning.
         :param attachment_class: a subclass of ``Attachment`` for the values.
         """
         super().__init__()
@@ -137,6 +139,7 @@ class _ColumnType(TypeDecorator[Any]):
         self.hooks: list[Hook] = []
         """Told of rows whose new files are committed; see ``Storages.after_commit``."""
         self.retain = retain
+        self.triggers = triggers
         self.attachment_class = attachment_class
         self._identity = object()
 

@@ -195,7 +195,8 @@ def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
         return
     for reference in references:
         _listen(reference)
-        _warn_of_cascades(reference.table)
+        if not reference.type.triggers:
+            _warn_of_cascades(reference.table)
     event.listen(mapper, "before_insert", _saving)
     event.listen(mapper, "before_update", _saving)
     event.listen(mapper, "before_delete", _deleting)
@@ -240,7 +241,8 @@ def _warn_of_cascades(table: Table) -> None:
         if (key.ondelete or "").upper() == "CASCADE":
             warnings.warn(
                 f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes by "
-                "itself stay in the storage until Storages.verify(repair=True) finds them, or triggers condemn them",
+                "itself stay in the storage until Storages.verify(repair=True) finds them. If a migration made triggers, "
+                "say so to the column: AttachmentType(..., triggers=True)",
                 AttachmentWarning,
                 stacklevel=2,
             )

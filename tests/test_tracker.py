@@ -289,7 +289,7 @@ def test_a_pickle_of_before_is_read() -> None:
 # Cascades of the database
 
 
-def models(ondelete: str | None) -> list[str]:
+def models(ondelete: str | None, triggers: bool = False) -> list[str]:
     storages = Storages("memory:")
 
     class Base(DeclarativeBase):
@@ -303,8 +303,8 @@ def models(ondelete: str | None) -> list[str]:
         __tablename__ = "papers"
         id: Mapped[int] = mapped_column(primary_key=True)
         folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id", ondelete=ondelete))
-        file: Mapped[Attachment] = mapped_column(AttachmentType(storages))
-        pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(storages))
+        file: Mapped[Attachment] = mapped_column(AttachmentType(storages, triggers=triggers))
+        pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(storages, triggers=triggers))
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -323,6 +323,10 @@ def test_a_cascade_behind_the_back_of_the_orm_is_warned_of_once(ondelete: str) -
 @on("ondelete", [None, "SET NULL", "RESTRICT"])
 def test_other_foreign_keys_are_fine(ondelete: str | None) -> None:
     assert models(ondelete) == []
+
+
+def test_a_cascade_is_fine_where_triggers_see_it() -> None:
+    assert models("CASCADE", triggers=True) == []
 
 
 # What listeners of others do

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
@@ -28,7 +28,7 @@ class Counting:
     columns: tuple[Counted, ...]
     schema: str | None = None
     ledger_schema: str | None = None
-    version: int = VERSION
+    version: int = field(default_factory=lambda: VERSION)
 
     @property
     def where(self) -> tuple[str | None, str]:

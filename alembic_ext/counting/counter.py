@@ -12,7 +12,7 @@ What every one of them keeps to:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -78,8 +78,8 @@ class Counter(ABC):
         return []
 
     @abstractmethod
-    def installed(self, connection: Connection) -> list[Installed]:
-        """The triggers that the database has, whatever version made them."""
+    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
+        """The triggers that the database has, whatever version made them: in its default schema, and in these."""
 
     # Parts
 

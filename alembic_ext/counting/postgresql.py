@@ -9,7 +9,7 @@ when it is made. Rows that a TRUNCATE of a single partition removes are not coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, text
 
@@ -120,7 +120,7 @@ class PostgreSQLCounter(Counter):
         triggers = [f"DROP TRIGGER {exists}{self._trigger(event)} ON {table}" for event in reversed(_EVENTS)]
         return [*triggers, f"DROP FUNCTION {exists}{self._function(counting)}()"]
 
-    def installed(self, connection: Connection) -> list[Installed]:
+    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
         is_trigger = "'pg_trigger'\\:\\:regclass"
         statement = text(
             "SELECT n.nspname, c.relname, t.tgname, p.prosrc FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"

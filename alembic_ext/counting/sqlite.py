@@ -8,7 +8,7 @@ row without firing triggers. A table that is made anew, as Alembic's batch mode 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, text
 
@@ -72,7 +72,7 @@ class SQLiteCounter(Counter):
         exists = "IF EXISTS " if if_exists else ""
         return [f"DROP TRIGGER {exists}{self._trigger(counting, event)}" for event in reversed(_EVENTS)]
 
-    def installed(self, connection: Connection) -> list[Installed]:
+    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
         found: list[Installed] = []
         for schema in connection.scalars(text("SELECT name FROM pragma_database_list")).all():
             master = f"{self.quote(schema)}.sqlite_master"

@@ -1,0 +1,55 @@
+"""The fixtures of the scenarios, whose databases count names by triggers here."""
+
+from __future__ import annotations
+
+import os
+from zlib import crc32
+
+import pytest
+
+from tests.alembic_ext.counting_world import CountingWorld
+from tests.scenarios.conftest import aworld, pytest_pyfunc_call, world  # noqa: F401
+from tests.scenarios.test_binds import follower  # noqa: F401
+from tests.scenarios.test_engines_in_sessions import pair  # noqa: F401
+from tests.scenarios.test_given_paths import path  # noqa: F401
+from tests.scenarios.test_schemas import tenants  # noqa: F401
+from tests.scenarios.test_settling import storage  # noqa: F401
+
+
+@pytest.fixture
+def world_class() -> type[CountingWorld]:
+    return CountingWorld
+
+
+SAMPLED = ("test_scenarios.py", "test_variants.py", "test_counting.py")
+# Whose statements change what rows name; the others look at what goes on around them.
+TELLING = ("bulk", "histories", "hooks", "identities", "lists", "owners", "retention", "rows", "savepoints", "upserts")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The torture runs everything. By default each of the telling scenarios runs once, on a database as its name picks;
+    and of what is counted, each way of losing or keeping a name ends in one way, on each database.
+    """
+    if os.environ.get("SA_ATTACHMENTS_TORTURE") == "1":
+        return
+    mine = [item for item in items if item.path.parent.name == "with_triggers" and item.path.name in SAMPLED]
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in mine:
+        groups.setdefault(_group(item), []).append(item)
+    chosen = {id(group[crc32(name.encode()) % len(group)]) for name, group in groups.items() if name}
+    left_out = {id(item): item for item in mine if id(item) not in chosen}
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out.values()))
+        items[:] = [item for item in items if id(item) not in left_out]
+
+
+def _group(item: pytest.Item) -> str:
+    """Tests of which one stands for all; empty if none is to run."""
+    function = item.name.partition("[")[0]
+    if item.path.name == "test_scenarios.py":
+        return function if function.removeprefix("test_").startswith(TELLING) else ""
+    if item.path.name == "test_variants.py":
+        return function
+    parameters: dict[str, object] = item.callspec.params  # type: ignore[attr-defined]
+    return function + str({name: value for name, value in parameters.items() if name != "end"})
