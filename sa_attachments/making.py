@@ -208,8 +208,9 @@ class Maker:
             self._delete(started)
             if not isinstance(error, Exception) or isinstance(error, _PASSING):
                 raise
-            log.warning("%s, variant %r failed: %s", self._type.label, name, error)
-            return failed(error, variant)
+            reason = failed(error, variant)
+            log.warning("%s, variant %r failed: %s", self._type.label, name, reason["error"])
+            return reason
 
     def publish(self, wishes: Sequence[Wish]) -> tuple[list[Wish], list[Wish]]:
         """Let the rows take what was made for them, where they are still what they were; the others' files are deleted.

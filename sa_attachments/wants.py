@@ -190,8 +190,9 @@ class Whole:
         try:
             return entry(self._put(derived(variant, ready, label), cls), variant)
         except Exception as error:  # noqa: BLE001 - whatever it is, it goes into the descriptor
-            log.warning("%s failed: %s", label, error)
-            return failed(error, variant)
+            reason = failed(error, variant)
+            log.warning("%s failed: %s", label, reason["error"])
+            return reason
 
 
 def _keeps_busy(rules: Rules) -> bool:

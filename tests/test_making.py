@@ -185,6 +185,26 @@ class TestOthers:
         assert gallery.stored() == []
         assert gallery.files.verify(engine).ok
 
+    def test_they_are_moved_to_another_storage_with_it(self, engine: Engine, recipe: Recipe) -> None:
+        gallery = Gallery.new(engine, {"loud": shout, "bad": Variant(recipe), "soft": Variant(whisper, lazy=True)})
+        gallery.fill(1, b"la", b"bad")
+        gallery.files.make(engine, gallery.text(1), "soft")
+        gallery.files.configure({"default": gallery.storage, "new": "memory:"})
+        report = gallery.files.move(engine, "default", "new", retain=NOW)
+        assert (report.ok, report.files) == (True, 5)
+        song = gallery.text(1)
+        assert {name: (each.storage, each.read()) for name, each in song.variants.items()} == {
+            "loud": ("new", b"LA"),
+            "bad": ("new", b"LA"),
+            "soft": ("new", b"la"),
+        }
+        assert song.variants["loud"].content_type == "text/plain"
+        with pytest.raises(VariantFailed):
+            gallery.verses(1)[0].variant("loud")
+        gallery.files.sweep(engine)
+        assert gallery.stored() == []
+        assert gallery.files.verify(engine, checksums=True).ok
+
     def test_one_that_nobody_committed_yet(self, gallery: Gallery) -> None:
         gallery.files.connect(gallery.engine)
         with Session(gallery.engine) as session:
@@ -303,10 +323,11 @@ class TestFailures:
 @ONCE
 class TestMistakes:
     def test_a_name_that_is_not_declared(self, gallery: Gallery) -> None:
-        for ask in (
+        asks: list[Callable[[], object]] = [
             lambda: gallery.text(1).variant("huge"),
             lambda: gallery.files.make(gallery.engine, gallery.text(1), "huge"),
-        ):
+        ]
+        for ask in asks:
             with pytest.raises(UnknownVariant, match=r"(text|songs\.text) declares no variant 'huge', but 'loud'"):
                 ask()
 

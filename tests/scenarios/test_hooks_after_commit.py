@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import String
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.util import await_only
 
 from sa_attachments import Attachment, AttachmentType, BadConfiguration, Storages
 
@@ -116,6 +118,28 @@ def test_the_hook_may_ask_the_database(world: World) -> None:
     finally:
         Song.text.type.hooks.clear()
     assert seen == [b"one"]
+
+
+@pytest.mark.parametrize("world", ["aiosqlite"], indirect=True)
+def test_under_asyncio_the_hook_may_begin_a_task(world: World) -> None:
+    sent: list[int] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def send(keys: list[int]) -> None:
+        sent.extend(keys)
+
+    @files.after_commit(Song.text)
+    def enqueue(keys: list[int]) -> None:
+        tasks.append(asyncio.get_running_loop().create_task(send(keys)))
+
+    try:
+        with world.session() as session:
+            session.add(Song(id=1, text=b"one"))
+            session.commit()
+        await_only(tasks[0])
+    finally:
+        Song.text.type.hooks.clear()
+    assert sent == [1]
 
 
 @pytest.mark.parametrize("world", ["sqlite"], indirect=True)

@@ -383,6 +383,24 @@ class TestStatements:
 
 
 @SOME
+class TestCore:
+    def test_staged_and_dropped_on_a_connection(self, world: World) -> None:
+        songs = Song.__table__
+        with world.engine.begin() as connection:
+            staged = files.stage(Attachment.upload(b"la"), connection, songs.c.text)
+            assert loud(staged) == b"LA"
+            connection.execute(songs.insert(), {"id": 1, "text": staged, "verses": []})  # type: ignore[attr-defined]
+        make_twice(world)
+        world.check(b"la", b"LA", b"lala")
+        with world.engine.begin() as connection:
+            text = connection.scalar(select(songs.c.text).with_for_update())
+            assert text is not None
+            connection.execute(songs.delete())  # type: ignore[attr-defined]
+            files.drop(text, connection)
+        world.check()
+
+
+@SOME
 class TestRetention:
     def test_they_are_restored_with_it(self, world: World) -> None:
         with world.session() as session:
