@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
 import random
 from pathlib import Path
@@ -28,6 +29,7 @@ def path(number: int) -> str:
 
 def work(url: str, folder: str, kind: str, verb: str, limit: int | None) -> dict[str, Any]:
     """One adoption by a migration; returns its number of steps, and by how many bytes memory grew at its peak."""
+    faulthandler.cancel_dump_traceback_later()  # twenty thousand rows take longer than the server of forks waits
     mortal = Mortal(kill_at(limit))
     engine = open_engine(url)
     museum = Museum(engine, Path(folder))

@@ -35,8 +35,11 @@ def server() -> Iterator[ForkServer]:
         yield forks
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
-@pytest.mark.parametrize(("kind", "spans"), [("blob", (900, 900)), ("in_place", (500, 60))])
+@pytest.mark.parametrize(
+    ("engine", "kind", "spans"),
+    [("sqlite", "blob", (900, 900)), ("postgres", "blob", (900, 900)), ("sqlite", "in_place", (500, 60))],
+    indirect=["engine"],
+)
 def test_killed_at_some_steps(
     engine: Engine, tmp_path: Path, server: ForkServer, kind: str, spans: tuple[int, int]
 ) -> None:

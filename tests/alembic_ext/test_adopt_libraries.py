@@ -232,6 +232,7 @@ def world(engine: Engine, tmp_path: Path) -> Iterator[Callable[[type[World]], Wo
 Make = Callable[[type[World]], World]
 on_servers = pytest.mark.parametrize("engine", SERVERS, indirect=True)
 here = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+on_two = pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
 
 
 @on_servers
@@ -267,7 +268,7 @@ def test_adopted_in_place_and_read_back(world: Make, cls: type[World]) -> None:
     assert theirs.all() == before
 
 
-@on_servers
+@on_two
 @pytest.mark.parametrize("cls", WORLDS)
 def test_dropped_files_go_once_it_is_finished(world: Make, cls: type[World]) -> None:
     theirs = world(cls)
@@ -300,7 +301,7 @@ def test_dropped_files_go_once_it_is_finished(world: Make, cls: type[World]) -> 
     assert len(docs) == 10
 
 
-@on_servers
+@on_two
 @pytest.mark.parametrize("cls", PLURAL)
 def test_lists(world: Make, cls: type[World]) -> None:
     theirs = world(cls)
@@ -326,9 +327,10 @@ def test_lists(world: Make, cls: type[World]) -> None:
     assert museum.lines() == {}
 
 
-@on_servers
 @pytest.mark.parametrize("cls", WORLDS)
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    ("engine", "finished"), [("sqlite", True), ("sqlite", False), ("postgres", False)], indirect=["engine"]
+)
 def test_given_back(world: Make, cls: type[World], finished: bool) -> None:
     """The library reads what it read before, and what was uploaded since; it has its column as it was."""
     theirs = world(cls)
