@@ -171,6 +171,7 @@ def split(script: str) -> list[str]:
 # What the comparator notices
 
 
+@on("project", ["postgres"], indirect=True)
 def test_without_the_line_in_env_py_triggers_are_left_alone(project: Project) -> None:
     project.edit('"sa_attachments"]', "]", "migrations/env.py")
     assert "triggers" not in project.autogenerate()
@@ -207,6 +208,7 @@ def test_a_column_that_goes_is_no_longer_counted(migrated: Project) -> None:
     assert installed(migrated.engine) == WHOLE
 
 
+@on("project", ["postgres"], indirect=True)
 def test_a_table_that_goes_takes_its_triggers_with_it(migrated: Project) -> None:
     models = (migrated.folder / "models.py").read_text()
     migrated.edit(models[models.index("class Post") :], "")
@@ -219,6 +221,7 @@ def test_a_table_that_goes_takes_its_triggers_with_it(migrated: Project) -> None
     assert installed(migrated.engine) == WHOLE
 
 
+@on("project", ["postgres"], indirect=True)
 def test_another_retention_is_noticed(migrated: Project) -> None:
     migrated.edit("days=1", "days=2")
     migrated.autogenerate()
@@ -245,6 +248,7 @@ def test_a_disabled_trigger_is_noticed(migrated: Project) -> None:
     assert "add_attachment_triggers" in migrated.try_alembic("check")[1]
 
 
+@on("project", ["postgres"], indirect=True)
 def test_triggers_of_an_earlier_version_are_made_anew(migrated: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counted, "VERSION", 2)
     assert "add_attachment_triggers" in migrated.try_alembic("check")[1]
