@@ -27,7 +27,7 @@ from sa_attachments.errors import BadConfiguration, listing
 from sa_attachments.files import Storages
 
 from .batch import after_batch, before_batch, table_of
-from .script import execute, literal
+from .script import as_it_is, execute, literal, quoter
 
 _KINDS = {"string": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "integer": "BIGINT", "float": "DOUBLE"}
 """How values compare, and what they are in a column of MySQL."""
@@ -55,10 +55,7 @@ class _IndexOp(MigrateOperation):
     @property
     def name(self) -> str:
         """Of the index."""
-        name = "_".join(("ix", self.table, self.column, *self.path))
-        if len(name.encode()) <= _LONGEST:
-            return name
-        return f"{name.encode()[: _LONGEST - 9].decode(errors='ignore')}_{sha256(name.encode()).hexdigest()[:8]}"
+        return _short("_".join(("ix", self.table, self.column, *self.path)))
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """What ``alembic check`` shows."""
@@ -157,13 +154,20 @@ def is_ours(table: str, columns: Sequence[str], index: str) -> bool:
 
 def generated(column: str, path: Sequence[str]) -> str:
     """The name of the column that MySQL indexes."""
-    return "_".join((column, *path))
+    return _short("_".join((column, *path)))
+
+
+def _short(name: str) -> str:
+    """As long as databases take names."""
+    if len(name.encode()) <= _LONGEST:
+        return name
+    return f"{name.encode()[: _LONGEST - 9].decode(errors='ignore')}_{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:
     context = operations.get_context()
     dialect = context.dialect
-    quote = dialect.identifier_preparer.quote_identifier
+    quote = quoter(dialect)
     if not context.as_sql:
         _check(inspect(operations.get_bind()), op)
     if dialect.name in ("mysql", "mariadb"):
@@ -185,7 +189,7 @@ def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:
 
 def _drop(operations: Operations, op: DropAttachmentIndexOp) -> None:
     dialect = operations.get_context().dialect
-    quote = dialect.identifier_preparer.quote_identifier
+    quote = quoter(dialect)
     if dialect.name in ("mysql", "mariadb"):
         new = quote(generated(op.column, op.path))
         statement = f"ALTER TABLE {_at(quote, op)} DROP INDEX {quote(op.name)}, DROP COLUMN {new}"
@@ -201,7 +205,7 @@ def _expression(dialect: Any, op: _IndexOp) -> str:
     for part in op.path:
         value = value[part]
     value = getattr(value, f"as_{op.kind}")()
-    return str(value.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+    return as_it_is(dialect, str(value.compile(dialect=dialect, compile_kwargs={"literal_binds": True})))
 
 
 def _check(there: Any, op: _IndexOp) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from alembic.operations import Operations
@@ -31,4 +31,14 @@ def execute(operations: Operations, statements: Iterable[str]) -> None:
 def literal(dialect: Dialect, value: str) -> str:
     """A text in SQL."""
     string: Any = String()
-    return str(string.literal_processor(dialect)(value))
+    return as_it_is(dialect, string.literal_processor(dialect)(value))
+
+
+def quoter(dialect: Dialect) -> Callable[[str], str]:
+    """What quotes the names of tables and columns."""
+    return lambda name: as_it_is(dialect, dialect.identifier_preparer.quote_identifier(name))
+
+
+def as_it_is(dialect: Dialect, sql: str) -> str:
+    """What SQLAlchemy wrote, with each percent sign once: for some drivers it writes two, and once more in the end."""
+    return sql.replace("%%", "%") if getattr(dialect.identifier_preparer, "_double_percents", False) else sql

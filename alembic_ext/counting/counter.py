@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Dialect
 
+from ..script import quoter
 from .counted import Counted, Counting
 
 LEDGER = "attachment_ledger"
@@ -42,7 +43,7 @@ class Counter(ABC):
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
-        self.quote = dialect.identifier_preparer.quote_identifier
+        self.quote = quoter(dialect)
 
     # To be called in this order
 

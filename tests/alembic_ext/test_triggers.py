@@ -1,0 +1,332 @@
+"""Making and removing triggers: what is refused, what is counted, and what others may do meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations, ops
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, String, Table, inspect, text
+
+from alembic_ext.counting import Counted, Counting, counter_of
+from alembic_ext.triggers import CreateAttachmentTriggersOp, DropAttachmentTriggersOp
+from sa_attachments import AttachmentListType, AttachmentType, Storages
+from sa_attachments.errors import BadConfiguration, LedgerMissing
+from sa_attachments.ledger import Ledger
+from tests.alembic_ext.installing import operations
+from tests.engines import MARIADB
+
+on = pytest.mark.parametrize
+DATABASES = ["sqlite", "postgres", *(["mariadb"] if MARIADB else [])]
+everywhere = on("engine", DATABASES, indirect=True)
+
+
+def tables(metadata: MetaData, *names: str) -> None:
+    files = Storages("memory:")
+    for name in names:
+        Table(
+            name,
+            metadata,
+            Column("id", Integer, primary_key=True),
+            Column("title", String(20)),
+            Column("file", AttachmentType(files)),
+            Column("pages", AttachmentListType(files)),
+        )
+
+
+@pytest.fixture
+def metadata(engine: Engine) -> MetaData:
+    made = MetaData()
+    tables(made, "docs", "notes")
+    made.create_all(engine)
+    return made
+
+
+def key_of(engine: Engine) -> str:
+    return "`key`" if engine.dialect.name == "mysql" else "key"
+
+
+def line(engine: Engine, *keys: str, names: int | None = 0) -> None:
+    with engine.begin() as connection:
+        for key in keys:
+            insert = f"INSERT INTO attachment_ledger (storage, {key_of(engine)}, state, since, names)"
+            connection.execute(text(f"{insert} VALUES ('s', :key, 'owned', 0, :names)"), {"key": key, "names": names})
+
+
+def row(connection: Connection, table: str, pk: int, key: str) -> None:
+    file = "CAST(:file AS JSONB)" if connection.dialect.name == "postgresql" else ":file"
+    insert = f"INSERT INTO {table} (id, file, pages) VALUES (:pk, {file}, '[]')"
+    connection.execute(text(insert), {"pk": pk, "file": f'{{"storage": "s", "key": "{key}"}}'})
+
+
+def counts(engine: Engine) -> dict[str, int | None]:
+    with engine.connect() as connection:
+        rows = connection.execute(text(f"SELECT {key_of(engine)}, names FROM attachment_ledger"))
+        return {found[0]: found[1] for found in rows}
+
+
+def install(engine: Engine, *names: str) -> None:
+    with engine.begin() as connection:
+        for name in names:
+            operations(connection).create_attachment_triggers(name, ["file", "pages"])
+
+
+def installed(engine: Engine) -> set[str]:
+    with engine.connect() as connection:
+        return {found.counting.table for found in counter_of(engine.dialect).installed(connection) if found.whole}
+
+
+# What is refused
+
+
+@everywhere
+@on(
+    ("table", "columns", "options", "message"),
+    [
+        ("papers", ["file"], {}, "there is no table 'papers'"),
+        ("docs", ["file", "photo"], {}, "has no column 'photo': it has 'file', 'id', 'pages', 'title'"),
+        ("docs", [], {}, "are a list of names, not"),
+        ("docs", "file", {}, "are a list of names, not 'file'"),
+        ("docs", ["file", "file"], {}, "are a list of names, not"),
+        ("docs", ["file"], {"retain": {"photo": 3}}, "retain names 'photo'"),
+        ("docs", ["file"], {"retain": -1}, "not -1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_changed(
+    engine: Engine, metadata: MetaData, table: str, columns: Any, options: dict[str, Any], message: str
+) -> None:
+    line(engine, "a")
+    with engine.begin() as connection:
+        row(connection, "docs", 1, "a")
+    with engine.begin() as connection, pytest.raises(BadConfiguration, match=message):
+        operations(connection).create_attachment_triggers(table, columns, **options)
+    assert (installed(engine), counts(engine)) == (set(), {"a": 0})
+
+
+@everywhere
+def test_without_a_ledger_there_is_nothing_to_count_in(engine: Engine) -> None:
+    metadata = MetaData()
+    tables(metadata, "docs")
+    metadata.tables["docs"].create(engine)
+    with engine.begin() as connection, pytest.raises(LedgerMissing, match=r"op\.create_attachment_ledger\(\)"):
+        operations(connection).create_attachment_triggers("docs", ["file"])
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_on_postgresql_attachments_are_jsonb(engine: Engine, metadata: MetaData) -> None:
+    with engine.begin() as connection, pytest.raises(BadConfiguration, match=r"docs\.title is VARCHAR.*JSONB"):
+        operations(connection).create_attachment_triggers("docs", ["title"])
+
+
+def test_a_database_of_another_kind_has_no_triggers_of_ours() -> None:
+    context = MigrationContext.configure(dialect_name="oracle", opts={"as_sql": True})
+    with pytest.raises(BadConfiguration, match="no triggers on 'oracle'"):
+        Operations(context).create_attachment_triggers("docs", ["file"])
+
+
+# What is counted
+
+
+@everywhere
+def test_names_that_are_there_are_counted(engine: Engine, metadata: MetaData) -> None:
+    line(engine, "a", "b", "none")
+    line(engine, "unknown", names=None)
+    with engine.begin() as connection:
+        for pk, key in enumerate(("a", "b", "b", "unknown", "without a line"), start=1):
+            row(connection, "docs", pk, key)
+        row(connection, "notes", 1, "b")
+    install(engine, "docs")
+    assert counts(engine) == {"a": 1, "b": 2, "none": 0, "unknown": 1}
+    install(engine, "notes")
+    assert counts(engine) == {"a": 1, "b": 3, "none": 0, "unknown": 1}
+    install(engine, "docs")  # again
+    assert counts(engine) == {"a": 1, "b": 3, "none": 0, "unknown": 1}
+    with engine.begin() as connection:
+        operations(connection).drop_attachment_triggers("docs", ["file", "pages"])
+    assert counts(engine) == {"a": 0, "b": 1, "none": 0, "unknown": 0}
+    assert installed(engine) == {"notes"}
+    with engine.begin() as connection:
+        operations(connection).drop_attachment_triggers("notes", ["file", "pages"])
+        operations(connection).drop_attachment_triggers("notes", ["file", "pages"])  # they are gone already
+    assert set(counts(engine).values()) == {0}
+
+
+@on("engine", ["sqlite", "postgres"], indirect=True)
+def test_a_migration_that_fails_leaves_nothing(engine: Engine, metadata: MetaData) -> None:
+    line(engine, "a")
+    with engine.begin() as connection:
+        row(connection, "docs", 1, "a")
+    with engine.connect() as connection, connection.begin() as transaction:
+        operations(connection).create_attachment_triggers("docs", ["file", "pages"])
+        transaction.rollback()
+    assert (installed(engine), counts(engine)) == (set(), {"a": 0})
+
+
+@everywhere
+def test_awkward_names(engine: Engine) -> None:
+    """Quotes, percent signs, colons, other letters, and more of them than a database takes in a trigger's name."""
+    awkward = 'a "quoted" 100% :name ü' if engine.dialect.name != "mysql" else "a `quoted` 100% 'name' ü"
+    long = "t" * 60
+    metadata = MetaData()
+    files = Storages("memory:")
+    columns = ["do % it", "it's"]
+    for name in (awkward, long):
+        Table(
+            name,
+            metadata,
+            Column("id", Integer, primary_key=True),
+            *(Column(column, AttachmentType(files)) for column in columns),
+        )
+    metadata.create_all(engine)
+    with engine.begin() as connection:
+        for name in (awkward, long):
+            operations(connection).create_attachment_triggers(name, columns)
+    assert installed(engine) == {awkward, long}
+    line(engine, "a")
+    quote = engine.dialect.identifier_preparer.quote
+    with engine.begin() as connection:
+        table = metadata.tables[awkward]
+        marker = {"sqlite": "?", "postgresql": "CAST(%s AS JSONB)"}.get(engine.dialect.name, "%s")
+        into, names = quote(awkward), ", ".join(quote(column.name) for column in table.columns)
+        descriptor = '{"storage": "s", "key": "a"}'
+        connection.exec_driver_sql(
+            f"INSERT INTO {into} ({names}) VALUES (1, {marker}, {marker})", (descriptor, descriptor)
+        )
+    assert counts(engine) == {"a": 2}
+    with engine.begin() as connection:
+        for name in (awkward, long):
+            operations(connection).drop_attachment_triggers(name, columns)
+    assert installed(engine) == set()
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_tables_and_ledger_in_schemas_of_their_own(engine: Engine) -> None:
+    metadata = MetaData(schema="files")
+    tables(metadata, "docs")
+    elsewhere = metadata.tables["files.docs"].to_metadata(MetaData(), schema="shop")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA files"))
+        connection.execute(text("CREATE SCHEMA shop"))
+        metadata.create_all(connection)
+        elsewhere.create(connection)
+        op = operations(connection)
+        op.create_attachment_triggers("docs", ["file", "pages"], schema="files", ledger_schema="files")
+        op.create_attachment_triggers("docs", ["file"], schema="shop", ledger_schema="files")
+        insert = (
+            "INSERT INTO files.attachment_ledger (storage, key, state, since, names) VALUES ('s', 'a', 'owned', 0, 0)"
+        )
+        connection.execute(text(insert))
+        connection.execute(text("SET LOCAL search_path = shop"))
+        row(connection, "docs", 1, "a")
+        row(connection, "files.docs", 1, "a")
+        assert connection.scalar(text("SELECT names FROM files.attachment_ledger")) == 2
+        connection.execute(text("DELETE FROM docs"))
+        connection.execute(text("DELETE FROM files.docs"))
+        assert connection.scalar(text("SELECT state FROM files.attachment_ledger")) == "condemned"
+        connection.execute(text("SET LOCAL search_path = public"))
+        op.drop_attachment_triggers("docs", ["file"], schema="shop", ledger_schema="files")
+        found = counter_of(engine.dialect).installed(connection)
+        assert [each.counting.fullname for each in found] == ["files.docs"]
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_clients_need_no_rights_on_the_ledger(engine: Engine, metadata: MetaData) -> None:
+    install(engine, "docs")
+    line(engine, "a")
+    role = f"clerk_{engine.url.database}"
+    with engine.begin() as connection:
+        connection.execute(text(f'CREATE ROLE "{role}"'))
+        connection.execute(text(f'GRANT ALL ON docs TO "{role}"'))
+        connection.execute(text(f'GRANT USAGE ON SCHEMA public TO "{role}"'))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text(f'SET LOCAL ROLE "{role}"'))
+            row(connection, "docs", 1, "a")
+        assert counts(engine) == {"a": 1}
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f'DROP OWNED BY "{role}"'))
+            connection.execute(text(f'DROP ROLE "{role}"'))
+
+
+@on("engine", [name for name in DATABASES if name != "sqlite"], indirect=True)
+def test_rows_that_are_written_meanwhile_are_counted_once(engine: Engine, metadata: MetaData) -> None:
+    """Installing waits for who writes, and who writes then waits for it."""
+    line(engine, *(f"k{number}" for number in range(40)))
+    done = threading.Event()
+    failed: list[Exception] = []
+
+    def write() -> None:
+        try:
+            for number in range(40):
+                with engine.begin() as connection:
+                    row(connection, "docs", number + 1, f"k{number}")
+                    if number % 4 == 3:
+                        connection.execute(text("DELETE FROM docs WHERE id = :pk"), {"pk": number - 1})
+                if number == 5:
+                    done.set()
+        except Exception as error:  # noqa: BLE001 - told by the assertion
+            failed.append(error)
+            done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    done.wait(20)
+    install(engine, "docs")
+    writer.join(30)
+    assert failed == []
+    with engine.connect() as connection:
+        there = set(connection.scalars(text("SELECT id FROM docs")))
+    # Names that were lost before the triggers came were never counted.
+    assert {key for key, names in counts(engine).items() if names} == {f"k{pk - 1}" for pk in there}
+    assert set(counts(engine).values()) == {0, 1}
+
+
+# The operations themselves
+
+
+def test_each_is_the_reverse_of_the_other() -> None:
+    counting = Counting("docs", (Counted("file", 5),), "shop", "files")
+    create = CreateAttachmentTriggersOp(counting)
+    drop = create.reverse()
+    assert isinstance(drop, DropAttachmentTriggersOp)
+    assert drop.counting == counting
+    again = drop.reverse()
+    assert isinstance(again, CreateAttachmentTriggersOp)
+    assert create.to_diff_tuple() == ("add_attachment_triggers", "shop.docs", ["file"])
+    assert drop.to_diff_tuple() == ("remove_attachment_triggers", "shop.docs", ["file"])
+
+
+@on("retain", [0, 1.5, timedelta(days=1), {"file": timedelta(hours=1)}, {"pages": 3}])
+def test_retention_goes_into_the_migration_and_back(retain: Any) -> None:
+    from alembic.autogenerate import render_python_code
+
+    made: list[Any] = []
+
+    class Recorder(Operations):
+        def invoke(self, operation: Any) -> Any:
+            made.append(operation)
+
+    op = Recorder(MigrationContext.configure(dialect_name="sqlite", opts={"as_sql": True}))
+    op.create_attachment_triggers("docs", ["file", "pages"], retain=retain, schema="x", ledger_schema="y")
+    code = render_python_code(ops.UpgradeOps([made[0]]))
+    exec("\n".join(each.strip() for each in code.splitlines()), {"op": op})
+    assert made[0].counting == made[1].counting
+
+
+@everywhere
+def test_reading_the_ledger_of_version_1(engine: Engine) -> None:
+    """What ``op.create_attachment_ledger`` made in migrations of old, it has to make for ever: should the ledger get
+    another column, the operation must be kept as it was.
+    """
+    with engine.begin() as connection:
+        operations(connection).create_attachment_ledger()
+        columns = {each["name"]: str(each["type"]) for each in inspect(connection).get_columns("attachment_ledger")}
+    assert list(columns) == [
+        *("key", "storage", "state", "held", "owner_table", "owner_column", "size", "since", "purge_after"),
+        *("attempts", "last_error", "names", "descriptor", "owner_pk"),
+    ]
+    assert list(columns) == list(Ledger(MetaData()).lines.columns.keys())
