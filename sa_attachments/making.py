@@ -108,7 +108,12 @@ class Maker:
                 return present.variants[name]
             if seen is not None and is_current(seen, variant) and not again:
                 raise self.failure(self._type.label, present, name, seen)
-            wish = Wish(identity, present, name, seen, self.derive(present, name, variant))
+            try:
+                wish = Wish(identity, present, name, seen, self.derive(present, name, variant))
+            except FileMissing:
+                if self.names(identity, present):
+                    raise
+                continue  # It was dropped meanwhile, and its bytes are gone already.
             assert wish.new is not None
             if wish.file is None and seen is not None and is_there(seen):
                 raise self.failure(self._type.label, present, name, wish.new)  # rather the old one than none
@@ -129,8 +134,8 @@ class Maker:
             if monotonic() > deadline:
                 self.discard([wish])
                 raise VariantMissing(
-                    f"{self._type.label} {wish.identity}, variant {wish.name!r}: somebody else held the row for "
-                    f"{WAIT:g} s: a transaction that is open, perhaps your own"
+                    f"{self._type.label} {wish.identity}, variant {wish.name!r}: somebody else held the row, or all "
+                    f"connections, for {WAIT:g} s: a transaction that is open, perhaps your own"
                 )
             run(partial(time.sleep, pause))
             pause = min(2 * pause, 0.5)
@@ -221,6 +226,8 @@ class Maker:
         try:
             with self._purger.connection() as connection, self._purger.transaction(connection):
                 taken, met, dropped = self._swap(connection, wishes)
+        except Busy:
+            return [], list(wishes)
         except (DBAPIError, OwnershipLost) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise  # Perhaps it was committed: a sweep will know.

@@ -22,6 +22,7 @@ from sa_attachments import (
     Attachment,
     AttachmentType,
     BadConfiguration,
+    FileMissing,
     NotStored,
     StorageFailed,
     Storages,
@@ -154,6 +155,26 @@ class TestOthers:
         with pytest.raises(VariantMissing, match="no committed row names"):
             gallery.files.make(gallery.engine, gallery.text(1), "loud")
         gallery.check()
+
+    def test_its_attachment_was_dropped_before_it_was_read(
+        self, gallery: Gallery, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        derive = making.Maker.derive
+
+        def late(self: making.Maker, *arguments: Any) -> Any:
+            gallery.delete(1)
+            assert gallery.files.settled(20)
+            return derive(self, *arguments)
+
+        monkeypatch.setattr(making.Maker, "derive", late)
+        with pytest.raises(VariantMissing, match="no committed row names"):
+            gallery.files.make(gallery.engine, gallery.text(1), "loud")
+        gallery.check()
+
+    def test_its_bytes_are_lost(self, gallery: Gallery) -> None:
+        gallery.storage.inner.delete([gallery.text(1).key])
+        with pytest.raises(FileMissing):
+            gallery.files.make(gallery.engine, gallery.text(1), "loud")
 
     def test_its_attachment_was_replaced_meanwhile(self, gallery: Gallery, recipe: Recipe) -> None:
         recipe.meanwhile = lambda: gallery.replace(1, b"lu")
@@ -411,6 +432,22 @@ def test_a_pool_without_another_connection(tmp_path: Path, open_engine: Callable
         with pytest.raises(VariantMissing, match="needs a connection beside those in use"):
             gallery.files.make(engine, song.text, "loud")
     assert gallery.files.make(engine, gallery.text(1), "loud").read() == b"LA"
+
+
+def test_a_pool_that_is_full_when_it_is_made(
+    tmp_path: Path, open_engine: Callable[..., Engine], recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(f"sqlite:///{tmp_path}/one.db", pool_size=1, max_overflow=0)
+    gallery = Gallery.new(engine, {"loud": Variant(recipe, lazy=True)})
+    gallery.fill(1, b"la")
+    song, held = gallery.text(1), []
+    monkeypatch.setattr(making, "WAIT", 0.1)
+    recipe.meanwhile = lambda: held.append(engine.connect())
+    with pytest.raises(VariantMissing, match="or all connections"):
+        gallery.files.make(engine, song, "loud")
+    assert gallery.stored() == [b"la"]
+    held[0].close()
+    assert gallery.files.make(engine, song, "loud").read() == b"LA"
 
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)

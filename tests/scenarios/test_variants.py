@@ -151,9 +151,10 @@ class TestUpload:
 class TestSources:
     def test_one_that_is_read_only_once(self, world: World) -> None:
         with world.session() as session:
-            session.add(Song(id=1, text=Attachment.upload(iter([b"l", b"a"]))))
+            # The step of the one reads it before; nobody that of the other.
+            session.add(Song(id=1, text=Attachment.upload(iter([b"l", b"a"])), kept=Attachment.upload(iter([b"lu"]))))
             session.commit()
-        world.check(b"la", b"LA")
+        world.check(b"la", b"LA", b"lu", b"LU")
 
     def test_a_file_that_is_given_away(self, world: World, tmp_path: Path) -> None:
         path = tmp_path / "given.txt"
