@@ -419,6 +419,59 @@ def test_a_recovery_that_is_too_early_is_made_good_by_the_commit(archive: Archiv
     archive.check(a=b"one")
 
 
+def test_a_recovery_that_is_too_late_undoes_nothing(archive: Archive) -> None:
+    """It asked before the document was committed, and settles after that was."""
+    archive.write("a", b"one")
+    verdicts: list[Any] = []
+
+    def at(phase: str) -> None:
+        if phase == "tpc_finish":
+            verdicts.extend((doubt, False) for doubt in archive.files._keeper.doubts.older(timedelta(0)))
+
+    archive.shelf.at = at
+    archive.manager.commit()
+    assert archive.files._keeper.doubts.settle(verdicts, timedelta(0)) == []
+    archive.check(a=b"one")
+
+
+def test_a_recovery_between_the_vote_and_the_end_keeps_no_dropped_file(archive: Archive) -> None:
+    archive.write("a", b"one")
+    archive.manager.commit()
+    archive.remove("a")
+
+    def at(phase: str) -> None:
+        if phase == "tpc_finish":
+            assert archive.recover() == Recovered(kept=1, removed=0)
+
+    archive.shelf.at = at
+    archive.manager.commit()
+    archive.check()
+
+
+def test_what_is_promised_on_sqlite_survives_a_power_cut(lite: Archive) -> None:
+    with lite.files.engine.connect() as connection:
+        assert connection.scalar(text("PRAGMA synchronous")) == 3
+
+
+@pytest.mark.parametrize("archive", ["postgres"], indirect=True)
+def test_what_is_promised_on_postgresql_survives_it_too(archive: Archive) -> None:
+    name = archive.files.engine.url.database
+    with archive.files.engine.begin() as connection:
+        connection.execute(text(f'ALTER DATABASE "{name}" SET synchronous_commit = off'))
+    archive.files.engine.dispose()
+    said: list[str] = []
+
+    @event.listens_for(archive.files.engine, "before_cursor_execute")
+    def look(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if "INTO attachment_doubt" in statement:
+            said.append(connection.exec_driver_sql("SHOW synchronous_commit").scalar())
+
+    archive.write("a", b"one")
+    archive.manager.commit()
+    assert said == ["on"]
+    archive.check(a=b"one")
+
+
 def test_a_ledger_that_is_away_in_the_vote_fails_the_transaction(make: Callable[..., Archive], tmp_path: Path) -> None:
     archive = make()
     archive.write("a", b"one")
