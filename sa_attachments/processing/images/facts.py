@@ -57,10 +57,12 @@ class _Extractor:
     def _facts(self, attachment: Attachment) -> Mapping[str, Any]:
         raise NotImplementedError
 
-    def _opened(self, attachment: Attachment, max_pixels: int | None = None) -> AbstractContextManager[Picture]:
+    def _opened(
+        self, attachment: Attachment, max_pixels: int | None = None, turns: AbstractContextManager[None] | None = None
+    ) -> AbstractContextManager[Picture]:
         from .picture import opened  # here, so that Pillow is loaded by those who use it
 
-        return opened(attachment, type(self).__name__, max_pixels)
+        return opened(attachment, type(self).__name__, max_pixels, turns)
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class _Look(_Extractor):
         from .cores import CORES
         from .rendering import still
 
-        with CORES, self._opened(attachment, self.max_pixels) as picture:
+        with self._opened(attachment, self.max_pixels, CORES) as picture:
             image = still(picture, limit(picture.size, (SMALL, SMALL))).convert("RGBA")
             return image.size, image.tobytes()
 

@@ -42,10 +42,10 @@ class _Validator:
     def _refused(self, message: str, limit: object, measured: object) -> Refused:
         return Refused(message, rule=type(self).__name__, limit=limit, measured=measured)
 
-    def _opened(self, attachment: Attachment, max_pixels: int | None = None) -> Any:
+    def _opened(self, attachment: Attachment, max_pixels: int | None = None, turns: Any = None) -> Any:
         from .picture import opened  # here, so that Pillow is loaded by those who use it
 
-        return opened(attachment, type(self).__name__, max_pixels)
+        return opened(attachment, type(self).__name__, max_pixels, turns)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Intact(_Validator):
     def __call__(self, attachment: Attachment, /) -> None:
         from .cores import CORES
 
-        with CORES, self._opened(attachment, self.max_pixels) as picture:
+        with self._opened(attachment, self.max_pixels, CORES) as picture:
             frames = picture.frames()
             if frames > MOST_FRAMES:
                 raise self._refused(f"the image has more than {MOST_FRAMES:,} frames", MOST_FRAMES, frames)

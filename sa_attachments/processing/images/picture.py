@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 from PIL import Image, ImageFile
@@ -132,10 +132,16 @@ class Picture:
 
 
 @contextmanager
-def opened(attachment: Attachment, rule: str, max_pixels: int | None) -> Iterator[Picture]:
-    """Open the bytes of a new attachment as a picture. Raises Refused, and what reading the source raises."""
+def opened(
+    attachment: Attachment, rule: str, max_pixels: int | None, turns: AbstractContextManager[None] | None = None
+) -> Iterator[Picture]:
+    """Open the bytes of a new attachment as a picture. Raises Refused, and what reading the source raises.
+
+    Where pixels are to be decoded, that waits for its turn among ``turns``.
+    """
     initialized()
-    with attachment.open() as source:
+    # The source comes first: it may be an upload that arrives while others wait.
+    with attachment.open() as source, turns or nullcontext():
         file = Watched(source)
         file.allow(HEADER, HEADER_SECONDS)
         with explained(file, rule):

@@ -51,7 +51,7 @@ _UPRIGHT = {
 def rendered(attachment: Attachment, step: Options, planned: Callable[[Size], Plan]) -> Attachment:
     """The picture that a step makes of a new attachment; ``planned`` says how large. Raises Refused."""
     rule = type(step).__name__
-    with CORES, opened(attachment, rule, step.max_pixels) as picture:
+    with opened(attachment, rule, step.max_pixels, CORES) as picture:
         kind = step.format or (picture.kind if picture.kind in WRITABLE else "PNG")
         numbers = _numbers(picture, rule) if step.animated and kind in ANIMATED else range(1)
         plan = planned(picture.size)

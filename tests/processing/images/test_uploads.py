@@ -22,9 +22,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentType, Refused, Storages
-from sa_attachments.processing import Fit, MaxPixels, Placeholder
+from sa_attachments.processing import Fit, Intact, MaxPixels, Placeholder
 from sa_attachments.processing.images import cores, rendering
 from sa_attachments.processing.images.cores import Turns
+from sa_attachments.processing.steps import run
 
 from .bombs import png
 from .samples import QUARTERS, chart, corners, opened, samples, similar, written
@@ -169,6 +170,28 @@ def test_no_more_photos_are_in_memory_than_there_are_cores(monkeypatch: pytest.M
     engine.dispose()
 
 
+@pytest.mark.parametrize("step", [Fit(20, 20), Placeholder(), Intact()], ids=lambda step: type(step).__name__)
+def test_who_waits_for_an_upload_keeps_nobody_waiting(step: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else all cores could wait for uploads that an event loop has to deliver, while it waits for a core itself."""
+    turns = Turns(1)
+    monkeypatch.setattr(rendering, "CORES", turns)
+    monkeypatch.setattr(cores, "CORES", turns)
+
+    data = written(chart((400, 300)), "BMP")
+
+    def arriving() -> Any:
+        for at in range(0, len(data), 50_000):
+            with turns:
+                pass
+            yield data[at : at + 50_000]
+
+    attachment = Attachment.upload(arriving(), "me.bmp")
+    worker = threading.Thread(target=lambda: run([step], attachment, "Photo.image"), daemon=True)
+    worker.start()
+    worker.join(20)
+    assert not worker.is_alive()
+
+
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_variant_that_fails_says_why_and_the_upload_stays(engine: Engine) -> None:
     base, photo, _ = application(
@@ -225,8 +248,8 @@ print("survived", flush=True)
 def test_a_codec_that_crashes_takes_no_committed_file_with_it(how: str, tmp_path: Path) -> None:
     """A crash in C ends the process. Until the commit, the database names nothing of what the transaction stored."""
     path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
-    run = [sys.executable, "-c", CRASH, str(tmp_path), how]
-    done = subprocess.run(run, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
+    command = [sys.executable, "-c", CRASH, str(tmp_path), how]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == -signal.SIGSEGV, done.stderr
     assert done.stdout.split() == ["committed", "flushed"]
 
