@@ -305,10 +305,11 @@ def test_a_transaction_that_failed_takes_no_files(lite: Archive) -> None:
 def test_what_a_sweep_condemned_meanwhile_can_be_owned_no_more(archive: Archive) -> None:
     archive.write("a", b"one")
     archive.sweep()
+    archive.write("b", b"two")
     with pytest.raises(OwnershipLost):
         archive.manager.commit()
     archive.manager.abort()
-    archive.check()
+    archive.check()  # neither is left, and nobody waits for a sweep
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:
