@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 
@@ -52,6 +53,7 @@ def test_a_child_that_was_forked_meanwhile_has_turns_of_its_own() -> None:
     with turns:
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # which ends it if it waits for a turn of its parent's
             with turns:
                 os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
