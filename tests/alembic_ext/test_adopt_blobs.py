@@ -265,7 +265,11 @@ def test_rows_that_somebody_holds(museum: Museum, monkeypatch: pytest.MonkeyPatc
         other.execute(update(museum.docs).where(museum.docs.c.id == 3).values(name="mine"))
         with pytest.raises(AdoptionFailed, match="somebody held or changed it") as caught:
             museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file"))
-    assert caught.value.report.counts == {"overtaken": 1}
+        assert caught.value.report.counts == {"overtaken": 1}
+        left = museum.folder / "left.jsonl"
+        report = museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file", policy="null", report=left))
+    assert dict(report.counts) == {"overtaken": 1}
+    assert museum.column("data")[3] == b"3", "what is only held is never emptied"
     assert len(museum.facts()) == 4
     assert museum.problems() == []
     assert museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file")).rows == 1

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
+from sa_attachments.adoption.rows import Rows
 from tests.engines import ENGINES, with_driver
 
 from .museum import Museum
@@ -75,11 +76,21 @@ def test_beside_triggers_that_count_names(engine: Engine, tmp_path: Path, kind: 
 
 @pytest.mark.parametrize("engine", SERVERS, indirect=True)
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "SERIALIZABLE"])
-def test_whatever_the_isolation_of_the_migration_is(engine: Engine, tmp_path: Path, level: str) -> None:
+def test_whatever_the_isolation_of_the_migration_is(
+    engine: Engine, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     museum = Museum(engine.execution_options(isolation_level=level), tmp_path)
     museum.open()
     museum.insert(*({"id": n, "data": b"%d" % n} for n in range(150)))
     assert museum.migrate(roundtrip) == (150, 150)
+
+    def fail(*_: Any) -> None:
+        raise ArithmeticError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rows, "name", fail)
+        with pytest.raises(ArithmeticError):
+            museum.migrate(roundtrip)
     with museum.engine.connect() as connection:
         assert museum.lines() == {}
         assert connection.get_execution_options()["isolation_level"] == level
