@@ -18,6 +18,7 @@ from datetime import timedelta
 from time import monotonic
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import greenlet_spawn
 
 from .column import Home
@@ -28,6 +29,7 @@ from .places import Places
 from .pools import is_shared_and_busy
 from .recovery import Busy, Purged, Purger
 from .staging import Scope
+from .sweep import raise_unless_held
 
 log = logging.getLogger("sa_attachments")
 
@@ -121,8 +123,10 @@ def run(job: Callable[[], Any]) -> Any:
 def _quietly(cleaning: Callable[[], None]) -> None:
     """Cleaning never hurts."""
     try:
-        cleaning()
-    except Busy:
-        log.debug("cleaning would have to wait, the next sweep does it")
+        try:
+            cleaning()
+        except (Busy, DBAPIError) as error:
+            raise_unless_held(error)  # by an owner in flight, or prepared
+            log.debug("cleaning would have to wait, the next sweep does it")
     except Exception:
         log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
