@@ -6,14 +6,15 @@ the triggers, too:
 
     context.configure(..., autogenerate_plugins=["alembic.autogenerate.*", "sa_attachments"])
 
-See ``docs/migrations.md``.
+See ``docs/migrations.md``. Alembic before 1.18 knows no plugins: ``import alembic_ext`` in ``env.py`` is all there.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,18 @@ def setup(plugin: Any) -> None:
     for part in (rendering, ledger, triggers, indexes, adoption):
         part.register()
     comparison.register(plugin)
+
+
+class _WithoutPlugins:
+    """What Alembic before 1.18 has instead: comparators that are always on."""
+
+    def add_autogenerate_comparator(self, compare: Callable[[Any, Any], None], target: str, **options: Any) -> None:
+        comparators: Any = import_module("alembic.autogenerate").comparators
+
+        def compare_schema(autogen_context: Any, upgrade_ops: Any, schemas: Any) -> None:
+            compare(autogen_context, upgrade_ops)
+
+        comparators.dispatch_for("schema")(compare_schema)
 
 
 class _Plugin(ModuleType):
@@ -47,3 +60,5 @@ except ModuleNotFoundError as error:
     if error.name != "alembic":
         raise
     raise MissingExtra("alembic_ext needs Alembic: pip install 'sa-attachments[alembic]'") from error
+if find_spec("alembic.runtime.plugins") is None:
+    setup(_WithoutPlugins())

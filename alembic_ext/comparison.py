@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from alembic import util
 from alembic.operations import ops
-from alembic.util import DispatchPriority, PriorityDispatchResult
 from sqlalchemy import Table
 
 from sa_attachments.clock import milliseconds
@@ -27,15 +27,16 @@ from .triggers import CreateAttachmentTriggersOp, DropAttachmentTriggersOp
 Where = tuple[str | None, str]
 """Schema and name of a table."""
 
+_LAST: Any = getattr(getattr(util, "DispatchPriority", None), "LAST", None)
 _WITHOUT_RECREATE = (ops.AddColumnOp, ops.CreateIndexOp, ops.DropIndexOp)
 
 
 def register(plugin: Any) -> None:
     """Let Alembic's plugin compare triggers, when all else has been compared."""
-    plugin.add_autogenerate_comparator(compare, "autogenerate", priority=DispatchPriority.LAST)
+    plugin.add_autogenerate_comparator(compare, "autogenerate", priority=_LAST)
 
 
-def compare(autogen_context: Any, upgrade_ops: Any) -> PriorityDispatchResult:
+def compare(autogen_context: Any, upgrade_ops: Any) -> None:
     """Add what triggers need to the operations of a migration; and keep the indexes that operations of ours made."""
     wanted = {counting.where: counting for counting in _wanted(autogen_context)}
     counter = counter_of(autogen_context.dialect)
@@ -58,7 +59,6 @@ def compare(autogen_context: Any, upgrade_ops: Any) -> PriorityDispatchResult:
         if counting is not None:
             last.append(CreateAttachmentTriggersOp(counting))
     upgrade_ops.ops[:] = [*first, *upgrade_ops.ops, *last]
-    return PriorityDispatchResult.CONTINUE
 
 
 def _wanted(autogen_context: Any) -> Iterator[Counting]:

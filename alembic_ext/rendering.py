@@ -20,7 +20,9 @@ Renderer = Callable[[Any, Any], Any]
 def register() -> None:
     """Let the renderers of whatever holds a column know our types."""
     for op in (ops.CreateTableOp, ops.AddColumnOp, ops.AlterColumnOp, ops.DropColumnOp):
-        renderers.dispatch_for(op, replace=True)(_knowing_ours(renderers.dispatch(op)))
+        renderer = _knowing_ours(renderers.dispatch(op))
+        renderers._registry.pop((op, "default"))  # Alembic before 1.17.2 can't replace one otherwise.
+        renderers.dispatch_for(op)(renderer)
 
 
 def _knowing_ours(renderer: Renderer) -> Renderer:
