@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -59,18 +61,17 @@ def open_session(world: World, manager: TransactionManager) -> Iterator[Callable
         session.close()
 
 
-class RollsBack:
-    """The recipe of docs/zope.md."""
+def _recipe() -> Any:
+    """The class RollsBack of docs/zope.md."""
+    page = (Path(__file__).parents[2] / "docs" / "zope.md").read_text()
+    found = re.search(r"```python\n(  class RollsBack:.*?)\n\n\n  rolls_back = ", page, re.DOTALL)
+    assert found
+    defined: dict[str, Any] = {}
+    exec(dedent(found[1]), defined)
+    return defined["RollsBack"]
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
 
-    def newTransaction(self, transaction: Any) -> None: ...
-
-    def beforeCompletion(self, transaction: Any) -> None: ...
-
-    def afterCompletion(self, transaction: Any) -> None:
-        self.session.rollback()
+RollsBack = _recipe()
 
 
 # Commit and abort
