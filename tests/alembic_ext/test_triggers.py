@@ -10,8 +10,10 @@ import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, String, Table, inspect, text
+from sqlalchemy.exc import ProgrammingError
 
 from alembic_ext.counting import Counted, Counting, counter_of
+from alembic_ext.counting.mysql import MySQLCounter
 from alembic_ext.triggers import CreateAttachmentTriggersOp, DropAttachmentTriggersOp
 from sa_attachments import AttachmentListType, AttachmentType, Storages
 from sa_attachments.errors import BadConfiguration, LedgerMissing
@@ -163,6 +165,36 @@ def test_a_migration_that_fails_leaves_nothing(engine: Engine, metadata: MetaDat
         operations(connection).create_attachment_triggers("docs", ["file", "pages"])
         transaction.rollback()
     assert (installed(engine), counts(engine)) == (set(), {"a": 0})
+
+
+@on("engine", [name for name in DATABASES if name == "mariadb"], indirect=True)
+@on("made", [0, 1, 2])
+def test_a_migration_that_is_cut_short_where_ddl_commits_condemns_nothing_that_is_named(
+    engine: Engine, metadata: MetaData, monkeypatch: pytest.MonkeyPatch, made: int
+) -> None:
+    line(engine, "a", "b", "c")
+    with engine.begin() as connection:
+        for pk, key in enumerate(("a", "b", "c"), start=1):
+            row(connection, "docs", pk, key)
+    create = MySQLCounter.create
+
+    def cut_short(self: MySQLCounter, counting: Counting) -> list[str]:
+        return [*create(self, counting)[:made], "a server that dies"]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MySQLCounter, "create", cut_short)
+        with pytest.raises(ProgrammingError):
+            install(engine, "docs")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE docs SET pages = CONCAT('[', file, ']'), file = NULL WHERE id = 1"))
+        row(connection, "docs", 9, "b")
+        connection.execute(text("DELETE FROM docs WHERE id = 2"))
+        connection.execute(text("UPDATE docs SET title = 'x', file = NULL WHERE id = 9"))
+        row(connection, "docs", 2, "b")
+        states = connection.execute(text("SELECT `key`, state FROM attachment_ledger")).all()
+    assert {state for _, state in states} == {"owned"}
+    install(engine, "docs")
+    assert counts(engine) == {"a": 1, "b": 1, "c": 1}
 
 
 @everywhere
