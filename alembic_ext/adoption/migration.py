@@ -113,7 +113,7 @@ def _flush(operations: AbstractOperations) -> None:
     """Inside of a ``batch_alter_table``: carry out what was said so far, so that the table is as it should be."""
     impl = operations.impl
     if isinstance(impl, BatchOperationsImpl):
-        impl.flush()
+        BatchOperationsImpl.flush(impl)  # not what others carry out once the whole batch has been
         impl.batch.clear()
 
 

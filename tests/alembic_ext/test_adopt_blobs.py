@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text, update
+from sqlalchemy import JSON, Column, Engine, inspect, text, update
 from sqlalchemy.orm import Session
 
 from sa_attachments import (
@@ -27,6 +27,7 @@ from tests.engines import ENGINES
 
 from .museum import Museum
 
+here = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 SERVERS = [name for name in ENGINES if name in ("sqlite", "postgres", "mariadb")]
 
 
@@ -80,6 +81,27 @@ def test_an_adoption_in_a_batch_and_one_that_is_done_again(museum: Museum) -> No
     assert museum.migrate(upgrade).rows == 1
     assert museum.migrate(upgrade).rows == 0
     assert museum.problems() == []
+
+
+@here
+def test_a_batch_does_what_was_said_before_the_adoption_first(museum: Museum) -> None:
+    museum.open(file=False)
+    museum.insert({"id": 1, "data": b"hello"})
+
+    def upgrade(op: Any) -> Any:
+        with op.batch_alter_table("docs") as batch_op:
+            batch_op.add_column(Column("file", JSON()))
+            batch_op.create_attachment_triggers(["file", "pages"])
+            done = batch_op.adopt_blob_column("data", "file")
+            batch_op.drop_column("data")
+        return done
+
+    assert museum.migrate(upgrade).rows == 1
+    assert museum.problems() == []
+    with museum.engine.connect() as connection:
+        assert {column["name"] for column in inspect(connection).get_columns("docs")} >= {"file", "pages"}
+        names = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'trigger'")).scalars().all()
+    assert len(names) == len(set(names)) > 2
 
 
 @pytest.mark.parametrize("engine", SERVERS, indirect=True)
