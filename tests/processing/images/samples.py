@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -38,7 +38,7 @@ def grey(colour: Colour) -> Colour:
     return (round((299 * colour[0] + 587 * colour[1] + 114 * colour[2]) / 1000),) * 3
 
 
-def similar(found: list[Colour], expected: list[Colour], tolerance: int) -> bool:
+def similar(found: Sequence[Colour], expected: Sequence[Colour], tolerance: int) -> bool:
     """Whether no channel of any colour is further away."""
     pairs = [(a, b) for one, other in zip(found, expected, strict=True) for a, b in zip(one, other, strict=True)]
     return all(abs(a - b) <= tolerance for a, b in pairs)
@@ -163,7 +163,10 @@ def fli(images: list[Image.Image]) -> bytes:
     colours = struct.pack("<IHHBB", 6 + 4 + 768, 4, 1, 0, 0) + palette
     frames = []
     for image in images:
-        pixels = struct.pack("<IH", 6 + SIZE[0] * SIZE[1], 16) + image.quantize(palette=first, dither=0).tobytes()
+        pixels = (
+            struct.pack("<IH", 6 + SIZE[0] * SIZE[1], 16)
+            + image.quantize(palette=first, dither=Image.Dither.NONE).tobytes()
+        )
         frames.append(struct.pack("<IHH8x", 16 + len(colours) + len(pixels), 0xF1FA, 2) + colours + pixels)
     body = b"".join(frames)
     head = struct.pack("<IHHHHHHI", 128 + len(body), 0xAF12, len(frames), *SIZE, 8, 3, 70)

@@ -89,7 +89,11 @@ def turned(image: Image.Image, orientation: int, kind: str, **options: Any) -> b
 def test_the_picture_stands_upright_pixel_by_pixel(kind: str, orientation: int) -> None:
     image = chart((60, 44))
     image.putpixel((1, 2), (0, 0, 0))
-    lossless = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}, "AVIF": {"quality": 100}}
+    lossless: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "AVIF": {"quality": 100},
+    }
     data = turned(image, orientation, kind, **lossless.get(kind, {}))
     done = render(Convert("PNG"), data)
     assert done.size == image.size
