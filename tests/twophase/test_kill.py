@@ -80,13 +80,13 @@ def test_a_small_workload(ground: TwoPhaseGround) -> None:
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
-def test_a_small_workload_at_every_step_and_every_third_step_of_its_sweeps(ground: TwoPhaseGround) -> None:
-    kill_at_each(ground, "small", every=1, sweeps=3)
+def test_a_small_workload_at_every_step_and_steps_of_its_sweeps(ground: TwoPhaseGround) -> None:
+    kill_at_each(ground, "small", every=1, sweeps=7)
     assert ground.decided > 4
 
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
 def test_all_operations_at_every_step(ground: TwoPhaseGround) -> None:
-    kill_at_each(ground, "all", every=1, sweeps=7)
+    kill_at_each(ground, "all", every=1, sweeps=31)
     assert ground.decided > 20
