@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -265,6 +266,16 @@ def test_tables_and_ledger_in_schemas_of_their_own(engine: Engine) -> None:
 
 
 @on("engine", ["postgres"], indirect=True)
+def test_clients_may_have_another_search_path(engine: Engine, metadata: MetaData) -> None:
+    install(engine, "docs")
+    line(engine, "a")
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL search_path = pg_catalog"))
+        row(connection, "public.docs", 1, "a")
+    assert counts(engine) == {"a": 1}
+
+
+@on("engine", ["postgres"], indirect=True)
 def test_clients_need_no_rights_on_the_ledger(engine: Engine, metadata: MetaData) -> None:
     install(engine, "docs")
     line(engine, "a")
@@ -285,8 +296,18 @@ def test_clients_need_no_rights_on_the_ledger(engine: Engine, metadata: MetaData
 
 
 @on("engine", [name for name in DATABASES if name != "sqlite"], indirect=True)
-def test_rows_that_are_written_meanwhile_are_counted_once(engine: Engine, metadata: MetaData) -> None:
+def test_rows_that_are_written_meanwhile_are_counted_once(
+    engine: Engine, metadata: MetaData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Installing waits for who writes, and who writes then waits for it."""
+    counter = type(counter_of(engine.dialect))
+    create = counter.create
+
+    def create_slowly(self: Any, counting: Counting) -> list[str]:
+        time.sleep(0.5)  # All is counted, and no trigger is there yet.
+        return create(self, counting)
+
+    monkeypatch.setattr(counter, "create", create_slowly)
     line(engine, *(f"k{number}" for number in range(40)))
     done = threading.Event()
     failed: list[Exception] = []

@@ -23,7 +23,7 @@ def world_class() -> type[CountingWorld]:
 
 SAMPLED = ("test_scenarios.py", "test_variants.py", "test_counting.py")
 # Whose statements change what rows name; the others look at what goes on around them.
-TELLING = ("bulk", "histories", "hooks", "identities", "lists", "owners", "retention", "rows", "savepoints", "upserts")
+TELLING = ("bulk", "lists", "owners", "retention", "savepoints", "upserts")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -47,7 +47,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[
 
 @pytest.mark.timeout(300)
 def test_a_sample(world: CountingWorld) -> None:
-    run(world, settings(SETTINGS, max_examples=15 if world.has_one_writer else 8), 1)
+    run(world, settings(SETTINGS, max_examples=8 if world.has_one_writer else 4), 1)
 
 
 @pytest.mark.torture
