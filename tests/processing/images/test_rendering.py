@@ -211,7 +211,8 @@ def test_it_is_played_as_often_as_before(source: str, target: str, times: int) -
 
 
 def test_pages_are_no_frames() -> None:
-    pages = written(chart(), "TIFF", save_all=True, append_images=[chart(), chart()])
+    others = [chart(colours=QUARTERS[::-1]), chart(colours=QUARTERS[1:] + QUARTERS[:1])]
+    pages = written(chart(), "TIFF", save_all=True, append_images=others)
     assert getattr(render(Fit(16, 16, format="PNG", animated=True), pages), "n_frames", 1) == 1
 
 
