@@ -89,8 +89,8 @@ class ForeignReader:
     def _taken(self, theirs: Theirs, made: Made, copying: bool) -> Facts:
         facts = self._take(theirs, made, copying)
         for name, each in theirs.variants.items():
-            variant = self._take(each, made, copying) | dict(each.about)
-            facts["variants"][name] = {k: v for k, v in variant.items() if k not in ("v", "metadata", "variants")}
+            variant = self._take(each, made, copying) | {"metadata": dict(each.about)}
+            facts["variants"][name] = {k: v for k, v in variant.items() if k not in ("v", "variants")}
         return facts
 
     def _take(self, theirs: Theirs, made: Made, copying: bool) -> Facts:

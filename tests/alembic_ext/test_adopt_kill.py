@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reas
 
 SPANS = [
     ("blob", (12_000, 12_000)),
-    ("copy", (9000, 9000)),
-    ("link", (9000, 4000)),
+    ("copy", (9000, 3000)),
+    ("link", (9000, 3000)),
     ("in_place", (7000, 500)),
 ]
 """Of the tortures: steps of which a random one is the last, there and back; ten of them are less than all."""

@@ -47,6 +47,10 @@ def picture(number: int) -> bytes:
     return file.getvalue()
 
 
+def file_height(attachment: Attachment) -> int:
+    return int(Image.open(io.BytesIO(attachment.read())).height)
+
+
 class World:
     """A table that one library wrote, with its files in ``old``, and the same table mapped with attachments."""
 
@@ -253,6 +257,10 @@ def test_adopted_in_place_and_read_back(world: Make, cls: type[World]) -> None:
             assert file is not None
             assert file.read() == picture(number)
             assert (file.filename, file.content_type) == (f"bild {number}.png", "image/png")
+            assert [each.read() for each in file.variants.values()] == before[number][1 : 1 + len(file.variants)]
+            for each in file.variants.values():
+                assert each.content_type == "image/png"
+                assert cls is not SQLAlchemyFileWorld or each.metadata == {"width": 8, "height": file_height(each)}
     for number, facts in museum.facts().items():
         variants = {(museum.root / each["key"]).read_bytes() for each in list(files_of(facts))[1:]}
         assert variants == (

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
+from alembic_ext.adoption import migration
 from sa_attachments.adoption.rows import Rows
 from tests.engines import ENGINES, with_driver
 
@@ -94,6 +95,26 @@ def test_whatever_the_isolation_of_the_migration_is(
     with museum.engine.connect() as connection:
         assert museum.lines() == {}
         assert connection.get_execution_options()["isolation_level"] == level
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_tells_the_log_how_far_it_is(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(migration, "_PAUSE", 0)
+    museum = Museum(engine, tmp_path).open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(250)))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE docs SET data = 'a text' WHERE id = 7"))
+    with caplog.at_level("INFO", "alembic.sa_attachments"):
+        museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file", policy="skip"))
+    assert [record.getMessage() for record in caplog.records if record.name == "alembic.sa_attachments"] == [
+        "docs.data adopted into file: 100 of 250 rows",
+        "docs.data adopted into file: 200 of 250 rows",
+        "docs.data adopted into file: 250 of 250 rows",
+        "docs.data adopted into file: 249 rows, 249 files, 636 bytes; 1 row not adopted: 1 unreadable",
+        "docs.data: left alone: row (7,): docs.data holds text where bytes are due",
+    ]
 
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)
