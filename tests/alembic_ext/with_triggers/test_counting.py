@@ -12,6 +12,8 @@ from sqlalchemy import ForeignKey, delete, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentType
+from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.testing import Faulty
 from tests.alembic_ext.counting_world import CountingWorld
 from tests.alembic_ext.installing import operations
 from tests.engines import MARIADB
@@ -558,3 +560,22 @@ def test_a_retained_file_can_be_restored_though_triggers_condemned_it_first(worl
         assert files.restore(session, Kept.file, 1).read() == b"precious"
         session.commit()
     world.check(b"precious")
+
+
+@everywhere
+def test_files_that_move_to_another_storage_are_kept_at_the_old_one_for_a_while(world: CountingWorld) -> None:
+    seed(world)
+    world.storages["vault"] = Faulty(MemoryStorage())
+    with files.override(world.storages):
+        assert files.move(world.engine, "default", "vault", retain=timedelta(hours=1)).ok
+        with world.observer.connect() as connection:
+            statement = "SELECT storage, state, names, purge_after - since FROM attachment_ledger"
+            lines = [tuple(row) for row in connection.execute(text(statement))]
+        assert sorted(lines, key=str) == [
+            *[("default", "condemned", 0, 3_600_000)] * 5,
+            *[("vault", "owned", 1, None)] * 5,
+        ]
+        world.raw("DELETE FROM docs")
+        world.raw("UPDATE attachment_ledger SET purge_after = 1 WHERE storage = 'default'")
+        world.sweep()
+        world.check()
