@@ -53,7 +53,10 @@ class Frames:
 
     def current(self, session: Session) -> Frame:
         """The frame of the innermost transaction."""
-        transaction = session.get_nested_transaction() or session.get_transaction() or session.begin()
+        return self._of(session.get_nested_transaction() or session.get_transaction() or session.begin())
+
+    def _of(self, transaction: SessionTransaction) -> Frame:
+        """The frame of a transaction, which may not have had one yet."""
         if transaction not in self._frames:
             frame = self._frames[transaction] = Watched(self._session)
             around = transaction.parent
@@ -83,9 +86,7 @@ class Frames:
         while parent is not None and not parent.nested and parent.parent is not None:
             parent = parent.parent
         assert parent is not None
-        if parent not in self._frames:
-            self._frames[parent] = Watched(self._session)
-        self._frames[parent].absorb(frame)
+        self._of(parent).absorb(frame)
         return None
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from sa_attachments import StorageFailed
+from sa_attachments import FileMissing, StorageFailed
 
 from .models import Doc, files
 from .world import World
@@ -96,3 +96,25 @@ def test_a_file_moves_back_to_an_object_that_does_not_know_that_it_was_gone(worl
         assert [len(row.slots["file"]) for _, row in sorted(world.committed_rows().items())] == [1, 0]
     assert list(world.originals().values()) == [b"bytes of 0"]
     assert files.verify(world.engine).ok
+
+
+def test_what_a_transaction_stored_around_a_savepoint_is_not_retained_when_a_released_one_inside_drops_it(
+    world: World,
+) -> None:
+    """The savepoint in the middle did nothing by itself, and took over what the inner one had done."""
+    with Session(world.engine) as session:
+        doc = Doc(id=1, scan=world.upload())
+        session.add(doc)
+        session.commit()
+        before = doc.scan
+        doc.scan = world.upload()
+        with session.begin_nested():
+            with session.begin_nested():
+                doc.file = world.upload()
+            files.restore(session, Doc.scan, 1)
+            session.flush()
+            assert doc.scan == before
+        session.commit()
+        with pytest.raises(FileMissing):
+            files.restore(session, Doc.scan, 1)
+    assert sorted(world.originals().values()) == [b"bytes of 0", b"bytes of 2"]
