@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from sa_attachments import AdoptionFailed, BadConfiguration, Storages
+from sa_attachments.places import MARKER
 from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.storages.s3 import S3Storage
 from tests.engines import ENGINES
+from tests.seaweed import ACCESS_KEY, SECRET_KEY
 
 from .museum import Museum
 
@@ -226,18 +230,56 @@ def test_a_root_in_another_storage(museum: Museum) -> None:
     assert museum.problems() == []
 
 
+def listed(storage: Any) -> list[str]:
+    found = storage.keys()
+    return [key for key, _ in found]
+
+
 @here
-def test_in_place_in_a_storage_that_is_no_folder(museum: Museum) -> None:
-    memory = MemoryStorage()
-    memory.put("x/a.txt", io.BytesIO(b"hello"), size=5, content_type="text/plain")
-    museum.files.configure({"default": memory})
-    museum.insert({"id": 1, "path": "/media/x/a.txt"})
-    report = adopted(museum, "in_place", root=None, prefix="/media/")
-    assert report.rows == 1
-    assert museum.facts()[1]["key"] == "x/a.txt"
+@pytest.mark.parametrize("place", ["memory", "db", "s3", "mirror"])
+def test_in_place_in_a_storage_that_is_no_folder(museum: Museum, place: str, request: pytest.FixtureRequest) -> None:
+    """Keys that are not of our form: read, verified, swept past, moved, and purged when they are dropped."""
+    storage: Any = f"db:sqlite:///{museum.folder}/files.db?create=true"
+    if place == "memory":
+        storage = MemoryStorage()
+    elif place == "s3":
+        credentials = {"access_key_id": ACCESS_KEY, "secret_access_key": SECRET_KEY}
+        bucket = request.getfixturevalue("bucket")
+        storage = S3Storage(bucket, endpoint_url=request.getfixturevalue("seaweed").endpoint, **credentials)
+    folders = {name: f"local:{museum.folder}/{name}?durable=false" for name in ("one", "two")}
+    museum.files.configure(
+        {"default": "mirror:one,two" if place == "mirror" else storage, "new": MemoryStorage(), **folders}
+    )
+    made = museum.files.resolve("default")
+    names = ["x/a.txt", "7", "x/B (1).txt", "2020/01/01/a", "UPPER/lower.png"]
+    for name in names:
+        made.put(name, io.BytesIO(name.encode()), size=len(name), content_type="text/plain")
+    made.put("nobody's", io.BytesIO(b"no row"), size=6, content_type="text/plain")
+    museum.insert(*({"id": n, "path": f"/media/{name}"} for n, name in enumerate(names)))
+    assert adopted(museum, "in_place", root=None, prefix="/media/").rows == len(names)
+    assert [facts["key"] for facts in museum.facts().values()] == names
+    with Session(museum.engine) as session:
+        assert [session.get_one(museum.Doc, n).file.read().decode() for n in range(5)] == names  # type: ignore[union-attr]
     assert museum.sweep().ok
-    report = museum.files.verify(museum.engine, checksums=True)
-    assert report.ok, report.findings
+    verified = museum.files.verify(museum.engine, checksums=True)
+    assert (verified.ok, verified.files) == (True, 5), verified.findings
+    museum.migrate(lambda op: op.finish_adoption("docs", "file"))
+    with Session(museum.engine) as session:
+        session.delete(session.get_one(museum.Doc, 0))
+        session.commit()
+    assert museum.sweep().ok
+    assert sorted(listed(made)) == sorted([*names[1:], "nobody's"])
+    assert museum.files.move(museum.engine, "default", "new", retain=timedelta(0)).files == 4
+    assert museum.sweep().ok
+    assert listed(made) == ["nobody's"]
+    report = museum.migrate(
+        lambda op: op.restore_path_column("docs", "path", "file", root=None, mode="in_place", prefix="/media/")
+    )
+    assert report.rows == 4
+    assert museum.column("path") == {n: f"/media/{name}" for n, name in enumerate(names) if n}
+    assert sorted(listed(made)) == sorted([*names[1:], "nobody's"])
+    assert list(museum.files.resolve("new").keys()) == []
+    made.delete([*names, "nobody's", MARKER])
 
 
 @here

@@ -112,7 +112,7 @@ def test_tells_the_log_how_far_it_is(
         "docs.data adopted into file: 100 of 250 rows",
         "docs.data adopted into file: 200 of 250 rows",
         "docs.data adopted into file: 250 of 250 rows",
-        "docs.data adopted into file: 249 rows, 249 files, 636 bytes; 1 row not adopted: 1 unreadable",
+        "docs.data adopted into file: 249 rows, 249 files, 639 bytes; 1 row not adopted: 1 unreadable",
         "docs.data: left alone: row (7,): docs.data holds text where bytes are due",
     ]
 
