@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 
@@ -92,4 +93,7 @@ def test_a_child_does_not_wait_for_threads_of_its_parent() -> None:
         time.sleep(0.01)
     over.set()
     thread.join()
+    if ended[0] == 0:
+        os.kill(pid, signal.SIGKILL)
+        ended = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(ended[1]) == 7

@@ -309,6 +309,15 @@ class TestFailures:
         assert gallery.files.make(gallery.engine, gallery.text(1), "loud").read() == b"LA"
         gallery.check(b"la", b"LA", b"x", b"y")
 
+    def test_a_storage_that_fails_when_it_was_done(self, gallery: Gallery) -> None:
+        def fail() -> None:
+            raise OSError("too late")
+
+        gallery.storage.at("put", 1, fail, after=True)
+        with pytest.raises(StorageFailed):
+            gallery.files.make(gallery.engine, gallery.text(1), "loud")
+        gallery.check(b"la", b"x", b"y")
+
     def test_a_storage_that_gives_the_bytes_no_more(self, gallery: Gallery) -> None:
         gallery.storage.fail("open", on=1)
         with pytest.raises(StorageFailed):
