@@ -82,7 +82,7 @@ def test_a_small_workload(ground: TwoPhaseGround) -> None:
 @pytest.mark.timeout(3600)
 def test_a_small_workload_at_every_step_and_steps_of_its_sweeps(ground: TwoPhaseGround) -> None:
     kill_at_each(ground, "small", every=1, sweeps=7)
-    assert ground.decided > 4
+    assert ground.decided >= 4
 
 
 @pytest.mark.torture
