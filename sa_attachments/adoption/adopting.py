@@ -27,7 +27,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..descriptor import Facts, Named, named, parse, split
 from ..errors import BadConfiguration, OwnershipLost, storage_errors
-from ..ledger import Line, chunked
+from ..ledger import CONDEMNED, Line, chunked
 from ..offload import gather
 from ..source import BytesSource, PathSource
 from ..sweep import raise_unless_held
@@ -253,7 +253,8 @@ class Adopting:
         place = self._place
         place.ledger.begin_write(connection)
         held, there = self._rows.lock(connection, [each.row.identity for each in made])
-        owned = place.known(connection, [file.named for each in made for file in each.files if not file.fresh])
+        known = place.known(connection, [file.named for each in made for file in each.files if not file.fresh])
+        owned = {name for name, state in known.items() if state != CONDEMNED}
         verdicts: list[str] = []
         taken: list[Made] = []
         for each in made:

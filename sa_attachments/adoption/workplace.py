@@ -25,7 +25,7 @@ from sqlalchemy import Connection, and_, delete, func, select, text, update
 
 from ..clock import now
 from ..descriptor import Named
-from ..errors import AttachmentError, NoTransaction, storage_errors
+from ..errors import AttachmentError, NoTransaction, OwnershipLost, storage_errors
 from ..files import Storages
 from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line, lockable
 from ..patience import impatient
@@ -61,20 +61,27 @@ class Workplace(Purger):
 
     # Lines of files that are adopted
 
-    def known(self, connection: Connection, names: Sequence[Named]) -> set[tuple[str, str]]:
-        """Which of these files have a line already, by ``(storage, key)``."""
+    def known(self, connection: Connection, names: Sequence[Named]) -> dict[tuple[str, str], str]:
+        """The states of those of these files that have a line already, by ``(storage, key)``."""
         c = self.ledger.lines.c
-        found: set[tuple[str, str]] = set()
+        found: dict[tuple[str, str], str] = {}
         for first in range(0, len(names), 500):
             some = names[first : first + 500]
             found.update(
-                (row.storage, row.key)
-                for row in connection.execute(select(c.storage, c.key).where(self.ledger.among(some)))
+                ((row.storage, row.key), row.state)
+                for row in connection.execute(select(c.storage, c.key, c.state).where(self.ledger.among(some)))
             )
         return found
 
     def adopt(self, connection: Connection, lines: Sequence[tuple[Line, list[str]]]) -> None:
-        """Insert held lines of files that were there before us, with the keys of what lies beside them."""
+        """Insert held lines of files that were there before us, with the keys of what lies beside them. One that was
+        dropped since it was adopted before is owned again. OwnershipLost if it is being purged.
+        """
+        known = self.known(connection, [line.named for line, _ in lines])
+        for line, _ in lines:
+            if line.named[:2] in known and not self.ledger.reclaim(connection, line):
+                raise OwnershipLost(f"{line.named.storage}:{line.named.key} is being purged, or somebody else's")
+        self.hold(connection, [line.named for line, _ in lines if line.named[:2] in known])
         insert = self.ledger.lines.insert().values(state=OWNED, since=now(), held=True, names=text("0"))
         values = [
             {
@@ -86,8 +93,10 @@ class Workplace(Purger):
                 "descriptor": {"adopted": {"beside": beside}} if beside else None,
             }
             for line, beside in lines
+            if line.named[:2] not in known
         ]
-        connection.execute(insert, values)
+        if values:
+            connection.execute(insert, values)
 
     def hold(self, connection: Connection, names: Sequence[Named]) -> None:
         """Never purge these, until somebody lets go of them."""

@@ -92,6 +92,22 @@ def test_held_until_it_is_finished(museum: Museum, mode: str, options: Any) -> N
 
 
 @here
+def test_dropped_by_the_application_and_adopted_once_more(museum: Museum) -> None:
+    """Its old column still says so, and a backfill may run again."""
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"})
+    adopted(museum, "in_place", storage="old")
+    with Session(museum.engine) as session:
+        session.get_one(museum.Doc, 1).file = None
+        session.commit()
+    assert museum.files.settled(20)
+    assert set(museum.lines().values()) == {("condemned", True)}
+    assert adopted(museum, "in_place", storage="old").rows == 1
+    assert set(museum.lines().values()) == {("owned", True)}
+    assert museum.problems() == []
+
+
+@here
 def test_not_finished_before_all_is_adopted(museum: Museum) -> None:
     museum.lay("a", b"a")
     museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "gone"})

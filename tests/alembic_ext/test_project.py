@@ -255,6 +255,27 @@ def test_a_trigger_that_somebody_dropped_is_made_again(migrated: Project) -> Non
     assert installed(migrated.engine) == WHOLE
 
 
+def test_a_table_that_gets_another_name_keeps_its_triggers(migrated: Project) -> None:
+    with migrated.engine.begin() as connection:
+        seed(connection)
+    migrated.write("op.rename_table('users', 'people')", "op.rename_table('people', 'users')")
+    migrated.edit('"users', '"people')
+    migrated.alembic("upgrade", "head")
+    with migrated.engine.begin() as connection:
+        connection.execute(text("DELETE FROM people WHERE id = 3"))
+    assert counts(migrated.engine)["c"] == 1
+    if migrated.engine.dialect.name == "postgresql":
+        with migrated.engine.begin() as connection:
+            connection.execute(text("TRUNCATE people CASCADE"))
+        assert set(counts(migrated.engine).values()) == {0}
+    migrated.autogenerate()
+    migrated.alembic("upgrade", "head")
+    people = Counting("people", USERS.columns)
+    assert installed(migrated.engine) == {Installed(people, True), Installed(POSTS, True)}
+    assert left_over_functions(migrated.engine) in ([], ["posts_attachments", "people_attachments"])
+    assert NOTHING in migrated.alembic("check")
+
+
 @on("project", ["postgres"], indirect=True)
 def test_a_disabled_trigger_is_noticed(migrated: Project) -> None:
     with migrated.engine.begin() as connection:
