@@ -177,8 +177,9 @@ def _create(operations: Operations, op: CreateAttachmentTriggersOp) -> None:
 
     def online(counter: Counter, connection: Connection, others: list[Counting]) -> Iterable[str]:
         _check(connection, counting)
+        before = counter.drop_found(connection, counting)
         yield from counter.lock([counting, *others])
-        yield from counter.drop(counting, if_exists=True)
+        yield from before
         yield from _count_anew(counter, counting.ledger_schema, [*others, counting])
         yield from counter.create(counting)
 
@@ -195,13 +196,14 @@ def _drop(operations: Operations, op: DropAttachmentTriggersOp) -> None:
 
     def online(counter: Counter, connection: Connection, others: list[Counting]) -> Iterable[str]:
         _check(connection, counting, columns=False)
+        before = counter.drop_found(connection, counting)
         yield from counter.lock([counting, *others])
-        yield from counter.drop(counting, if_exists=True)
+        yield from before
         yield from _count_anew(counter, counting.ledger_schema, others)
 
     def offline(counter: Counter) -> Iterable[str]:
         yield from counter.lock([counting])
-        yield from counter.drop(counting, if_exists=False)
+        yield from counter.drop(counting)
         yield from counter.subtract(counting)
 
     _carry_out(operations, counting, online, offline)

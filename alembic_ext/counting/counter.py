@@ -71,8 +71,12 @@ class Counter(ABC):
         """Make the triggers; the one that may condemn last."""
 
     @abstractmethod
-    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
+    def drop(self, counting: Counting) -> list[str]:
         """Remove them; the one that may condemn first."""
+
+    @abstractmethod
+    def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
+        """Remove those that the table has by now: it may have had another name when they were made."""
 
     def unlock(self) -> list[str]:
         """The opposite of ``lock``, where the transaction's end does not do it."""
@@ -96,6 +100,11 @@ class Counter(ABC):
         digest = sha256(table.encode()).hexdigest()[:8]
         short = table.encode()[: longest - len(name.encode()) + len(table.encode()) - 9].decode(errors="ignore")
         return name.replace(table, f"{short}_{digest}", 1)
+
+    def event(self, table: str, name: str) -> str:
+        """The event of a trigger of a table, as its name says; nothing, if the table had another name before."""
+        event = name.rpartition("_")[2]
+        return event if name == self.name(table, event) else ""
 
     def gain(self, q: str = "") -> str:
         """The assignments for a line that gains a name; those that read ``state`` and ``names`` before they write them,

@@ -109,25 +109,39 @@ class MySQLCounter(Counter):
             "  END;\n"
         )
 
-    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
-        exists = "IF EXISTS " if if_exists else ""
-        return [f"DROP TRIGGER {exists}{self._trigger(counting, event)}" for event in reversed(_EVENTS)]
+    def drop(self, counting: Counting) -> list[str]:
+        return [f"DROP TRIGGER {self._trigger(counting, event)}" for event in reversed(_EVENTS)]
+
+    def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
+        schema = counting.schema or self._default(connection)
+        found = [row for row in self._found(connection, schema) if row[0] == counting.table]
+        in_order = sorted(found, key=lambda row: _EVENTS.index(row[2]), reverse=True)
+        return [f"DROP TRIGGER {self.at(counting.schema, name)}" for _, name, _, _ in in_order]
 
     def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
-        # One by one, and no others: for what it tells of a database, the server waits until nobody changes its tables.
-        statement = text(
-            "SELECT event_object_table, event_manipulation, action_statement FROM information_schema.triggers"
-            " WHERE event_object_schema = :schema AND action_statement LIKE '%sa_attachments %'"
-        )
-        default = connection.scalar(text("SELECT DATABASE()"))
+        default = self._default(connection)
         found: list[Installed] = []
         for schema in {default, *schemas} - {None}:
             rows = [
-                (None if schema == default else schema, table, event.lower(), body)
-                for table, event, body in connection.execute(statement, {"schema": schema})
+                (None if schema == default else schema, table, self.event(table, name), body)
+                for table, name, _, body in self._found(connection, schema)
             ]
             found += gather(rows, set(_EVENTS))
         return found
+
+    def _default(self, connection: Connection) -> str | None:
+        found: str | None = connection.scalar(text("SELECT DATABASE()"))
+        return found
+
+    def _found(self, connection: Connection, schema: str | None) -> list[tuple[str, str, str, str]]:
+        # Of one database, and no others: the server waits until nobody changes the tables of which it tells.
+        statement = text(
+            "SELECT event_object_table AS of_table, trigger_name AS name, event_manipulation AS event,"
+            " action_statement AS body FROM information_schema.triggers"
+            " WHERE event_object_schema = :schema AND action_statement LIKE '%sa_attachments %'"
+        )
+        rows = connection.execute(statement, {"schema": schema})
+        return [(row.of_table, row.name, row.event.lower(), row.body) for row in rows]
 
     def _ledger(self, counting: Counting) -> str:
         schema = counting.ledger_schema

@@ -10,6 +10,7 @@ when it is made. Rows that a TRUNCATE of a single partition removes are not coun
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -82,9 +83,10 @@ class PostgreSQLCounter(Counter):
             for c in counting.columns
         )
         emptied = "".join(
-            f"    FOR {LOST} IN SELECT named.key, named.storage, count(*) AS names"
-            f" FROM {self.at(counting.schema, counting.table)} AS counted_row,"
-            f" LATERAL ({_files(f'counted_row.{self.quote(c.column)}')}) AS named GROUP BY 1, 2 ORDER BY 1, 2 LOOP\n"
+            f"    FOR {LOST} IN EXECUTE format($names$SELECT named.key, named.storage, count(*) AS names"
+            # Its name now, which is not always the one that it had.
+            f" FROM %I.%I AS counted_row, LATERAL ({_files(f'counted_row.{self.quote(c.column)}').replace('%', '%%')})"
+            " AS named GROUP BY 1, 2 ORDER BY 1, 2$names$, TG_TABLE_SCHEMA, TG_TABLE_NAME) LOOP\n"
             f"      UPDATE {ledger} AS line SET {self._lose_all(c.retain)}"
             f" WHERE line.key = {LOST}.key AND line.storage = {LOST}.storage;\n    END LOOP;\n"
             for c in counting.columns
@@ -114,28 +116,45 @@ class PostgreSQLCounter(Counter):
             "CASE WHEN line.names > 0 THEN line.names - 1 ELSE line.names END", self.fewer(f"{LOST}.names", "line.")
         )
 
-    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
-        exists = "IF EXISTS " if if_exists else ""
+    def drop(self, counting: Counting) -> list[str]:
+        return [*self._drop_triggers(counting), f"DROP FUNCTION {self._function(counting)}()"]
+
+    def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
+        default = connection.scalar(text("SELECT current_schema()"))
+        where = counting.schema or default, counting.table
+        found = {row.function for row in self._found(connection) if (row.nspname, row.relname) == where}
+        return [*self._drop_triggers(counting, "IF EXISTS "), *(f"DROP FUNCTION {each}" for each in found)]
+
+    def _drop_triggers(self, counting: Counting, exists: str = "") -> list[str]:
         table = self.at(counting.schema, counting.table)
-        triggers = [f"DROP TRIGGER {exists}{self._trigger(event)} ON {table}" for event in reversed(_EVENTS)]
-        return [*triggers, f"DROP FUNCTION {exists}{self._function(counting)}()"]
+        return [f"DROP TRIGGER {exists}{self._trigger(event)} ON {table}" for event in reversed(_EVENTS)]
 
     def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
+        default = connection.scalar(text("SELECT current_schema()"))
+        rows = [
+            (None if row.nspname == default else row.nspname, row.relname, self._event(row), row.prosrc)
+            for row in self._found(connection)
+            if row.enabled
+        ]
+        return gather(rows, set(_EVENTS))
+
+    def _found(self, connection: Connection) -> Sequence[Any]:
         is_trigger = "'pg_trigger'\\:\\:regclass"
         statement = text(
-            "SELECT n.nspname, c.relname, t.tgname, p.prosrc FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+            "SELECT n.nspname, c.relname, t.tgname, p.prosrc, p.proname, t.tgenabled <> 'D' AS enabled,"
+            " CAST(CAST(p.oid AS regprocedure) AS text) AS function"
+            " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
             " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid"
-            # Partitions have copies of those of their table; and what is disabled does not count.
-            " WHERE NOT t.tgisinternal AND t.tgenabled <> 'D' AND p.prosrc LIKE '%sa_attachments%'"
+            " WHERE NOT t.tgisinternal AND p.prosrc LIKE '%sa_attachments %'"
+            # Partitions have copies of those of their table.
             f" AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = t.oid AND d.classid = {is_trigger}"
             f" AND d.refclassid = {is_trigger})"
         )
-        default = connection.scalar(text("SELECT current_schema()"))
-        rows = [
-            (None if schema == default else schema, table, name.rpartition("_")[2], body)
-            for schema, table, name, body in connection.execute(statement)
-        ]
-        return gather(rows, set(_EVENTS))
+        return connection.execute(statement).all()
+
+    def _event(self, row: Any) -> str:
+        """As ``event``: here the function has the table's name."""
+        return row.tgname.rpartition("_")[2] if row.proname == self.name(row.relname, "") else ""
 
     def _function(self, counting: Counting) -> str:
         return self.at(counting.schema, self.name(counting.table, ""))

@@ -68,21 +68,29 @@ class SQLiteCounter(Counter):
             for event, (verb, condition, body) in bodies.items()
         ]
 
-    def drop(self, counting: Counting, if_exists: bool) -> list[str]:
-        exists = "IF EXISTS " if if_exists else ""
-        return [f"DROP TRIGGER {exists}{self._trigger(counting, event)}" for event in reversed(_EVENTS)]
+    def drop(self, counting: Counting) -> list[str]:
+        return [f"DROP TRIGGER {self._trigger(counting, event)}" for event in reversed(_EVENTS)]
+
+    def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
+        found = [
+            name for table, name, _ in self._found(connection, counting.schema or "main") if table == counting.table
+        ]
+        return [f"DROP TRIGGER {self.at(counting.schema, name)}" for name in found]
 
     def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
         found: list[Installed] = []
         for schema in connection.scalars(text("SELECT name FROM pragma_database_list")).all():
-            master = f"{self.quote(schema)}.sqlite_master"
-            statement = text(f"SELECT tbl_name, name, sql FROM {master} WHERE type = 'trigger'")
             rows = [
-                (None if schema == "main" else schema, table, name.rpartition("_")[2], sql or "")
-                for table, name, sql in connection.execute(statement)
+                (None if schema == "main" else schema, table, self.event(table, name), sql)
+                for table, name, sql in self._found(connection, schema)
             ]
             found += gather(rows, set(_EVENTS))
         return found
+
+    def _found(self, connection: Connection, schema: str) -> list[tuple[str, str, str]]:
+        statement = f"SELECT tbl_name, name, sql FROM {self.quote(schema)}.sqlite_master WHERE type = 'trigger'"
+        rows = connection.execute(text(f"{statement} AND sql LIKE '%sa_attachments %'"))
+        return [(row.tbl_name, row.name, row.sql) for row in rows]
 
     def _trigger(self, counting: Counting, event: str) -> str:
         return self.at(counting.schema, self.name(counting.table, event))
