@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zlib import crc32
 
 import pytest
 
+from tests import scenarios
 from tests.engines import ASYNC_ENGINES
 from tests.scenarios.conftest import world  # noqa: F401
-from tests.scenarios.test_binds import follower  # noqa: F401
-from tests.scenarios.test_given_paths import path  # noqa: F401
-from tests.scenarios.test_settling import storage  # noqa: F401
 from tests.scenarios.world import World
 
 from .sessions import ZopeSession
+
+SCENARIOS = Path(__file__).with_name("test_scenarios.py")
 
 
 class ZopeWorld(World):
@@ -37,20 +41,41 @@ def world_class(request: pytest.FixtureRequest) -> type[ZopeWorld]:
     return chosen
 
 
+class ScenarioModule(pytest.Module):
+    """One module of scenarios, with the fixtures of its own."""
+
+    def _getobj(self) -> ModuleType:
+        original = importlib.import_module(f"{scenarios.__name__}.{self.name}")
+        copy = ModuleType(original.__name__)  # pytest looks for fixtures only once in each module
+        vars(copy).update(vars(original))
+        return copy
+
+
+class Scenarios(pytest.Module):
+    def collect(self) -> Iterable[pytest.Collector]:
+        for each in sorted(Path(scenarios.__file__ or "").parent.glob("test_*.py")):
+            nodeid = f"{self.nodeid}::{each.stem}"
+            yield ScenarioModule.from_parent(self, path=self.path, name=each.stem, nodeid=nodeid)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    return Scenarios.from_parent(parent, path=module_path) if module_path == SCENARIOS else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """By default each scenario runs once, on SQLite or PostgreSQL and with a ``keep_session`` as its name picks; the
     torture runs them all.
     """
     is_whole = os.environ.get("SA_ATTACHMENTS_TORTURE") == "1"
-    scenarios = [item for item in items if item.path.name == "test_scenarios.py" and item.path.parent.name == "zope"]
-    possible = [item for item in scenarios if _is_for_zope(item)]
+    found = [item for item in items if item.path == SCENARIOS]
+    possible = [item for item in found if _is_for_zope(item)]
     by_function: dict[str, list[pytest.Item]] = {}
     for item in possible:
-        by_function.setdefault(item.name.partition("[")[0], []).append(item)
+        by_function.setdefault(item.nodeid.partition("[")[0], []).append(item)
     picked = possible if is_whole else [_picked(name, group) for name, group in by_function.items()]
     chosen = set(map(id, picked))
-    left_out = [item for item in scenarios if id(item) not in chosen]
+    left_out = [item for item in found if id(item) not in chosen]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         gone = set(map(id, left_out))

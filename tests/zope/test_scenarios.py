@@ -1,14 +1,4 @@
-"""All scenarios of the core, with sessions that zope.sqlalchemy manages: ``conftest`` says on which databases."""
+"""All scenarios of the core, with sessions that zope.sqlalchemy manages.
 
-from __future__ import annotations
-
-import importlib
-from pathlib import Path
-from types import FunctionType
-
-from tests import scenarios
-
-for _path in sorted(Path(scenarios.__file__).parent.glob("test_*.py")):
-    for _name, _value in vars(importlib.import_module(f"{scenarios.__name__}.{_path.stem}")).items():
-        if _name.startswith("test_") and isinstance(_value, FunctionType):
-            globals()[f"{_path.stem}__{_name.removeprefix('test_')}"] = _value
+The modules of ``tests.scenarios`` are collected here once more, among the fixtures of this folder: see ``conftest``.
+"""
