@@ -37,6 +37,7 @@ def test_formats_go_by_their_usual_names(said: str, meant: str) -> None:
 def test_the_order_of_what_is_kept_does_not_matter() -> None:
     assert Options(keep=("xmp", "gps", "gps")) == Options(keep=["gps", "xmp"])  # type: ignore[arg-type]
     assert Options(keep="gps").keep == ("gps",)
+    assert Options(keep=("xmp", "icc", "gps", "exif", "copyright")).keep == ("copyright", "exif", "gps", "icc", "xmp")
 
 
 def test_only_what_was_said_is_in_it() -> None:

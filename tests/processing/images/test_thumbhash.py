@@ -47,6 +47,32 @@ def test_hashes_as_others_do(case: tuple[int, int, bool]) -> None:
     assert all(abs(int(a, 16) - int(b, 16)) <= 1 for a, b in halves)
 
 
+# As the same package decodes these: nine pixels, from corner to corner
+DECODED = {
+    (10, 10, False): (
+        (32, 32),
+        bytes.fromhex("83ff00fff1ff00ffffff08ff6fe000ffe6e212ffffe826ff729501ffe69822ffffaa49ff"),
+    ),
+    (30, 17, False): (
+        (32, 18),
+        bytes.fromhex("d4f900ff8aff1aff00ff44ffd8891aff919f8cff00beafffe3192affa23c9fff0058b5ff"),
+    ),
+    (17, 30, True): (
+        (19, 32),
+        bytes.fromhex("c4932f31ec95455fa4b63d7dbd366062f43b8891a94b80b4c8264a82ff2a81b4b929768b"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DECODED)
+def test_decodes_as_others_do(case: tuple[int, int, bool]) -> None:
+    size, pixels = DECODED[case]
+    width, height, rgba = decode(bytes.fromhex(KNOWN[case]))
+    assert (width, height) == size
+    found = [rgba[4 * (y * width + x) :][:4] for y in (2, height // 2, height - 3) for x in (2, width // 2, width - 3)]
+    assert max(abs(a - b) for a, b in zip(b"".join(found), pixels, strict=True)) <= 1
+
+
 def test_a_photo_comes_back_blurred() -> None:
     image = chart((64, 48)).convert("RGBA")
     width, height, rgba = decode(encode(64, 48, image.tobytes()))
