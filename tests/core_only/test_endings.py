@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sa_attachments import BadConfiguration, OwnershipLost
@@ -168,8 +168,9 @@ def test_two_phases(bench: Bench, end: str, prepare: bool) -> None:
     bench.check(b"new" if end == "commit" else b"old")
 
 
+@on("verb", ["prepare", "commit"])
 @on("world", ["postgres", "mariadb"], indirect=True)
-def test_what_is_doubtful_can_t_be_prepared(bench: Bench) -> None:
+def test_what_is_doubtful_can_t_be_prepared_or_committed(bench: Bench, verb: str) -> None:
     bench.insert(1, b"one")
     bench.insert(2, b"two")
     with bench.engine.connect() as connection:
@@ -177,8 +178,9 @@ def test_what_is_doubtful_can_t_be_prepared(bench: Bench) -> None:
         with pytest.raises(OwnershipLost):
             connection.execute(docs.update().values(file=files.stage(upload(b"void"), connection, docs.c.file)))
         with pytest.raises(OwnershipLost):
-            transaction.prepare()
+            getattr(transaction, verb)()
         transaction.rollback()
+        assert connection.scalar(select(func.count()).select_from(docs)) == 2
     bench.check(b"one", b"two")
 
 

@@ -345,6 +345,18 @@ def test_claimed_and_rolled_back_it_can_be_claimed_again(bench: Bench, end: str)
     bench.check(b"data")
 
 
+@some
+def test_claimed_in_a_savepoint_and_rolled_back_it_can_be_claimed_again(bench: Bench) -> None:
+    early = files.stage(upload(b"data"), docs.c.file)
+    with bench.world.nothing_stored(), bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 9})
+        savepoint = connection.begin_nested()
+        files.stage(early, connection, docs.c.file)
+        savepoint.rollback()
+        connection.execute(docs.insert(), {"id": 1, "file": files.stage(early, connection, docs.c.file)})
+    bench.check(b"data")
+
+
 @one
 def test_steps_run_when_it_is_stored_early(bench: Bench) -> None:
     with pytest.raises(Refused, match=r"plain_docs\.small: "):

@@ -19,7 +19,7 @@ __all__ = ["path", "pytest_pyfunc_call", "storage", "world"]
 
 DATABASES = ["postgres", "asyncpg", *(["mariadb"] if MARIADB else [])]
 """Those of the scenarios that know two phases, by a driver that does."""
-SAMPLE = 4
+SAMPLE = 8
 """By default, one of so many scenarios is run."""
 ELSEWHERE = {
     "autocommit__the_session_can_be_used_afterwards": "a connection in AUTOCOMMIT begins no two-phase transaction",
