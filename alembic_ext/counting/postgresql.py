@@ -20,6 +20,15 @@ from .counter import GAINED, LEDGER, LOST, Counter, Installed, gather
 
 _EVENTS = ("insert", "update", "delete", "truncate")
 
+# A function with the rights of its owner must not take a client's temporary table for the ledger: those are looked at
+# first, unless the path says when.
+_SAFE_PATH = (
+    "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), 'pg_temp'), true)"
+)
+_PATH_AS_BEFORE = (
+    "SELECT set_config('search_path', regexp_replace(current_setting('search_path'), '(^|, )pg_temp$', ''), true)"
+)
+
 
 class PostgreSQLCounter(Counter):
     """PostgreSQL ≥ 12."""
@@ -68,7 +77,7 @@ class PostgreSQLCounter(Counter):
             f"CREATE TRIGGER {self._trigger('truncate')} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT"
             f" EXECUTE FUNCTION {function}()"
         )
-        return [self._create_function(counting), *triggers, truncate]
+        return [_SAFE_PATH, self._create_function(counting), _PATH_AS_BEFORE, *triggers, truncate]
 
     def _create_function(self, counting: Counting) -> str:
         ledger = self.at(counting.ledger_schema, LEDGER)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 from sqlalchemy import ForeignKey, delete, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -168,6 +171,25 @@ def test_what_loses_its_name_is_condemned_and_purged(world: CountingWorld, how: 
     lost = carry_out(world, LOSING[how], end)
     world.sweep()
     world.check(b"two", *([] if lost else ROW_ONE))
+
+
+@everywhere
+def test_what_a_program_without_sqlalchemy_deletes(world: CountingWorld) -> None:
+    seed(world)
+    url = world.engine.url
+    if world.name == "sqlite":
+        client: Any = sqlite3.connect(str(url.database))
+    elif world.name == "postgres":
+        client = psycopg.connect(url.set(drivername="postgresql").render_as_string(hide_password=False))
+    else:
+        client = pymysql.connect(
+            host=url.host, port=url.port or 3306, user=url.username, password=url.password or "", database=url.database
+        )
+    client.cursor().execute("DELETE FROM docs WHERE id = 1")
+    client.commit()
+    client.close()
+    world.sweep()
+    world.check(b"two")
 
 
 @everywhere
