@@ -154,8 +154,10 @@ class PathReader:
 
     def _check_linkable(self) -> None:
         place = self._storage
-        if self._root is None or not isinstance(place, TakesFile) or not isinstance(place, LocalStorage):
+        if self._root is None or not isinstance(place, TakesFile):
             raise BadConfiguration(f"mode 'link' needs folders of this machine, and {self._name!r} is none: use 'copy'")
+        if not isinstance(place, LocalStorage):
+            return  # it can take files, and copies those that it can't
         there = next(each for each in (place.root, *place.root.parents) if each.exists())
         if there.stat().st_dev != Path(self._root.path).stat().st_dev:
             raise BadConfiguration(f"mode 'link': {self._name!r} is on another file system than the root: use 'copy'")
