@@ -215,13 +215,13 @@ def test_a_sweep_leaves_alone_what_is_in_flight(bench: Bench) -> None:
 def test_connections_are_forgotten(bench: Bench) -> None:
     """Neither they nor what was kept for them stay behind."""
     bench.insert(1, b"0")
-    for number in range(20):
+    for number in range(10):
         with bench.begin() as connection:
             replace(connection, b"%d" % number)
         del connection
     gc.collect()
     assert len(files.custodies) == 0
-    bench.check(b"19")
+    bench.check(b"9")
 
 
 @on("world", ["sqlite"], indirect=True)

@@ -58,12 +58,12 @@ END = pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 
 @pytest.mark.timeout(600)
 def test_between_the_phases(ground: TwoPhaseGround) -> None:
-    """After the first phase of each transaction, and before the second."""
+    """After the first phase of every other transaction, and before the second."""
     steps = ground.steps("all")
     states = ground.states("all")
     between = [n for n, name in enumerate(steps, 1) if "after do_prepare_twophase" in name]
     assert len(between) > 8
-    for number, n in enumerate(between):
+    for number, n in enumerate(between[::2]):
         ground.renew()
         ground.decided = number
         assert ground.work("all", n)

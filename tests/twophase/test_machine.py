@@ -114,7 +114,7 @@ def world(postgres_url: Any, open_engine: Callable[..., Engine]) -> Iterator[Wor
 
 @pytest.mark.timeout(300)
 def test_a_sample(world: World) -> None:
-    run(world, settings(SETTINGS, max_examples=8), 1, TwoPhaseMachine)
+    run(world, settings(SETTINGS, max_examples=5), 1, TwoPhaseMachine)
 
 
 @pytest.mark.torture

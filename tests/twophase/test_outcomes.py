@@ -52,7 +52,7 @@ def no_complaint(caplog: pytest.LogCaptureFixture, request: pytest.FixtureReques
     with caplog.at_level(logging.WARNING, "sa_attachments"):
         yield
     if "complaints" not in request.fixturenames:
-        assert [record.getMessage() for record in caplog.records if record.name == "sa_attachments"] == []
+        assert [each.getMessage() for each in caplog.get_records("call") if each.name == "sa_attachments"] == []
 
 
 def seed(world: World) -> None:
