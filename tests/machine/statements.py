@@ -57,6 +57,8 @@ class Statements(Play):
                 visible[pk] = hopes[pk] = self._hope(Hope(title, hope(Row(None)).slots), attribute, item)
             else:
                 hopes[pk] = visible.get(pk)
+                # Who has the title stays as well, and may be locked.
+                hopes |= {other: each for other, each in visible.items() if title and each.title == title}
         if nothing:
             statement = statement.on_conflict_do_nothing()
         else:
