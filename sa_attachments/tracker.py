@@ -242,8 +242,8 @@ def _warn_of_cascades(table: Table) -> None:
         if (key.ondelete or "").upper() == "CASCADE":
             warnings.warn(
                 f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes by "
-                "itself stay in the storage until Storages.verify(repair=True) finds them. If a migration made triggers, "
-                "say so to the column: AttachmentType(..., triggers=True)",
+                "itself stay in the storage until Storages.verify(repair=True) finds them. If a migration made "
+                "triggers, say so to the column: AttachmentType(..., triggers=True)",
                 AttachmentWarning,
                 stacklevel=2,
             )

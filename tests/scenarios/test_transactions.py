@@ -7,7 +7,7 @@ import gc
 import pytest
 from sqlalchemy import ForeignKey, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sa_attachments import Attachment, AttachmentType
 
