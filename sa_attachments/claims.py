@@ -6,13 +6,23 @@ connection write the name, once.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import sys
+from types import FrameType
 from typing import Any, Protocol
 
 from .descriptor import Named
 
-executing: ContextVar[object | None] = ContextVar("executing", default=None)
-"""The (reference to the) connection whose statement is executed, if somebody staged files on it."""
+
+def executing() -> tuple[object, object] | None:
+    """The connection whose statement has its parameters looked at, and SQLAlchemy's context of that statement.
+
+    Told by who called: no event tells that a statement failed before it was executed, or which of several that
+    listeners execute on the same connection it is.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name != "_init_compiled":
+        frame = frame.f_back
+    return None if frame is None else (frame.f_locals.get("connection"), frame.f_locals.get("self"))
 
 
 class Custodian(Protocol):
@@ -26,7 +36,7 @@ class Custodian(Protocol):
 class Claim:
     """Says of an attachment that a transaction of a connection owns its files, and that a row may name it."""
 
-    __slots__ = ("_custodian", "files", "owner", "savepoints", "steps", "tried", "written")
+    __slots__ = ("_custodian", "doubtful", "dropped", "files", "owner", "savepoints", "steps", "tried", "written")
 
     def __init__(
         self,
@@ -45,6 +55,10 @@ class Claim:
         """Those in which it was staged."""
         self.written: tuple[str, ...] | None = None
         """The savepoints in which a statement gave it to a row."""
+        self.doubtful = False
+        """Whether that statement failed, perhaps after it had done so."""
+        self.dropped: tuple[str, ...] | None = None
+        """The savepoints in which it was dropped."""
         self.tried = False
         """Whether a statement would have, and met no row."""
 

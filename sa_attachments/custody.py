@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, NestedTransaction, event, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -42,7 +42,6 @@ EVENTS = (
     "prepare_twophase",
     "commit_twophase",
     "rollback_twophase",
-    "before_execute",
     "before_cursor_execute",
     "after_cursor_execute",
     "after_execute",
@@ -57,8 +56,8 @@ class Custody:
         self._files = files
         self._connection = ref(connection)
         self._transaction: Any = lambda: None
-        self._statement = Naming()
-        self._proving = False
+        self._statements: WeakKeyDictionary[Any, Naming] = WeakKeyDictionary()
+        """Those that name claims, by SQLAlchemy's contexts."""
         self._new()
         for name in EVENTS:
             event.listen(connection, name, getattr(self, f"_{name}"))
@@ -93,19 +92,22 @@ class Custody:
         """Whether this is a claim of this transaction, through the same steps, whose files no row took yet."""
         if not isinstance(claim, Claim) or not self._knows(claim):
             return False
-        return claim.written is None and claim.steps == steps
+        return claim.written is None and claim.dropped is None and claim.steps == steps
 
     def drop(self, files: Sequence[Named]) -> bool:
         """Files are dropped; whether this transaction had staged them."""
-        return self._claims.pop(_name(files), None) is not None
+        if (mine := self._claims.get(_name(files))) is None:
+            return False
+        mine[1].dropped = self._savepoints()
+        return True
 
     def lets(self, claim: Claim, column_type: Any) -> bool:
         """Note that a statement wants to write the name of a claim into a column; whether it may."""
-        is_ours = executing.get() is self._connection and self._knows(claim)
+        connection, context = executing() or (None, None)
+        is_ours = connection is not None and connection is self._connection() and self._knows(claim)
         if not is_ours or column_type.files is not self._files or column_type.steps != claim.steps:
-            executing.set(None)  # the statement is not executed
             return False
-        self._statement.bound.append((claim, column_type))
+        self._statements.setdefault(context, Naming()).bound.append((claim, column_type))
         return True
 
     def _knows(self, claim: Claim) -> bool:
@@ -114,34 +116,28 @@ class Custody:
 
     # Statements
 
-    def _before_execute(self, *_: Any) -> None:
-        if not self._proving:
-            executing.set(self._connection)
-            self._statement = Naming()
-
     def _before_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> None:
-        if not self._proving:
-            executing.set(None)  # all of its parameters were looked at
+        naming = self._statements.get(context)
         # An INSERT of many rows may come in several parts.
-        if self._statement.bound and not self._statement.proved and not self._proving:
-            with self._alone():
-                self._statement.look(context)
-                self._prove(connection, self._statement)
+        if naming is not None and not naming.proved:
+            naming.look(context)
+            self._prove(connection, naming)
 
     def _after_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> None:
-        if self._statement.proved and not self._proving:
-            self._statement.count(cursor)
+        if (naming := self._statements.get(context)) is not None and naming.proved:
+            naming.count(cursor)
 
-    def _after_execute(self, *_: Any) -> None:
-        if self._proving:
+    def _after_execute(self, *said: Any) -> None:
+        context = getattr(said[-1], "context", None)  # of a result; a default's is a plain value
+        statement = None if context is None else self._statements.pop(context, None)
+        if statement is None or not statement.writes:
             return
-        statement, self._statement = self._statement, Naming()
-        if not statement.proved or not statement.writes:
-            return
+        for claim, _type in statement.bound:
+            claim.written, claim.doubtful = None, False
         if statement.rows == 0:
             for claim, _type in statement.bound:
                 claim.tried = True
@@ -166,6 +162,8 @@ class Custody:
         for number, (claim, column_type) in enumerate(bound):
             if claim.written is not None or any(claim is other for other, _ in bound[:number]):
                 self._refuse(claim, column_type, "a row has its name already; stage it again, which copies it")
+            if column_type.column is None:
+                self._refuse(claim, column_type, "its type is no column's; use that one's, type_=table.c.column.type")
         if why := statement.doubt():
             self._refuse(*bound[0], why)
         for claim, column_type in bound:
@@ -178,20 +176,14 @@ class Custody:
                 claim.owner = table.fullname, column.name
                 for file in claim.files:
                     scope.ledger.transfer(connection, Line(file, *claim.owner))
+        if statement.is_several:  # If it fails in the middle, some databases keep what it did before.
+            for claim, _ in bound:
+                claim.written, claim.doubtful = self._savepoints(), True
         statement.proved = True
 
     def _refuse(self, claim: Claim, column_type: Any, why: str) -> NoReturn:
         file = claim.files[0]
         raise OwnershipLost(f"{column_type.label} may not name {file.storage}:{file.key}: {why}")
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """While statements of our own run."""
-        self._proving = True
-        try:
-            yield
-        finally:
-            self._proving = False
 
     # Transactions
 
@@ -228,7 +220,9 @@ class Custody:
         self._claims = {file: each for file, each in self._claims.items() if name not in each[1].savepoints}
         for _, claim in self._claims.values():
             if claim.written is not None and name in claim.written:
-                claim.written = None
+                claim.written, claim.doubtful = None, False
+            if claim.dropped is not None and name in claim.dropped:
+                claim.dropped = None
 
     def _give_back(self, savepoints: tuple[str, ...]) -> None:
         """Files that were staged before the transaction can be claimed again; those of ``savepoints``, if any."""
@@ -276,13 +270,13 @@ class Custody:
         if self._spoiled:
             raise OwnershipLost(self._spoiled[0][1])
         for scope, claim in list(self._claims.values()):
-            if claim.written is None and (claim.tried or claim.owner is not None):
-                with self._alone(), suppress(SQLAlchemyError):  # The transaction is void anyway.
+            if claim.doubtful or (claim.written is None and (claim.tried or claim.owner is not None)):
+                with suppress(SQLAlchemyError):  # The transaction is void anyway.
                     self._unnamed(connection, scope, claim)
 
     def _unnamed(self, connection: Connection, scope: Scope, claim: Claim) -> None:
         """No row took a file, as far as we know: a text may have named it."""
-        if claim.tried:
+        if claim.tried and not claim.doubtful:
             scope.ledger.drop(connection, [Drop(file) for file in claim.files])
             self.frame.work(scope).dropped += claim.files
         elif OWNED in states_of(connection, scope, claim.files):

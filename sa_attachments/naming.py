@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import TextClause
-from sqlalchemy.sql import operators
+from sqlalchemy import CTE, TextClause, UpdateBase
+from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
 from .claims import Claim
@@ -37,7 +37,22 @@ class Naming:
     @property
     def writes(self) -> bool:
         """Whether it may give names to rows."""
-        return self._context.isinsert or self._context.isupdate or isinstance(self._what, TextClause)
+        return self._context.isinsert or self._context.isupdate or self._is_text or self._writes_within
+
+    @property
+    def is_several(self) -> bool:
+        """Whether the database may be told of it in several parts."""
+        return len(self._context.compiled_parameters) > 1
+
+    @property
+    def _is_text(self) -> bool:
+        return isinstance(self._what, TextClause)
+
+    @property
+    def _writes_within(self) -> bool:
+        """Whether another one that writes is in a WITH clause."""
+        ctes = (each for each in visitors.iterate(self._what) if isinstance(each, CTE))
+        return any(isinstance(each.element, UpdateBase) for each in ctes)
 
     @property
     def _brings_rows(self) -> bool:
@@ -59,6 +74,8 @@ class Naming:
 
     def doubt(self) -> str | None:
         """Why nobody could tell afterwards which rows took the names."""
+        if self._writes_within:
+            return "nobody can tell how many rows a statement within another one meets: execute it by itself"
         upsert = getattr(self._what, "_post_values_clause", None)
         if upsert is not None and not type(upsert).__name__.endswith("DoNothing"):
             return (
@@ -79,7 +96,7 @@ class Naming:
 
     @property
     def _returns(self) -> bool:
-        return bool(getattr(self._what, "_returning", ()))
+        return "returning" in self._what.text.lower() if self._is_text else bool(getattr(self._what, "_returning", ()))
 
 
 def names_one_row(statement: Any) -> bool:
