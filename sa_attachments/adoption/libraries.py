@@ -222,7 +222,7 @@ class AdvancedAlchemyColumn:
         )
 
     def key(self, facts: Facts, local: bool) -> str:
-        return str(facts["key"])
+        return str(uuid5(NAMESPACE_URL, facts["key"]))  # of our own form, the next sweep would take it
 
     def write(self, facts: Facts, storage: str, key: str) -> dict[str, Any]:
         return {

@@ -180,23 +180,23 @@ class PathReader:
     def _as_it_was(self, value: str, facts: Facts) -> Returned | None:
         """The path that the row had, with its file; None if another one lies there now."""
         path = self._relative(Row((), value))
-        if self._inside_names(facts, path):
+        if self._is_own(path, facts):
             return Returned(value, frozenset({(facts["storage"], facts["key"])}))
         return Returned(value) if self._write(path, facts) else None
 
-    def _inside_names(self, facts: Facts, path: str) -> bool:
-        """Whether the attachment's own file is the one at the path."""
-        if self._paths.mode != "in_place" or facts["storage"] != self._name:
-            return False
-        return str(facts["key"]) in (self._inside + path, self._inside + os.path.normpath(path))
+    def _is_own(self, path: str, facts: Facts) -> bool:
+        """Whether the attachment's own file is the one at the path, which has to stay then, whatever the mode is."""
+        storage, key = self._files.resolve(facts["storage"]), str(facts["key"])
+        if self._root is not None and isinstance(storage, LocalStorage):
+            return Path(storage.root, key).resolve() == Path(self._root.path, path).resolve()
+        return f"/{key}".endswith(f"/{os.path.normpath(path)}")
 
     def _written(self, facts: Facts) -> Returned:
-        """A path for a file that was uploaded since: it stays where it is, if it is below the root."""
-        key = facts["key"]
-        if self._paths.mode == "in_place" and facts["storage"] == self._name and key.startswith(self._inside):
-            return Returned(self._value(key.removeprefix(self._inside)), frozenset({(facts["storage"], key)}))
+        """A path for a file that was uploaded since. It never has the form of our keys: without a line, the next sweep
+        would take it for a file that nobody names.
+        """
         suffix = extension(facts["filename"])
-        path = key + (suffix if well_formed(suffix) else "")
+        path = facts["key"] + (suffix if well_formed(suffix) else ".bin")
         if not self._write(path, facts):
             raise Unadoptable("unreadable", f"another file lies at {path!r}")
         return Returned(self._value(path))

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from ..clock import milliseconds, now
@@ -32,8 +32,9 @@ from ..ledger import CONDEMNED, chunked
 from ..offload import gather
 from ..sweep import raise_unless_held
 from .adopting import LOOK, PAGE, Progress, items_of
+from .plan import Paths
 from .report import AdoptionReport, Unadopted
-from .rows import Identity, Rows
+from .rows import Held, Identity, Rows
 from .taking import Reader, Returned, Unadoptable
 from .workplace import Workplace
 
@@ -101,6 +102,10 @@ class Restoring:
             back = _Back(identity, text, said, items or [], text.lstrip().startswith("["))
             if items is None:
                 self._refuse(back, Unadoptable("unreadable", f"{text[:80]!r} describes no attachment"))
+            elif not back.plural and said not in (None, "", "null", was := _adopted_from(items[0], said)):
+                # Each of them may be what somebody wants to keep.
+                problem = f"it was adopted from {was!r}, and {self._plan.label} says {said!r} by now: empty one of them"
+                self._refuse(back, Unadoptable("changed", problem))
             else:
                 found.append(back)
         return found
@@ -108,14 +113,14 @@ class Restoring:
     def _again(self, backs: Sequence[_Back]) -> list[_Back]:
         with self._place.work() as connection:
             held, _ = self._rows.lock(connection, [back.identity for back in backs])
-        rows = [(back.identity, into, back.said) for back in backs if (into := self._into(held, back)) is not None]
-        return self._read(rows)
-
-    def _into(self, held: object, back: _Back) -> str | None:
-        found = held.get(back.identity) if isinstance(held, dict) else None
-        if found is None:
-            return back.text  # held by somebody
-        return None if found.into in (None, "null", "[]") else str(found.into)
+        found = [(back, held.get(back.identity, Held(back.said, back.text))) for back in backs]  # or held by somebody
+        return self._read(
+            [
+                (back.identity, row.into, None if self._rows.binary else row.token)
+                for back, row in found
+                if row.into not in (None, "null", "[]")
+            ]
+        )
 
     def _return(self, backs: Sequence[_Back]) -> list[_Back]:
         """Returns the rows that are to be tried again."""
@@ -173,7 +178,7 @@ class Restoring:
         """Returns the rows that are done, and those to be tried again; fills ``doomed``."""
         self._place.ledger.begin_write(connection)
         held, there = self._rows.lock(connection, [back.identity for back in backs])
-        done = [back for back in backs if back.identity in held and held[back.identity].into == back.text]
+        done = [back for back in backs if self._is_as_it_was(held.get(back.identity), back)]
         if done:
             values = {back.identity: back.returned.value for back in done if back.returned is not None}
             self._rows.give_back(connection, values)
@@ -183,6 +188,11 @@ class Restoring:
             doomed += [file for file, returned in files if returned is not None and file[:2] not in returned.kept]
             self._place.doom(connection, doomed)
         return done, [back for back in backs if back not in done and back.identity in there]
+
+    def _is_as_it_was(self, row: Held | None, back: _Back) -> bool:
+        if row is None or row.into != back.text:
+            return False
+        return self._rows.binary or row.token == back.said
 
     # What is not needed any more
 
@@ -212,14 +222,16 @@ class Restoring:
         """Purge what this column dropped before, and what is due; raise if anything is left."""
         c = self._place.ledger.lines.c
         mine = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into, c.state == CONDEMNED)
+        # What triggers say that a row names is left alone, as ``doom`` leaves it.
+        held_ones = and_(mine, c.held.is_(True), func.coalesce(c.names, 0) <= 0)
         while True:
             with self._place.work() as connection:
-                statement = select(c.storage, c.key, c.size).where(mine, c.held.is_(True)).limit(LOOK)
+                statement = select(c.storage, c.key, c.size).where(held_ones).limit(LOOK)
                 held = [Named(row.storage, row.key, row.size or 0) for row in connection.execute(statement)]
                 if not held:
                     break
                 # Adopted where they are, and dropped since; the old column may still name them.
-                stay = [file for file in held if self._rows.mentions(connection, _last(file.key))]
+                stay = [file for file in held if self._rows.mentions(connection, self._last(file.key))]
                 self._place.disown(connection, stay)
                 self._place.doom(connection, [file for file in held if file not in stay])
         with self._place.work() as connection:
@@ -250,8 +262,15 @@ class Restoring:
         if self._plan.policy == "fail":
             raise self._report.refuse(self._plan.label, "stopped; what was taken back so far stays, run it again")
 
+    def _last(self, key: str) -> str:
+        """What of a key the old column would mention: a file's name; of a library's, its folder's, which is its id."""
+        parts = key.split("/")
+        by_folder = parts[-1] == "file" and len(parts) > 1 and not isinstance(self._plan.origin, Paths)
+        return parts[-2] if by_folder else parts[-1]
 
-def _last(key: str) -> str:
-    """What of a key a column of the other kind would mention: a file's name, or the folder's that is its id."""
-    parts = key.split("/")
-    return parts[-2] if parts[-1] == "file" and len(parts) > 1 else parts[-1]
+
+def _adopted_from(facts: Facts, default: str | None) -> str | None:
+    """What the old column said when it was adopted."""
+    adopted = facts.get("adopted")
+    found = adopted.get("value", adopted.get("path")) if isinstance(adopted, dict) else None
+    return found if isinstance(found, str) else default

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 from sqlalchemy import (
     JSON,
@@ -212,11 +214,12 @@ class Rows:
         return [(row[0], row[1]) for row in connection.execute(statement)]
 
     def mentions(self, connection: Connection, text: str) -> bool:
-        """Whether the column that was adopted says this anywhere."""
+        """Whether the column that was adopted says this anywhere, quoted perhaps, as URLs are."""
         if self.binary:
             return False
         said = cast(self._c.source, Text)
-        return connection.scalar(select(1).where(said.contains(text, autoescape=True)).limit(1)) is not None
+        about = select(said).where(said.like(re.sub("[^A-Za-z0-9]+", "%", f" {text} ")))
+        return any(text in value or text in unquote(value) for value in connection.scalars(about))
 
     def blobs(self, connection: Connection, identities: Sequence[Identity]) -> dict[Identity, Any]:
         """The values of a column of bytes."""

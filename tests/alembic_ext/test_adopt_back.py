@@ -131,7 +131,7 @@ def test_paths_come_back(museum: Museum, mode: str, options: Any) -> None:
 
 
 @here
-def test_new_files_in_the_same_place_stay_where_they_are(museum: Museum) -> None:
+def test_new_files_in_the_same_place_survive_the_sweep(museum: Museum) -> None:
     museum.open()
     museum.lay("media/a", b"a")
     museum.insert({"id": 1, "path": "media/a"})
@@ -140,10 +140,110 @@ def test_new_files_in_the_same_place_stay_where_they_are(museum: Museum) -> None
     with Session(museum.engine) as session:
         session.add(museum.Doc(id=2, file=Attachment.upload(b"2", storage="old")))
         session.commit()
-    key = museum.facts()[2]["key"]
     museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
-    assert museum.column("path") == {1: "media/a", 2: key}
-    assert museum.stored("old") == {"media/a", key}
+    paths = museum.column("path")
+    assert museum.stored("old") == {"media/a", paths[2]}
+    museum.files.sweep(museum.engine, grace=timedelta(0), stranger_retain=timedelta(0), full=True)
+    assert (museum.root / paths[2]).read_bytes() == b"2"
+
+
+@here
+def test_new_files_without_a_type_survive_in_the_folder_that_is_root_and_place(museum: Museum) -> None:
+    museum.open()
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"})
+    about: dict[str, Any] = {"root": museum.root, "storage": "old"}
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", **about))
+    with Session(museum.engine) as session:
+        session.add(museum.Doc(id=2, file=Attachment.upload(b"2", "README", storage="old")))
+        session.commit()
+    museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
+    assert [(museum.root / path).read_bytes() for path in museum.column("path").values()] == [b"a", b"2"]
+
+
+@here
+@pytest.mark.parametrize("mode", ["in_place", "copy"])
+@pytest.mark.parametrize("value", ["{root}/a", "a", "x/../a"])
+def test_what_was_adopted_in_place_stays_however_it_is_named(museum: Museum, value: str, mode: str) -> None:
+    museum.open()
+    museum.lay("a", b"a")
+    (museum.root / "x").mkdir()
+    museum.insert({"id": 1, "path": value.format(root=museum.root)})
+    about: dict[str, Any] = {"root": museum.root, "storage": "old"}
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", mode="in_place", **about))
+    museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", mode=mode, **about))
+    assert museum.column("path") == {1: value.format(root=museum.root)}
+    assert (museum.root / "a").read_bytes() == b"a"
+
+
+@here
+@pytest.mark.parametrize(
+    ("path", "key", "root", "prefix"),
+    [
+        ("https://cdn.example/my%20%28own%29.txt", "my (own).txt", "", "https://cdn.example/"),
+        ("file", "media/file", "media", ""),
+    ],
+)
+def test_what_a_row_gave_up_stays_while_its_old_column_says_it(
+    museum: Museum, path: str, key: str, root: str, prefix: str
+) -> None:
+    museum.open()
+    museum.lay(key, b"a")
+    museum.insert({"id": 1, "path": path})
+    about: dict[str, Any] = {"root": museum.root / root, "prefix": prefix, "mode": "in_place", "storage": "old"}
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", **about))
+    with Session(museum.engine) as session:
+        session.get_one(museum.Doc, 1).file = None
+        session.commit()
+    assert museum.files.settled(20)
+    museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
+    assert museum.column("path") == {1: path}
+    assert (museum.root / key).read_bytes() == b"a"
+    assert museum.lines() == {}
+
+
+@everywhere
+@pytest.mark.parametrize(("mode", "options"), MODES)
+def test_a_path_that_the_old_application_wrote_since_is_not_lost(
+    museum: Museum, mode: str, options: dict[str, Any]
+) -> None:
+    museum.open()
+    for name in ("a", "b"):
+        museum.lay(name, name.encode())
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": None})
+    about: dict[str, Any] = {"root": museum.root, "mode": mode, **options}
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", **about))
+    with museum.engine.begin() as connection:
+        connection.execute(text("UPDATE docs SET path = 'b' WHERE id = 1"))
+    with pytest.raises(AdoptionFailed, match=r"adopted from .a., and docs\.path says .b."):
+        museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
+    assert museum.column("path") == {1: "b", 2: None}
+    with Session(museum.engine) as session:
+        session.get_one(museum.Doc, 1).file = None
+        session.commit()
+    museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
+    assert museum.column("path") == {1: "b", 2: None}
+    assert (museum.root / "b").read_bytes() == b"b"
+    assert museum.lines() == {}
+    assert museum.stored() == set()
+
+
+@here
+def test_a_file_whose_names_were_counted_wrongly_does_not_stop_it(museum: Museum) -> None:
+    museum.open()
+    for name in ("a", "b"):
+        museum.lay(name, name.encode())
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "b"})
+    about: dict[str, Any] = {"root": museum.root, "mode": "in_place", "storage": "old"}
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", **about))
+    with Session(museum.engine) as session:
+        session.delete(session.get_one(museum.Doc, 1))
+        session.commit()
+    with museum.engine.begin() as connection:  # as where foreign keys that cascade fire no triggers
+        connection.execute(text("UPDATE attachment_ledger SET names = 1"))
+    assert museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about)).rows == 1
+    assert museum.column("path") == {2: "b"}
+    assert museum.stored("old") == {"a", "b"}
 
 
 @here
