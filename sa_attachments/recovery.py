@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, exists, literal_column, or_, select, update
 
 from .clock import now
-from .column import Home
 from .descriptor import Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
@@ -69,7 +68,7 @@ class Purger:
         """
         with self.connection() as connection:
             trusted = self._trusted(connection, {file.storage for file in (*work.void, *work.staged, *work.dropped)})
-            with self.transaction(connection), _taken(purged) as former:
+            with _taken(purged) as former, self.transaction(connection):
                 self._finish(connection, former)
                 witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
                 there = committed and (witness is None or self._knows(connection, witness))
@@ -83,18 +82,15 @@ class Purger:
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
-        self._io(partial(self._delete, claimed, outcome))
+        # Those that were asked whose they are: when a worker comes to it, the names may stand for others.
+        storages = {file.storage: self.scope.files.resolve(file.storage) for file in claimed}
+        self._io(partial(_delete, storages.__getitem__, claimed, outcome))
         if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
 
-    def _delete(self, claimed: Sequence[Named], outcome: Purged) -> None:
-        """Delete bytes, and tell of each file what came of it, however late that is."""
-        failed = _delete_bytes(self.scope.files, claimed)
-        outcome.extend((file, failed.get(file)) for file in claimed)
-
     def forget(self, purged: Purged) -> None:
         """Remove the lines of purged files; see ``settle``."""
-        with self.connection() as connection, self.transaction(connection), _taken(purged) as former:
+        with self.connection() as connection, _taken(purged) as former, self.transaction(connection):
             self._finish(connection, former)
 
     def _finish(self, connection: Connection, outcome: Sequence[tuple[Named, Exception | None]]) -> None:
@@ -160,7 +156,7 @@ class Purger:
             if not found:
                 return
             claimed = [file for file, _ in found]
-            failed = self._io(partial(_delete_bytes, self.scope.files, claimed))
+            failed = self._io(partial(_delete_bytes, self.scope.files.resolve, claimed))
             with self.connection() as connection, self.transaction(connection):
                 self.finish(connection, claimed, failed, {file for file, stranger in found if stranger}, tombstone_ttl)
             yield claimed, failed
@@ -317,7 +313,13 @@ def _remove(paths: Iterable[Path]) -> None:
             log.warning("could not remove %s, which was given away and is stored: %s", path, error)
 
 
-def _delete_bytes(home: Home, files: Iterable[Named]) -> dict[Named, Exception]:
+def _delete(resolve: Callable[[str], Storage], claimed: Sequence[Named], outcome: Purged) -> None:
+    """Delete bytes, and tell of each file what came of it, however late that is."""
+    failed = _delete_bytes(resolve, claimed)
+    outcome.extend((file, failed.get(file)) for file in claimed)
+
+
+def _delete_bytes(resolve: Callable[[str], Storage], files: Iterable[Named]) -> dict[Named, Exception]:
     """Delete files from their storages; returns what failed."""
     by_storage: dict[str, list[Named]] = {}
     for file in files:
@@ -326,7 +328,7 @@ def _delete_bytes(home: Home, files: Iterable[Named]) -> dict[Named, Exception]:
     for name, group in by_storage.items():
         try:
             with storage_errors(name, "delete"):
-                errors = home.resolve(name).delete([file.key for file in group])
+                errors = resolve(name).delete([file.key for file in group])
             failed.update((file, errors[file.key]) for file in group if file.key in errors)
         except AttachmentError as error:
             failed.update(dict.fromkeys(group, error))

@@ -89,8 +89,10 @@ class Settler:
 
     def _forget(self) -> None:
         for scope, purged in list(self._purged.items()):
-            if purged and (in_greenlet() or not scope.engine.dialect.is_async) and not is_shared_and_busy(scope.engine):
-                _quietly(functools.partial(Purger(scope, self._places, run).forget, purged))
+            usable = (in_greenlet() or not scope.engine.dialect.is_async) and not is_shared_and_busy(scope.engine)
+            purger = Purger(scope, self._places, run)
+            if purged and usable and not _quietly(functools.partial(purger.forget, purged)):
+                purged.clear()  # The database is gone, perhaps; if it is not, a sweep removes the lines.
 
     def _until(self, deadline: float, job: Callable[[], Any]) -> Any:
         future = self._worker.submit(job)
@@ -120,8 +122,8 @@ def run(job: Callable[[], Any]) -> Any:
     return outcome.value
 
 
-def _quietly(cleaning: Callable[[], None]) -> None:
-    """Cleaning never hurts."""
+def _quietly(cleaning: Callable[[], None]) -> bool:
+    """Cleaning never hurts. Whether it worked, or would have to wait only."""
     try:
         try:
             cleaning()
@@ -130,3 +132,5 @@ def _quietly(cleaning: Callable[[], None]) -> None:
             log.debug("cleaning would have to wait, the next sweep does it")
     except Exception:
         log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
+        return False
+    return True

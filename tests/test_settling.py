@@ -104,6 +104,46 @@ def test_lines_that_cannot_be_removed_are_removed_later(archive: Archive) -> Non
     assert key not in archive.states()
 
 
+@sqlite
+def test_lines_whose_removal_cannot_be_committed_are_removed_later(archive: Archive) -> None:
+    """Without WAL, one who reads keeps SQLite from committing."""
+    frame, key = suspect(archive)
+    archive.files.settle(frame)
+    with archive.engine.connect() as reader:
+        assert reader.exec_driver_sql("PRAGMA journal_mode").scalar() == "delete"
+        reader.execute(archive.ledger.lines.select()).all()
+        archive.settle()
+    assert archive.states()[key] == PURGING
+    archive.settle()
+    assert key not in archive.states()
+
+
+@sqlite
+def test_lines_of_a_database_that_is_gone_are_forgotten(archive: Archive, caplog: pytest.LogCaptureFixture) -> None:
+    frame, _ = suspect(archive)
+    archive.files.settle(frame)
+    archive.ledger.lines.drop(archive.engine)
+    archive.settle()
+    archive.settle()
+    assert [record.getMessage() for record in caplog.records].count(
+        "cleaning after a transaction failed, the next sweep does it"
+    ) == 1
+
+
+@sqlite
+def test_a_worker_that_is_late_deletes_where_the_file_is(hasty: Archive) -> None:
+    """Not where its storage's name leads by then."""
+    frame, key = suspect(hasty)
+    hasty.storage.hang("delete")
+    hasty.files.settle(suspect(hasty)[0])  # the worker is at it
+    hasty.files.settle(frame)
+    with hasty.files.override("memory:"):
+        hasty.storage.release()
+        hasty.settle()
+    assert key not in hasty.stored()
+    assert key not in hasty.states()
+
+
 @everywhere
 def test_a_storage_that_hangs_is_not_waited_for(hasty: Archive) -> None:
     frame, key = suspect(hasty)
