@@ -24,6 +24,7 @@ from tests.seaweed import Seaweed
 from tests.seaweed import serve as serve_s3
 from tests.servers import Keeper, Server, ServerUnavailable, serve, start_postgres
 
+collect_ignore = ["alembic_ext/project"]  # whose modules Alembic runs
 KEEPER = pytest.StashKey[Keeper]()
 FOLDER = pytest.StashKey[Path]()
 

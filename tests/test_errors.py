@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from sa_attachments import errors
-from sa_attachments.errors import AttachmentError, Refused, StorageFailed, listing
+from sa_attachments.errors import AttachmentError, Refused, StorageFailed, VariantFailed, listing
 
 ERRORS = [
     error
@@ -31,6 +31,10 @@ BUILTINS: dict[str, tuple[type[Exception], ...]] = {
     "LedgerMissing": (AttachmentError,),
     "NoUrl": (AttachmentError,),
     "DescriptorDamaged": (ValueError,),
+    "AdoptionFailed": (ValueError,),
+    "UnknownVariant": (LookupError,),
+    "VariantMissing": (LookupError,),
+    "VariantFailed": (LookupError,),
 }
 
 
@@ -39,6 +43,8 @@ def made(error: type[AttachmentError]) -> AttachmentError:
         return Refused("too large", rule="MaxSize", limit=10, measured=11)
     if error is StorageFailed:
         return StorageFailed("no answer", storage="avatars", operation="put", key="k")
+    if error is VariantFailed:
+        return VariantFailed("it failed", variant="thumb", reason="ValueError: no picture")
     return error("what happened")
 
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import quote, unquote, urlsplit
 
 from ..descriptor import Facts
@@ -35,12 +35,14 @@ from ..files import Storages
 from ..source import PathSource
 from ..storage import Storage, TakesFile
 from ..storages import well_formed
-from ..storages.local import LocalStorage
 from ..storages.registry import Registry
 from .folder import Folder
 from .plan import Paths, Plan
 from .rows import Row
 from .taking import Chunks, File, Made, Returned, StorageSource, Unadoptable, chunks_of, in_place, names_of, stored
+
+if TYPE_CHECKING:
+    from ..storages.local import LocalStorage
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
@@ -143,7 +145,7 @@ class PathReader:
         """What keys of files below the root begin with."""
         if self._root is None:
             return ""
-        if not isinstance(self._storage, LocalStorage):
+        if not _is_local(self._storage):
             raise BadConfiguration(
                 f"mode 'in_place': storage {self._name!r} is no folder of this machine: leave out root"
             )
@@ -156,7 +158,7 @@ class PathReader:
         place = self._storage
         if self._root is None or not isinstance(place, TakesFile):
             raise BadConfiguration(f"mode 'link' needs folders of this machine, and {self._name!r} is none: use 'copy'")
-        if not isinstance(place, LocalStorage):
+        if not _is_local(place):
             return  # it can take files, and copies those that it can't
         there = next(each for each in (place.root, *place.root.parents) if each.exists())
         if there.stat().st_dev != Path(self._root.path).stat().st_dev:
@@ -187,7 +189,7 @@ class PathReader:
     def _is_own(self, path: str, facts: Facts) -> bool:
         """Whether the attachment's own file is the one at the path, which has to stay then, whatever the mode is."""
         storage, key = self._files.resolve(facts["storage"]), str(facts["key"])
-        if self._root is not None and isinstance(storage, LocalStorage):
+        if self._root is not None and _is_local(storage):
             return Path(storage.root, key).resolve() == Path(self._root.path, path).resolve()
         return f"/{key}".endswith(f"/{os.path.normpath(path)}")
 
@@ -223,12 +225,18 @@ def _root(paths: Paths, storage: Storage) -> tuple[Folder | None, Storage | None
     """The root as a folder, or as a storage."""
     root = paths.root
     if root is None:
-        return (Folder(storage.root), None) if isinstance(storage, LocalStorage) else (None, storage)
+        return (Folder(storage.root), None) if _is_local(storage) else (None, storage)
     if isinstance(root, str) and _URL.match(root):
         remote = Registry(root).resolve()
-        if isinstance(remote, LocalStorage):
+        if _is_local(remote):
             return Folder(remote.root), None
         if paths.mode != "copy":
             raise BadConfiguration(f"mode {paths.mode!r} of {root!r}: leave out root, and name that storage instead")
         return None, remote
     return Folder(Path(root)), None
+
+
+def _is_local(storage: object) -> TypeGuard[LocalStorage]:
+    from ..storages.local import LocalStorage  # what needs no folder is to be had where there is no Unix, too
+
+    return isinstance(storage, LocalStorage)

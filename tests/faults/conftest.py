@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.scenarios.conftest import pytest_pyfunc_call, world
+from tests.scenarios.conftest import pytest_pyfunc_call, world, world_class
 from tests.scenarios.models import files
 
 from .patience import BUDGET
 from .site import begin_immediately
 
-__all__ = ["pytest_pyfunc_call", "world"]
+__all__ = ["pytest_pyfunc_call", "world", "world_class"]
 
 
 @pytest.fixture(autouse=True)

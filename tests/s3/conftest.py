@@ -12,12 +12,12 @@ from sqlalchemy.engine import URL
 
 from sa_attachments.storages.s3 import S3Storage
 from tests.proxy import Proxy
-from tests.scenarios.conftest import pytest_pyfunc_call, world
+from tests.scenarios.conftest import pytest_pyfunc_call, world, world_class
 from tests.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 
 from .wire import Wire
 
-__all__ = ["pytest_pyfunc_call", "world"]
+__all__ = ["pytest_pyfunc_call", "world", "world_class"]
 
 Make = Callable[..., S3Storage]
 
