@@ -215,6 +215,11 @@ class _Adoption(MigrateOperation):
         self.files = files
         self.schemas = schemas
 
+    @property
+    def plan(self) -> Plan:
+        """What was adopted, as far as the end of it tells; a source may be a library's."""
+        return Plan(self.table, self.source or "", self.into, Depot(), schema=self.schemas.get("schema"))
+
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """What ``alembic check`` tells of it."""
         return type(self).__name__, self.table, self.into
@@ -310,7 +315,7 @@ def restore_column(operations: AbstractOperations, operation: RestoreColumn) -> 
 def finish_adoption(operations: AbstractOperations, operation: FinishAdoption) -> AdoptionReport | None:
     """Let go of adopted files; in offline mode, say how."""
     if operations.migration_context.as_sql:
-        offline.comment(operations, f"sa-attachments adopt finish {operation.table} {operation.into}")
+        offline.ended(operations, "finish", operation.plan)
         return None
     files = migration.storages(operations, operation.files)
     with migration.between_transactions(operations) as connection:
@@ -320,7 +325,7 @@ def finish_adoption(operations: AbstractOperations, operation: FinishAdoption) -
 def hold_adoption(operations: AbstractOperations, operation: HoldAdoption) -> AdoptionReport | None:
     """Hold adopted files again; in offline mode, say how."""
     if operations.migration_context.as_sql:
-        offline.comment(operations, f"sa-attachments adopt hold {operation.table} {operation.into}")
+        offline.ended(operations, "hold", operation.plan)
         return None
     files = migration.storages(operations, operation.files)
     with migration.between_transactions(operations) as connection:

@@ -85,6 +85,43 @@ def _formats(engine: Engine) -> bool:
     return engine.dialect.paramstyle in ("pyformat", "format")
 
 
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+def test_the_end_fails_as_long_as_rows_are_not_adopted(engine: Engine, tmp_path: Path) -> None:
+    """As it does online: the next migration drops the old column."""
+    museum = Museum(engine, tmp_path).open()
+    museum.insert({"id": 1, "data": b"a"}, {"id": 2, "data": None})
+    museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file"))
+    said = script(engine.dialect.name, lambda op: op.finish_adoption("docs", "file", source="data"))
+    assert "sa-attachments adopt finish docs file" in said
+    start = said.index("DO $sa$" if engine.dialect.name == "postgresql" else "SELECT CASE")
+    statement = said[start : said.index(";\n\n", start)]
+
+    def run() -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(statement.replace("%", "%%") if _formats(engine) else statement)
+
+    run()
+    museum.insert({"id": 3, "data": b"left"})
+    with pytest.raises(DBAPIError):
+        run()
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+@pytest.mark.parametrize("value", ["null", "[]"])
+def test_what_libraries_write_where_there_is_no_file_is_not_waited_for(
+    engine: Engine, tmp_path: Path, value: str
+) -> None:
+    museum = Museum(engine, tmp_path).open()
+    museum.insert({"id": 1, "path": value})
+    with engine.connect() as connection:
+        connection.exec_driver_sql(guard(engine.dialect, Plan("docs", "path", "file", Depot()), back=False))
+
+
+def test_the_end_says_the_schema() -> None:
+    said = script("postgresql", lambda op: op.finish_adoption("docs", "file", schema="my app"))
+    assert "sa-attachments adopt finish docs file --schema 'my app'" in said
+
+
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_an_empty_table_needs_nothing(engine: Engine, tmp_path: Path) -> None:
     Museum(engine, tmp_path).open()
