@@ -5,16 +5,18 @@
 42
 
 Threads wait for the one that is at it; coroutines inside of SQLAlchemy's greenlet do so without blocking their loop.
+Who would block the thread of the one that is at it, as a template in an event loop, does it himself.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from .offload import within
+from .offload import in_greenlet, within
 
 T = TypeVar("T")
 
@@ -26,16 +28,19 @@ class Flights:
     """Those of one process; a forked child knows none of its parent's, whose threads it does not have."""
 
     def __init__(self) -> None:
-        self._flying: dict[Hashable, Future[Any]] = {}
+        self._flying: dict[Hashable, tuple[Future[Any], int]] = {}
+        """By what it is: the answer to come, and the thread that it comes from."""
 
     def share(self, what: Hashable, job: Callable[[], T]) -> T:
         """Run ``job``, or wait for somebody else's for the same ``what``. Raises what it raised."""
         here = os.getpid(), what
         while True:
             mine: Future[T] = Future()
-            flight = self._flying.setdefault(here, mine)
+            flight, thread = self._flying.setdefault(here, (mine, threading.get_ident()))
             if flight is mine:
                 return self._fly(here, mine, job)
+            if thread == threading.get_ident() and not in_greenlet():
+                return job()
             while not within(flight, _LOOK):
                 pass
             error = flight.exception()

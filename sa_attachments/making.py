@@ -53,6 +53,7 @@ from .processing.variants import Variant, derived, entry, failed, held, holding,
 from .recovery import Busy, Purger
 from .rows import ColumnType, Identity, Rows
 from .settling import run
+from .sweep import raise_unless_held
 
 log = logging.getLogger("sa_attachments")
 
@@ -74,6 +75,8 @@ class Wish:
     """What the descriptor held of it before."""
     new: Facts | None = None
     """What it is to hold; None: nothing."""
+    hindrance: DBAPIError | None = None
+    """Why its row did not take it the last time."""
 
     @property
     def file(self) -> Named | None:
@@ -131,6 +134,12 @@ class Maker:
             taken, left = self.publish([wish])
             if not left:
                 return bool(taken)
+            if wish.hindrance is not None:
+                try:
+                    raise_unless_held(wish.hindrance)
+                except DBAPIError:
+                    self.discard([wish])
+                    raise
             if monotonic() > deadline:
                 self.discard([wish])
                 raise VariantMissing(
@@ -237,6 +246,7 @@ class Maker:
             if isinstance(error, OwnershipLost):  # A sweep without grace was faster.
                 self.discard(wishes)
                 return [], []
+            wishes[0].hindrance = error
             return [], list(wishes)
         self.discard([wish for wish in wishes if wish.identity in met and wish not in taken])
         self._settle(dropped)

@@ -120,11 +120,16 @@ class Rebuild:
                     self._report.failed.append(f"{each.label} {identity}: {error}")
         if self._dry_run:
             return []
-        making = [wish for wish in wishes if wish.name in each.variants]
-        jobs = [
-            partial(maker.carry_out, wish.parent, wish.name, each.variants[wish.name], maker.place(wish.parent))
-            for wish in making
-        ]
+        making, jobs = [], []
+        for wish in [wish for wish in wishes if wish.name in each.variants]:
+            try:
+                place = maker.place(wish.parent)
+            except AttachmentError as error:  # of a storage that is configured no more
+                self._failed(each, wish, str(error))
+                wishes.remove(wish)
+            else:
+                making.append(wish)
+                jobs.append(partial(maker.carry_out, wish.parent, wish.name, each.variants[wish.name], place))
         for wish, outcome in zip(making, gather(jobs, os.cpu_count() or 1), strict=True):
             if outcome.value is not None:
                 wish.new = outcome.value

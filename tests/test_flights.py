@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 import time
 
 import pytest
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from sa_attachments.flights import Flights
 
@@ -52,6 +54,23 @@ def test_errors_are_everybodys() -> None:
 
     run_all([threading.Thread(target=ask) for _ in range(3)])
     assert errors == ["no"] * 3
+
+
+async def test_who_would_block_the_one_that_is_at_it_does_it_himself() -> None:
+    """A template that asks in the thread of the event loop, while a coroutine has asked for the same."""
+    flights, begun = Flights(), asyncio.Event()
+
+    async def long() -> str:
+        begun.set()
+        await asyncio.sleep(0.1)
+        return "coroutine"
+
+    first = asyncio.create_task(greenlet_spawn(flights.share, "a", lambda: await_only(long())))
+    await begun.wait()
+    second = asyncio.create_task(greenlet_spawn(flights.share, "a", lambda: "waits for the first"))
+    await asyncio.sleep(0.01)
+    assert flights.share("a", lambda: "template") == "template"
+    assert [await first, await second] == ["coroutine"] * 2
 
 
 def test_an_interrupted_one_is_done_by_who_waited() -> None:

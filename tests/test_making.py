@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, String, create_engine, event, select, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.util import greenlet_spawn
@@ -429,6 +430,21 @@ class TestRecipes:
         made = gallery.files.make(engine, gallery.text(1), "loud")
         assert (made.storage, made.read(), gallery.text(1).storage) == ("default", b"LA", "old")
         assert gallery.files.verify(engine).ok
+
+
+@ONCE
+def test_a_database_that_refuses_is_not_waited_for(engine: Engine) -> None:
+    """And says why."""
+    gallery = Gallery.new(engine, {"loud": Variant(shout, lazy=True)})
+    song = gallery.fill(1, b"la")
+    assert song is not None
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER refuse BEFORE UPDATE ON songs BEGIN SELECT RAISE(ABORT, 'no more'); END"
+        )
+    with pytest.raises(IntegrityError, match="no more"):
+        gallery.files.make(engine, song, "loud")
+    gallery.check(b"la")
 
 
 def test_a_pool_without_another_connection(tmp_path: Path, open_engine: Callable[..., Engine]) -> None:

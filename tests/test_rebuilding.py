@@ -158,6 +158,19 @@ def test_bytes_that_are_lost(gallery: Gallery) -> None:
     assert key in report.failed[0]
 
 
+def test_a_storage_that_is_configured_no_more(gallery: Gallery) -> None:
+    """Its files have no variants then; those of others do."""
+    later = gallery.deployed({"loud": double})
+    former = "REPLACE(CAST(text AS CHAR(2000)), '\"default\"', '\"former\"')"
+    if gallery.engine.dialect.name == "postgresql":
+        former = "jsonb_set(text, '{storage}', '\"former\"')"
+    with gallery.engine.begin() as connection:
+        connection.execute(text(f"UPDATE songs SET text = {former} WHERE id = 2"))
+    report = rebuild(later)
+    assert (report.made, report.ok) == (3, False)
+    assert report.failed == ["songs.text (2,), variant 'loud': there is no storage 'former'; configured are 'default'"]
+
+
 def test_a_damaged_row(gallery: Gallery) -> None:
     with gallery.engine.begin() as connection:
         connection.execute(text("UPDATE songs SET text = '{\"recipe\": 1}' WHERE id = 2"))
