@@ -5,7 +5,7 @@ Until then their lines are *held*: files that were dropped meanwhile lie where t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import and_, null, or_, select, update
@@ -44,20 +44,30 @@ class Finishing:
             later = or_(c.key > after[0], and_(c.key == after[0], c.storage > after[1]))
             statement = select(c.storage, c.key, c.size, c.descriptor).where(mine, later).order_by(c.key, c.storage)
             with self._place.work() as connection:
-                held = connection.execute(statement.limit(LOOK)).all()
-            if not held:
-                return
-            self._clear([(row.storage, key) for row in held for key in _noted(row.descriptor)])
+                found = connection.execute(statement.limit(LOOK)).all()
+            if not found:
+                break
+            self._clear([(row.storage, key) for row in found for key in _noted(row.descriptor)])
+            self._let_go([Named(row.storage, row.key, row.size or 0) for row in found])
+            after = found[-1].key, found[-1].storage
+        rows = self._report.rows
+        for items in self._adopted():  # lines may know table and column by names that they had before
             with self._place.work() as connection:
-                self._place.ledger.begin_write(connection)
-                for chunk in lockable(connection, [Named(row.storage, row.key, 0) for row in held]):
-                    among = self._place.ledger.among(chunk)
-                    connection.execute(update(lines).where(among).values(held=False))
-                    forgetful = and_(among, c.owner_pk.is_(None))
-                    connection.execute(update(lines).where(forgetful).values(descriptor=null()))
-            self._report.files += len(held)
-            self._report.size += sum(row.size or 0 for row in held)
-            after = held[-1].key, held[-1].storage
+                held = self._place.held(connection, [file for facts in items for file in named(facts)])
+            self._let_go(held)
+        self._report.rows = rows
+
+    def _let_go(self, files: Sequence[Named]) -> None:
+        lines = self._place.ledger.lines
+        with self._place.work() as connection:
+            self._place.ledger.begin_write(connection)
+            for chunk in lockable(connection, files):
+                among = self._place.ledger.among(chunk)
+                connection.execute(update(lines).where(among).values(held=False))
+                forgetful = and_(among, lines.c.owner_pk.is_(None))
+                connection.execute(update(lines).where(forgetful).values(descriptor=null()))
+        self._report.files += len(files)
+        self._report.size += sum(file.size for file in files)
 
     def hold(self) -> None:
         """Hold the adopted files again, those that rows name."""

@@ -27,7 +27,7 @@ from ..clock import now
 from ..descriptor import Named
 from ..errors import AttachmentError, NoTransaction, OwnershipLost, storage_errors
 from ..files import Storages
-from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line, lockable
+from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line, chunked, lockable
 from ..patience import impatient
 from ..recovery import Purger
 from ..settling import run
@@ -102,6 +102,15 @@ class Workplace(Purger):
         """Never purge these, until somebody lets go of them."""
         for chunk in lockable(connection, names):
             connection.execute(update(self.ledger.lines).where(self.ledger.among(chunk)).values(held=True))
+
+    def held(self, connection: Connection, names: Sequence[Named]) -> list[Named]:
+        """Those of these files that are held."""
+        c = self.ledger.lines.c
+        found: set[tuple[str, str]] = set()
+        for chunk in chunked(names):
+            held = select(c.storage, c.key).where(self.ledger.among(chunk), c.held.is_(True))
+            found |= {(row.storage, row.key) for row in connection.execute(held)}
+        return [file for file in names if file[:2] in found]
 
     def disown(self, connection: Connection, names: Sequence[Named]) -> None:
         """Remove the lines of files that are nobody's business any more, and leave the files."""

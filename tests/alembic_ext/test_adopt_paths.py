@@ -67,6 +67,18 @@ def test_paths_become_attachments(museum: Museum, mode: str, options: Any) -> No
         assert session.get_one(museum.Doc, 7).file.read() == b"content 7"  # type: ignore[union-attr]
 
 
+@here
+def test_finished_under_another_name(museum: Museum) -> None:
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"})
+    adopted(museum)
+    with museum.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE docs RENAME TO papers")
+    report = museum.migrate(lambda op: op.finish_adoption("papers", "file"))
+    assert (report.rows, report.files, report.size) == (1, 1, 1)
+    assert set(museum.lines().values()) == {("owned", False)}
+
+
 @pytest.mark.parametrize("engine", SERVERS, indirect=True)
 @pytest.mark.parametrize(("mode", "options"), MODES)
 def test_held_until_it_is_finished(museum: Museum, mode: str, options: Any) -> None:
