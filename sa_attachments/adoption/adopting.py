@@ -239,7 +239,8 @@ class Adopting:
 
     def _is_taken_meanwhile(self, error: DBAPIError) -> bool:
         """Whether another run has just given the file to another row."""
-        return isinstance(error, IntegrityError) and self._place.ledger.lines.name in str(error.orig)
+        # MariaDB's message does not name the table.
+        return isinstance(error, IntegrityError) and self._place.ledger.lines.name in str(error.statement)
 
     def _share(self, rows: list[Row]) -> list[Row]:
         """Rows that name a file that another one owns get a copy of it, if that is wanted."""

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from sa_attachments import AdoptionFailed, BadConfiguration, Storages
+from sa_attachments.adoption.workplace import Workplace
 from sa_attachments.places import MARKER
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.storages.s3 import S3Storage
@@ -65,6 +66,25 @@ def test_paths_become_attachments(museum: Museum, mode: str, options: Any) -> No
         assert facts[119]["key"] == "2/f 119.txt"
     with Session(museum.engine) as session:
         assert session.get_one(museum.Doc, 7).file.read() == b"content 7"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+def test_a_file_that_another_run_gives_to_another_row_at_this_moment(
+    museum: Museum, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"})
+    adopted(museum, "in_place", storage="old")
+    museum.insert({"id": 2, "path": "a"})
+    known, calls = Workplace.known, iter(range(100))
+
+    def too_early(self: Workplace, connection: Any, names: Any) -> dict[tuple[str, str], str]:
+        return {} if next(calls) in (1, 2) else known(self, connection, names)
+
+    monkeypatch.setattr(Workplace, "known", too_early)
+    report = adopted(museum, "in_place", storage="old", fallback="copy")
+    assert (report.ok, report.rows) == (True, 1)
+    assert museum.problems() == []
 
 
 @here
