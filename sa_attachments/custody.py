@@ -166,6 +166,7 @@ class Custody:
                 self._refuse(claim, column_type, "its type is no column's; use that one's, type_=table.c.column.type")
         if why := statement.doubt():
             self._refuse(*bound[0], why)
+        statement.foretell(connection)
         for claim, column_type in bound:
             scope, _ = self._claims[_name(claim.files)]
             states = states_of(connection, scope, claim.files)

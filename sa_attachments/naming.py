@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CTE, TextClause, UpdateBase
+from sqlalchemy import CTE, Connection, TextClause, UpdateBase, literal, select
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
@@ -26,6 +26,7 @@ class Naming:
         self.sets = 1
         """Sets of parameters, or of VALUES."""
         self._context: Any = None
+        self._foretold = False
 
     def look(self, context: Any) -> None:
         """What SQLAlchemy knows of it."""
@@ -61,9 +62,17 @@ class Naming:
 
     def count(self, cursor: Any) -> None:
         """Some of it was executed."""
-        # SQLite counts when the last row was fetched.
-        unknown = self._context.dialect.name == "sqlite" and cursor.description is not None
-        self.rows = -1 if unknown or cursor.rowcount < 0 or self.rows < 0 else self.rows + cursor.rowcount
+        if not self._foretold:
+            unknown = self._is_uncounted or cursor.rowcount < 0 or self.rows < 0
+            self.rows = -1 if unknown else self.rows + cursor.rowcount
+
+    def foretell(self, connection: Connection) -> None:
+        """Where nobody counts the rows that an UPDATE meets: lock and count them before."""
+        if self._is_uncounted and self._context.isupdate:
+            what = self._context.invoked_statement
+            meets = select(literal(1)).select_from(what.table).where(*what._where_criteria).with_for_update()
+            self.rows = sum(len(connection.execute(meets, each).all()) for each in self._context.compiled_parameters)
+            self._foretold = True
 
     @property
     def is_exact(self) -> bool:
@@ -83,16 +92,22 @@ class Naming:
                 "UPDATE; or map the table, and use session.execute()"
             )
         if self._brings_rows:
-            if upsert is not None and self._context.dialect.name == "sqlite" and self._returns:
-                return "on SQLite, nobody can tell how many rows an upsert with RETURNING meets"
+            if upsert is not None and self._is_uncounted:
+                return "nobody can tell how many rows it meets: on SQLite with RETURNING, for asyncpg in a list"
             return None
-        uncounted = self.sets > 1 or (self._context.dialect.name == "sqlite" and self._returns)
-        if uncounted and not (self._context.isupdate and names_one_row(self._what)):
+        if (self.sets > 1 or self._is_uncounted) and not (self._context.isupdate and names_one_row(self._what)):
             return (
                 "nobody can tell how many rows each set of parameters meets: name the primary key in the WHERE clause, "
                 "or execute it for one row at a time"
             )
         return None
+
+    @property
+    def _is_uncounted(self) -> bool:
+        """Whether the driver does not tell how many rows it meets."""
+        if self._context.dialect.driver == "asyncpg":
+            return bool(self._context.execute_style.name == "EXECUTEMANY")
+        return self._context.dialect.name == "sqlite" and self._returns  # it counts when the last row was fetched
 
     @property
     def _returns(self) -> bool:

@@ -499,3 +499,48 @@ def test_a_drop_that_a_savepoint_takes_back(bench: Bench) -> None:
         assert files.stage(staged, connection, docs.c.file) is staged
         connection.execute(docs.insert(), {"id": 1, "file": staged})
     bench.check(b"data")
+
+
+# Drivers that do not count
+
+
+@on("world", ["sqlite", "postgres", "asyncpg"], indirect=True)
+@on("there", [0, 1])
+def test_updates_by_primary_key_of_rows_that_are_not_there(bench: Bench, there: int) -> None:
+    statement = docs.update().where(docs.c.id == bindparam("pk"))
+    with bench.engine.connect() as connection:
+        if there:
+            connection.execute(docs.insert(), {"id": 1})
+        rows = [{"pk": 1 + i, "file": stage(connection)} for i in range(2)]
+        if there:
+            with pytest.raises(OwnershipLost, match="1 rows"):
+                connection.execute(statement, rows)
+            connection.rollback()
+        else:
+            connection.execute(statement, rows)
+            connection.commit()
+    bench.check()
+
+
+@with_returning
+def test_an_update_that_returns_meets_no_row(bench: Bench) -> None:
+    with bench.begin() as connection:
+        for pk in (1, 2):  # the second one is compiled already
+            statement = docs.update().where(docs.c.id == pk).values(file=stage(connection, b"%d" % pk))
+            assert connection.execute(statement.returning(docs.c.id)).all() == []
+            connection.execute(docs.insert(), {"id": 2} if pk == 1 else {"id": 3})
+            if pk == 1:
+                statement = docs.update().where(docs.c.id == 2).values(scan=stage(connection, b"scan", "scan"))
+                assert connection.execute(statement.returning(docs.c.id)).scalars().all() == [2]
+                connection.execute(docs.update().where(docs.c.id == 2).values(id=7))
+    bench.check(b"scan")
+
+
+@on("world", ["asyncpg"], indirect=True)
+def test_a_list_of_upserts_that_nobody_counts_is_refused(bench: Bench) -> None:
+    with bench.engine.connect() as connection:
+        connection.execute(docs.insert(), {"id": 1})
+        rows = [{"id": 1 + i, "file": stage(connection)} for i in range(2)]
+        with pytest.raises(OwnershipLost, match="nobody can tell"):
+            connection.execute(postgresql.insert(docs).on_conflict_do_nothing(), rows)
+    bench.check()
