@@ -34,7 +34,7 @@ from ..sweep import raise_unless_held
 from .plan import Plan
 from .report import AdoptionReport, Unadopted
 from .rows import Held, Identity, Row, Rows
-from .taking import File, Made, Reader, Unadoptable
+from .taking import File, Made, Reader, Unadoptable, noted
 from .workplace import Workplace
 
 Progress = Callable[[int, int], None]
@@ -272,7 +272,7 @@ class Adopting:
         if lines := [(self._line(file), list(file.beside)) for file in files if not file.fresh]:
             place.adopt(connection, lines)
         if taken:
-            self._rows.name(connection, {each.row.identity: each.value for each in taken})
+            self._rows.name(connection, {each.row.identity: noted(each) for each in taken})
         return verdicts
 
     def _verdict(

@@ -72,7 +72,7 @@ class Finishing:
     def hold(self) -> None:
         """Hold the adopted files again, those that rows name."""
         for items in self._adopted():
-            files = [file for facts in items if "adopted" in facts for file in named(facts)]
+            files = [file for facts in items if _lay_there(facts) for file in named(facts)]
             with self._place.work() as connection:
                 self._place.ledger.begin_write(connection)
                 self._place.hold(connection, files)
@@ -108,6 +108,12 @@ def beside(facts: Facts) -> Iterator[tuple[Named, str]]:
         if isinstance(each, Mapping) and "key" in each:
             file = Named(each.get("storage", facts["storage"]), each["key"], 0)
             yield from ((file, key) for key in _noted(each))
+
+
+def _lay_there(facts: Facts) -> bool:
+    """Whether it was adopted from a path, or another library, and not from bytes."""
+    adopted = facts.get("adopted")
+    return isinstance(adopted, Mapping) and not adopted.keys() <= {"row"}
 
 
 def _noted(said: Any) -> list[str]:

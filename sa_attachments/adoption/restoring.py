@@ -17,6 +17,7 @@ Rows without an attachment are left alone: what their old column says, if anythi
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,12 +36,13 @@ from .adopting import LOOK, PAGE, Progress, items_of
 from .plan import Paths
 from .report import AdoptionReport, Unadopted
 from .rows import Held, Identity, Rows
-from .taking import Reader, Returned, Unadoptable
+from .taking import Reader, Returned, Unadoptable, row_of
 from .workplace import Workplace
 
 MEMORY = 2 * 1024 * 1024
 """Bytes of blobs that are in memory at a time, but for a larger one: drivers, and SQLite, copy them several times."""
 _TRIES = 5
+_NOTHING = hashlib.sha256().hexdigest()
 
 
 @dataclass(slots=True)
@@ -102,13 +104,22 @@ class Restoring:
             back = _Back(identity, text, said, items or [], text.lstrip().startswith("["))
             if items is None:
                 self._refuse(back, Unadoptable("unreadable", f"{text[:80]!r} describes no attachment"))
-            elif not back.plural and said not in (None, "", "null", was := _adopted_from(items[0], said)):
-                # Each of them may be what somebody wants to keep.
-                problem = f"it was adopted from {was!r}, and {self._plan.label} says {said!r} by now: empty one of them"
-                self._refuse(back, Unadoptable("changed", problem))
-            else:
+            elif not self._is_changed(back, said):
                 found.append(back)
         return found
+
+    def _is_changed(self, back: _Back, said: str | None) -> bool:
+        """Whether the old application wrote something else since: either may be what somebody wants to keep."""
+        adopted = None if back.plural else back.items[0].get("adopted")
+        if not isinstance(adopted, dict) or said in (None, "", "null", _NOTHING):
+            return False
+        was = back.items[0]["sha256"] if self._rows.binary else adopted.get("value", adopted.get("path"))
+        if adopted.get("row") != row_of(back.identity) or said == was:
+            return False  # it was another row's, and says less of this one
+        what = "other bytes" if self._rows.binary else f"{said!r}"
+        problem = f"{self._plan.label} says {what} since it was adopted: empty it, or {self._plan.into}"
+        self._refuse(back, Unadoptable("changed", problem))
+        return True
 
     def _again(self, backs: Sequence[_Back]) -> list[_Back]:
         with self._place.work() as connection:
@@ -178,7 +189,9 @@ class Restoring:
         """Returns the rows that are done, and those to be tried again; fills ``doomed``."""
         self._place.ledger.begin_write(connection)
         held, there = self._rows.lock(connection, [back.identity for back in backs])
-        done = [back for back in backs if self._is_as_it_was(held.get(back.identity), back)]
+        done = [back for back in backs if (row := held.get(back.identity)) is not None and row.into == back.text]
+        changed = [back for back in done if self._is_changed(back, held[back.identity].token)]
+        done = [back for back in done if back not in changed]
         if done:
             values = {back.identity: back.returned.value for back in done if back.returned is not None}
             self._rows.give_back(connection, values)
@@ -187,12 +200,7 @@ class Restoring:
             self._place.disown(connection, stay)
             doomed += [file for file, returned in files if returned is not None and file[:2] not in returned.kept]
             self._place.doom(connection, doomed)
-        return done, [back for back in backs if back not in done and back.identity in there]
-
-    def _is_as_it_was(self, row: Held | None, back: _Back) -> bool:
-        if row is None or row.into != back.text:
-            return False
-        return self._rows.binary or row.token == back.said
+        return done, [back for back in backs if back not in done + changed and back.identity in there]
 
     # What is not needed any more
 
@@ -267,10 +275,3 @@ class Restoring:
         parts = key.split("/")
         by_folder = parts[-1] == "file" and len(parts) > 1 and not isinstance(self._plan.origin, Paths)
         return parts[-2] if by_folder else parts[-1]
-
-
-def _adopted_from(facts: Facts, default: str | None) -> str | None:
-    """What the old column said when it was adopted."""
-    adopted = facts.get("adopted")
-    found = adopted.get("value", adopted.get("path")) if isinstance(adopted, dict) else None
-    return found if isinstance(found, str) else default

@@ -29,7 +29,7 @@ from ..processing.storing import store
 from ..source import CHUNK, Guards, Source
 from ..storage import Storage
 from ..upload import Upload
-from .rows import Row
+from .rows import Identity, Row
 
 
 class Unadoptable(AttachmentError, ValueError):
@@ -158,6 +158,18 @@ def in_place(
         "variants": {},
     }
     return facts | ({"claimed_content_type": claimed} if claimed else {})
+
+
+def noted(made: Made) -> Facts | list[Facts]:
+    """What a row will name, and which row that is: on the way back it may be another one's."""
+    if isinstance(made.value, list):
+        return made.value
+    return made.value | {"adopted": {**made.value.get("adopted", {}), "row": row_of(made.row.identity)}}
+
+
+def row_of(identity: Identity) -> list[str]:
+    """A row's primary key, as descriptors note it."""
+    return [str(part) for part in identity]
 
 
 def names_of(facts: Facts) -> list[Named]:

@@ -366,7 +366,7 @@ def test_adopted_files_live_on_beside_new_ones(museum: Museum) -> None:
     museum.migrate(lambda op: op.finish_adoption("docs", "file"))
     moved = museum.files.move(museum.engine, "old", "default")
     assert (moved.ok, moved.files) == (True, 30)
-    assert museum.facts()[7]["adopted"] == {"path": "7.txt"}
+    assert museum.facts()[7]["adopted"] == {"path": "7.txt", "row": ["7"]}
     with Session(museum.engine) as session:
         assert session.get_one(museum.Doc, 7).file.read() == b"7"  # type: ignore[union-attr]
 
