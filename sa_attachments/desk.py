@@ -157,8 +157,9 @@ class Desk:
         others = set(states) - {OWNED}
         # Triggers, where there are some, condemned already what the row's own statement left without a name.
         if others and not (others == {CONDEMNED} and counts_names(connection, place)):
+            what, state = ("it", states[0]) if states[0] != OWNED else ("a variant of it", others.pop())
             raise OwnershipLost(
-                f"{attachment!r} can't be dropped: the ledger calls it {states[0] or 'unknown'}, not owned. Somebody "
+                f"{attachment!r} can't be dropped: the ledger calls {what} {state or 'unknown'}, not owned. Somebody "
                 "else may have replaced it: read the row with with_for_update(), and drop what it names then"
             )
         kept = place.type.retain if place.type.retain is not None else self._files.retain

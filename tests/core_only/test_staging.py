@@ -22,7 +22,8 @@ from sa_attachments import (
     StorageFailed,
     Storages,
 )
-from sa_attachments.ledger import CONDEMNED, OWNED
+from sa_attachments.descriptor import Named
+from sa_attachments.ledger import CONDEMNED, OWNED, Drop
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 from tests.scenarios.models import Doc, files
@@ -534,3 +535,25 @@ def test_reading_needs_no_mapping(bench: Bench) -> None:
 def test_states_are_those_of_the_orm(bench: Bench) -> None:
     staged = bench.insert(1, b"data")
     assert bench.world.ledger() == {(staged.storage, staged.key): OWNED}
+
+
+@one
+def test_dropping_a_file_whose_variant_was_made_anew(bench: Bench) -> None:
+    """Who did not lock the row does not know of it."""
+    column: Column[Any] = Column("file", AttachmentType(files, variants={"copy": same_again}))
+    table = Table("with_variants", MetaData(), Column("id", Integer, primary_key=True), column)
+    table.create(bench.engine)
+    with bench.begin() as connection:
+        connection.execute(table.insert(), {"id": 1, "file": files.stage(upload(b"data"), connection, column)})
+    with bench.begin() as connection:
+        old = connection.execute(select(column)).scalar_one()
+        variant = old.variant("copy")
+        files.ledger_of(table).drop(connection, [Drop(Named(variant.storage, variant.key, 4), 1000)])
+        with pytest.raises(OwnershipLost, match="the ledger calls a variant of it condemned, not owned"):
+            files.drop(old, connection)
+        connection.rollback()
+    table.drop(bench.engine)
+
+
+def same_again(attachment: Attachment) -> Attachment:
+    return Attachment.upload(attachment.read())
