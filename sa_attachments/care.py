@@ -54,7 +54,7 @@ class Care(Registry):
         own_within: timedelta = timedelta(days=3),
         tombstone_ttl: timedelta = timedelta(days=7),
         stranger_retain: timedelta = timedelta(days=7),
-        budget: timedelta = timedelta(milliseconds=10),
+        budget: timedelta = timedelta(milliseconds=5),
     ) -> None:
         """
         :param mapping: URLs, storages or aliases by name; one alone is ``"default"``.

@@ -5,7 +5,7 @@ What rows named before, less what they name afterwards, is condemned in the ledg
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .attachment import Attachment, facts_of
@@ -29,8 +29,10 @@ class Drops:
         self._named: dict[tuple[str, str], tuple[Reference, Drop]] = {}
         self._kept: set[tuple[str, str]] = set()
 
-    def named(self, reference: Reference, items: Iterable[Attachment], identity: Identity | None) -> None:
+    def named(self, reference: Reference, items: Sequence[Attachment], identity: Identity | None) -> None:
         """Files that an attribute named, in the row with this primary key (None: in no row)."""
+        if not items:
+            return
         column_type = reference.type
         retain = milliseconds(column_type.retain if column_type.retain is not None else column_type.files.retain)
         for item in items:

@@ -195,7 +195,7 @@ class Flush:
         given = self._given()
         copies: dict[tuple[Slot, int], Want] = {}
         for slot in slots:
-            own = {item: item for item in slot.old if names([item])}
+            own = {item: item for item in slot.old if names([item])} if slot.items else {}
             for index, item in enumerate(slot.items):
                 if (slot, index) not in fresh and not self._stays_or_moves(slot, index, item, own, given):
                     copies[slot, index] = copy_wanted(item, slot.reference)

@@ -48,8 +48,8 @@ class Reference:
     """Of ``table``; with joined inheritance each class has a table of its own."""
     identity_keys: tuple[str, ...]
     """Names of the attributes that hold it."""
-    identity_columns: tuple[Any, ...]
-    """The columns of the mapper's primary key that have the same values."""
+    positions: tuple[int, ...]
+    """Where the values of its primary key are in an object's identity."""
 
     @property
     def target(self) -> str:
@@ -59,8 +59,8 @@ class Reference:
     def identity(self, state: InstanceState[Any]) -> tuple[Any, ...]:
         """The primary key of a persistent object's row in ``table``."""
         assert state.key is not None
-        values = dict(zip(self.mapper.primary_key, state.key[1], strict=True))
-        return tuple(values[column] for column in self.identity_columns)
+        values = state.key[1]
+        return tuple([values[position] for position in self.positions])
 
 
 def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
@@ -76,20 +76,22 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
             table = column.table
             key = tuple(table.primary_key) or tuple(c for c in mapper.primary_key if isinstance(c, Column))
             names = tuple(mapper.get_property_by_column(c).key for c in key)
-            same = tuple(_in_primary_key(mapper, c) for c in key)
-            found.append(Reference(mapper, prop.key, column, column.type, table, key, names, same))
+            positions = tuple(_position(mapper, c) for c in key)
+            found.append(Reference(mapper, prop.key, column, column.type, table, key, names, positions))
     references = tuple(found)
     mapper.class_manager.info[_INFO] = references
     return references
 
 
-def _in_primary_key(mapper: Mapper[Any], column: Column[Any]) -> Any:
-    """With joined inheritance, each table has a primary key of its own, whose attribute may have another name."""
-    primary_key = set(mapper.primary_key)
+def _position(mapper: Mapper[Any], column: Column[Any]) -> int:
+    """Where a column's value is in the mapper's primary key. With joined inheritance, each table has a primary key of
+    its own, whose attribute may have another name.
+    """
+    primary_key = {each: position for position, each in enumerate(mapper.primary_key)}
     pending: list[Any] = [column]
     for each in pending:
         if each in primary_key:
-            return each
+            return primary_key[each]
         pending += [other for other in mapper._equivalent_columns.get(each, ()) if other not in pending]
     raise AssertionError(f"{mapper} has no column like {column} in its primary key")
 
