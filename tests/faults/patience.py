@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 BUDGET = 0.05
-"""Seconds that ``Storages`` let a commit wait for cleaning, unless told otherwise."""
+"""Seconds that a commit waits for cleaning in these tests: ten times what it does unless told otherwise."""
 
 SLACK = 1.5
 """Seconds that a busy machine may take for anything; what hangs, hangs until it is released."""
