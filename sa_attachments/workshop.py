@@ -22,7 +22,7 @@ from .processing.variants import held, is_current, is_there
 from .recovery import Busy, Purger
 from .rows import ColumnType, Identity
 
-PATIENCE = 1000
+WAIT = 1000
 """Milliseconds that publishing a variant waits for SQLite's one writer, at a time."""
 
 
@@ -85,7 +85,7 @@ class Workshop:
         """The column that names an attachment, and who works in its database."""
         binding = binding_of(attachment)
         column = binding.column if isinstance(binding, AttachmentType | AttachmentListType) else None
-        for purger in self._purgers(engine, PATIENCE):
+        for purger in self._purgers(engine, WAIT):
             owner = None if column is not None else _owner(purger, attachment)
             for each in self._columns:
                 if each.column is None:

@@ -153,6 +153,4 @@ def _told(application: Application, work: Callable[..., AdoptionReport], table: 
 
 def _ledger_schema(application: Application) -> str | None:
     """The schema of the application's ledger."""
-    files = application.files
-    tables = [column.column.table for column in files._columns if column.column is not None]
-    return next((files.ledger_of(table).lines.schema for table in tables), None)
+    return next((ledger.lines.schema for ledger in application.files.ledgers()), None)
