@@ -52,7 +52,7 @@ A = TypeVar("A", bound="Attachment")
 class Attachment(Content):
     """One file, new or stored. Frozen; see the module."""
 
-    __slots__ = ("__weakref__", "_binding", "_body", "_origin")
+    __slots__ = ("_binding", "_body", "_origin")
 
     _body: Upload | str | Facts  # new | a stored one's descriptor as text | the same, decoded
     _binding: Binding | None

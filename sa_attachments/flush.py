@@ -224,7 +224,7 @@ class Flush:
             heir = heirs.get(slot.state)
             if heir is None or slot.reference.key in heir.dict:
                 old |= {(item.storage, item.key): item for item in slot.old if names([item])}
-            if slot.state not in self._deleted:
+            if slot.old and slot.state not in self._deleted:
                 new |= names(slot.items) & names(slot.old)
         return {name: item for name, item in old.items() if name not in new}
 
@@ -281,8 +281,9 @@ class Flush:
 
     def _place(self, slot: Slot) -> None:
         """Put the stored attachments on the object."""
-        self._stage.allow(names(slot.items))
-        self._taken |= names(slot.items)
+        written = names(slot.items)
+        self._stage.allow(written)
+        self._taken |= written
         if slot.reference.key not in slot.state.dict:
             return
         slot.value = slot.reference.type.value(slot.items)

@@ -156,13 +156,12 @@ class Stage:
 
     def _meet(self, wants: Sequence[Want]) -> None:
         """Before anything is stored in a place for the first time: mark it as this database's."""
-        for want in wants:
-            scope = Scope.of(want.reference, self._bind(want.reference))
+        for reference, name in {(want.reference, want.place()) for want in wants}:
+            scope = Scope.of(reference, self._bind(reference))
             checked = scope.files.ready(scope.ledger, scope.engine)
-            name = want.place()
             met = (scope.schemas, name, id(scope.files.resolve(name)))
             if met not in checked:
-                scope, connection = self.of(want.reference)
+                scope, connection = self.of(reference)
                 scope.files.meet(scope.ledger, connection, name)
                 checked.add(met)
 
