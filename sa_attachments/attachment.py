@@ -37,7 +37,7 @@ from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
 
 from . import filename as filenames
 from .binding import Binding
-from .content import Content, StoredSource
+from .content import Content, StoredSource, in_thread
 from .descriptor import Facts, checked, damaged, encode, frozen, parse, thawed, variant_of, variants_of
 from .errors import BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
@@ -255,6 +255,10 @@ class Attachment(Content):
         """Run the steps of a mapped attribute (``User.avatar``) without storing anything, for forms. Raises Refused."""
         owner = getattr(attribute, "class_", None)
         attribute.type.check(self, f"{owner.__name__}.{attribute.key}" if owner else None)
+
+    async def acheck(self, attribute: Any) -> None:
+        """``check`` without blocking the event loop."""
+        await in_thread(self.check, attribute)
 
     # Being a value
 

@@ -115,20 +115,20 @@ class Content:
 
     async def aread(self, start: int = 0, end: int | None = None) -> bytes:
         """``read`` without blocking the event loop."""
-        return await _in_thread(self.read, start, end)
+        return await in_thread(self.read, start, end)
 
     async def achunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
         """``chunks`` without blocking the event loop."""
-        file = await _in_thread(self.open)
+        file = await in_thread(self.open)
         try:
             while True:
                 with self._reading():
-                    chunk = await _in_thread(file.read, size)
+                    chunk = await in_thread(file.read, size)
                 if not chunk:
                     return
                 yield chunk
         finally:
-            await _in_thread(file.close)
+            await in_thread(file.close)
 
 
 class StoredSource(Generic[C]):
@@ -156,7 +156,7 @@ class StoredSource(Generic[C]):
         return None
 
 
-async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """In a worker thread, which may pull async sources from this loop."""
     token = event_loop.set(asyncio.get_running_loop())
     try:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import io
 import json
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -172,6 +173,16 @@ def test_check_runs_the_steps_of_an_attribute_and_names_it(make: Callable[[], At
 def test_check_names_the_column_where_there_is_no_attribute() -> None:
     with pytest.raises(Refused, match=r"^docs\.file: "):
         Attachment.upload(b"x" * 11).check(Doc.__table__.c.file)
+
+
+async def test_acheck_runs_the_steps_in_a_thread_that_may_pull_from_the_loop() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(11):
+            await asyncio.sleep(0)
+            yield b"x"
+
+    with pytest.raises(Refused, match=r"^Doc\.file: the file has 11 bytes"):
+        await Attachment.upload(chunks()).acheck(Doc.file)
 
 
 @few
