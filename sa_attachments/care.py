@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine, MetaData, Table, inspect, select
+from sqlalchemy import Connection, Engine, MetaData, Pool, Table, inspect, select
 from sqlalchemy.util import greenlet_spawn
 
 from . import statistics
@@ -75,7 +75,7 @@ class Care(Registry):
         self._times = Times(grace, own_within, tombstone_ttl, stranger_retain)
         self._ledger = None if ledger is None else Ledger.of(ledger)
         self._columns: WeakSet[AttachmentType | AttachmentListType] = WeakSet()
-        self._ready: WeakKeyDictionary[Engine, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
+        self._ready: WeakKeyDictionary[Pool, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
         self._places = Places()
         self._settler = Settler(self, self._places, budget)
         self.custodies: WeakKeyDictionary[Connection, Custody] = WeakKeyDictionary()
@@ -215,7 +215,7 @@ class Care(Registry):
         for purger in self._purgers(engine, patience=5000):
             with purger.connection() as connection, purger.transaction(connection):
                 self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
-            self._places.verdicts.pop((purger.scope, self.real(name)), None)
+            self._places.known(engine, purger.scope.tables).verdicts.pop(self.real(name), None)
 
     def stats(self, engine: Engine) -> list[statistics.LedgerStats]:
         """Number and bytes of files, by storage and state of the ledger."""
@@ -226,7 +226,7 @@ class Care(Registry):
         return self._settler.idle(timeout)
 
     async def asettled(self) -> None:
-        """``settled`` for asyncio."""
+        """``settled`` for asyncio; may be cancelled, by ``asyncio.timeout`` too."""
         await self._settler.aidle()
 
     # What columns and sessions ask for
@@ -247,7 +247,7 @@ class Care(Registry):
 
     def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
         """The schemas in which this database is known to have the ledger; to be added to."""
-        return self._ready.setdefault(engine, {}).setdefault(ledger, set())
+        return self._ready.setdefault(engine.pool, {}).setdefault(ledger, set())
 
     def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:
         """Mark the place of a storage as this database's, unless it is somebody else's."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import math
 import os
 import threading
 from collections import deque
@@ -106,10 +107,19 @@ class Worker:
 
     def submit(self, job: Callable[[], T]) -> Future[T] | None:
         """Run ``job`` later; None if too many wait already."""
+        return self._submit(job, self.CAPACITY)
+
+    def last(self) -> Future[None]:
+        """Ends when all that was submitted until now has."""
+        future = self._submit(lambda: None)
+        assert future is not None
+        return future
+
+    def _submit(self, job: Callable[[], T], capacity: float = math.inf) -> Future[T] | None:
         future: Future[T] = Future()
         self._after_fork()
         with self._lock:
-            if len(self._queue) >= self.CAPACITY:
+            if len(self._queue) >= capacity:
                 return None
             self._queue.append((future, job))
             if not self._busy:

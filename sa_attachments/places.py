@@ -12,11 +12,11 @@ import io
 import os
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid4, uuid5
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, select, text
+from sqlalchemy import Connection, Engine, Pool, select, text
 
 from .errors import FileMissing, storage_errors
 from .ledger import Ledger, insert_ignoring
@@ -30,15 +30,27 @@ Runner = Callable[[Callable[[], Any]], Any]
 """Runs what a storage does: at once, in a thread, or within a time limit."""
 
 
+class Known(NamedTuple):
+    """What is known of places, by the names of their storages."""
+
+    verdicts: dict[str, tuple[Storage, str | None]]
+    """The storage that was checked, and what was wrong with it."""
+    late: dict[str, tuple[Storage, str | None]]
+    """A storage, and its marker, which nobody has looked at yet."""
+
+
 class Places:
     """What one ``Storages`` knows of its places. Each is checked once per process, and again by each sweep."""
 
     def __init__(self) -> None:
-        self._in_memory: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
-        self.verdicts: dict[tuple[Hashable, str], tuple[Storage, str | None]] = {}
-        """By ledger and name: the storage that was checked, and what was wrong with it."""
-        self.late: dict[tuple[Hashable, str], tuple[Storage, str | None]] = {}
-        """By ledger and name: a storage, and its marker, which nobody has looked at yet."""
+        self._in_memory: WeakKeyDictionary[Pool, str] = WeakKeyDictionary()
+        self._known: WeakKeyDictionary[Pool, dict[Hashable, Known]] = WeakKeyDictionary()
+
+    def known(self, engine: Engine, tables: Hashable) -> Known:
+        """What is known of the places of a database's ledger, by its ``tables``, as long as the engine lives: its pool,
+        which it shares with those that ``Engine.execution_options`` makes of it, perhaps one for each request.
+        """
+        return self._known.setdefault(engine.pool, {}).setdefault(tables, Known({}, {}))
 
     def problem(
         self,
@@ -111,7 +123,7 @@ class Places:
             case "sqlite":
                 path = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
                 if not path:
-                    return self._in_memory.setdefault(connection.engine, f"memory/{uuid4()}")
+                    return self._in_memory.setdefault(connection.engine.pool, f"memory/{uuid4()}")
                 # Device numbers change when a machine starts; the id of the file system does not.
                 return f"sqlite/{os.statvfs(path).f_fsid}/{Path(path).stat().st_ino}"
             case _:

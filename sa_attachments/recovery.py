@@ -217,40 +217,41 @@ class Purger:
 
         With ``mark``, a place that is nobody's becomes this database's.
         """
-        known = self._places.verdicts
+        known = self._places.known(self.scope.engine, self.scope.tables)
         try:
             storage = self.scope.files.resolve(name)
         except UnknownStorage as error:
             return str(error)
-        about = (self.scope, name)
-        if again or about not in known or known[about][0] is not storage:
+        checked, verdict = known.verdicts.get(name, (None, None))
+        if again or checked is not storage:
             # Before the transaction: on SQLite, nobody can commit while another one has read.
-            found = None if storage.readonly else self._marker(about, name, storage, again)
+            found = None if storage.readonly else self._marker(known.late, name, storage, again)
             with self.transaction(connection):
                 problem = self._places.problem(
                     connection, self.ledger, name, storage, self._io, found=found, register=mark, mark=mark
                 )
             if mark or problem is not None:
-                known[about] = storage, problem
+                known.verdicts[name] = storage, problem
             if problem is not None:
                 warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
             return problem
-        return known[about][1]
+        return verdict
 
-    def _marker(self, about: tuple[Scope, str], name: str, storage: Storage, again: bool) -> str | None:
-        """Whose a place is. An answer that came too late for the one who asked is the next one's."""
-        late = self._places.late
-        storage_and_marker = late.pop(about, None)
+    def _marker(
+        self, late: dict[str, tuple[Storage, str | None]], name: str, storage: Storage, again: bool
+    ) -> str | None:
+        """Whose a place is. An answer that came too ``late`` for the one who asked is the next one's."""
+        storage_and_marker = late.pop(name, None)
         if storage_and_marker is not None and storage_and_marker[0] is storage and not again:
             return storage_and_marker[1]
 
         def read() -> str | None:
             marker = read_marker(name, storage)
-            late[about] = storage, marker
+            late[name] = storage, marker
             return marker
 
         marker: str | None = self._io(read)
-        late.pop(about, None)
+        late.pop(name, None)
         return marker
 
     def _trusted(self, connection: Connection, names: Iterable[str]) -> set[str]:

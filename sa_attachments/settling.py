@@ -17,7 +17,9 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
+from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import greenlet_spawn
 
@@ -43,7 +45,9 @@ class Settler:
         self._budget = budget.total_seconds()
         self._worker = Worker()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._purged: dict[Scope, Purged] = {}
+        self._engines: WeakSet[Engine] = WeakSet()
+        self._purged: WeakKeyDictionary[Pool, dict[tuple[Any, Any], Purged]] = WeakKeyDictionary()
+        """By pool, as many short-lived engines may share one: ``Engine.execution_options`` makes them."""
 
     def settle(self, frame: Frame) -> None:
         """Clean up what an ended transaction left, for these files. Raises nothing."""
@@ -65,10 +69,10 @@ class Settler:
         return idle
 
     async def aidle(self) -> None:
-        """``idle`` for asyncio."""
+        """``idle`` for asyncio. Whoever stops waiting leaves no thread that the end of the loop would wait for."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
-        await asyncio.to_thread(self._worker.idle)
+        await asyncio.wrap_future(self._worker.last())
         await greenlet_spawn(self._forget)
 
     def _settle(self, scope: Scope, work: Work, marked: bool, deadline: float) -> None:
@@ -78,7 +82,8 @@ class Settler:
         if dialect.name == "sqlite":
             if not is_shared_and_busy(scope.engine):
                 purger = Purger(scope, self._places, lambda job: self._until(deadline, job))
-                purged = self._purged.setdefault(scope, deque())
+                self._engines.add(scope.engine)
+                purged = self._purged.setdefault(scope.engine.pool, {}).setdefault(scope.tables, deque())
                 _quietly(lambda: purger.settle(work, marked, purged))
         elif dialect.is_async:
             cleaning = greenlet_spawn(_quietly, lambda: Purger(scope, self._places, run).settle(work, marked))
@@ -88,11 +93,12 @@ class Settler:
             within(self._worker.submit(lambda: _quietly(lambda: purger.settle(work, marked))), deadline - monotonic())
 
     def _forget(self) -> None:
-        for scope, purged in list(self._purged.items()):
-            usable = (in_greenlet() or not scope.engine.dialect.is_async) and not is_shared_and_busy(scope.engine)
-            purger = Purger(scope, self._places, run)
-            if purged and usable and not _quietly(functools.partial(purger.forget, purged)):
-                purged.clear()  # The database is gone, perhaps; if it is not, a sweep removes the lines.
+        for engine in list(self._engines):
+            usable = (in_greenlet() or not engine.dialect.is_async) and not is_shared_and_busy(engine)
+            for (ledger, schemas), purged in list(self._purged.get(engine.pool, {}).items()):
+                purger = Purger(Scope(self._files, ledger, engine, schemas), self._places, run)
+                if purged and usable and not _quietly(functools.partial(purger.forget, purged)):
+                    purged.clear()  # The database is gone, perhaps; if it is not, a sweep removes the lines.
 
     def _until(self, deadline: float, job: Callable[[], Any]) -> Any:
         future = self._worker.submit(job)

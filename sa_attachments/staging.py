@@ -36,6 +36,11 @@ class Scope:
     engine: Engine
     schemas: tuple[tuple[str | None, str | None], ...] = ()
 
+    @property
+    def tables(self) -> tuple[Ledger, tuple[tuple[str | None, str | None], ...]]:
+        """What tells it from others with the same files in the same database."""
+        return self.ledger, self.schemas
+
     @classmethod
     def of(cls, reference: Reference, bind: Engine | Connection) -> Scope:
         """The scope of an attribute's files, as a connection or engine sees it."""

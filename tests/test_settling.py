@@ -25,7 +25,7 @@ from tests.archive import DIALECTS, NO_TIME, Archive
 on = pytest.mark.parametrize
 everywhere = on("engine", DIALECTS, indirect=True)
 sqlite = on("engine", ["sqlite"], indirect=True)
-PATIENT = 2.0  # Machines of tests may be slow; what hangs here would do so for ever.
+PATIENT = 4.5  # Machines of tests may be slow; what hangs here would do so for ever.
 
 
 def timed(action: Callable[[], Any]) -> float:
@@ -161,7 +161,7 @@ def test_a_storage_that_hangs_is_not_waited_for(hasty: Archive) -> None:
 @sqlite
 def test_a_storage_too_slow_to_be_waited_for_is_cleaned_all_the_same(hasty: Archive) -> None:
     """Whose the place is, it tells too late for the first transaction: the second one need not ask again."""
-    hasty.files._places.verdicts.clear()
+    hasty.files._places._known.clear()
     for verb in ("open", "delete"):
         hasty.storage.hang(verb, seconds=0.2)
     (first, one), (second, two) = suspect(hasty), suspect(hasty)
@@ -219,7 +219,7 @@ def test_on_sqlite_only_the_storage_works_in_the_worker(archive: Archive, monkey
 @everywhere
 @on("verb", ["delete", "open"])
 def test_a_storage_that_fails_hurts_nobody(archive: Archive, verb: str, caplog: pytest.LogCaptureFixture) -> None:
-    archive.files._places.verdicts.clear()
+    archive.files._places._known.clear()
     archive.storage.fail(verb, error=ConnectionError("no route"))
     frame, key = suspect(archive)
     with caplog.at_level(logging.WARNING, "sa_attachments"):
@@ -368,6 +368,24 @@ async def test_under_asyncio_a_task_does_the_work_and_the_loop_stays_free(async_
     watcher.cancel()
     assert list(archive.stored().values()) == [b"one"]
     assert longest < 0.2
+
+
+async def test_waiting_for_what_hangs_leaves_no_thread_behind(async_engine: AsyncEngine) -> None:
+    """The end of the loop would wait for it."""
+    archive = await greenlet_spawn(opened, async_engine.sync_engine, NO_TIME)
+    async with AsyncSession(async_engine) as session:
+        archive.storage.hang("delete")
+        session.add(archive.Doc(file=b"one"))
+        await session.flush()
+        await session.rollback()
+    assert await asyncio.to_thread(archive.storage.wait_for_hang)
+    threads = threading.active_count()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(archive.files.asettled(), 0.01)
+    assert threading.active_count() == threads
+    archive.storage.heal()
+    await archive.files.asettled()
+    assert list(archive.stored().values()) == [b"first"]
 
 
 def test_run_does_the_job_at_once() -> None:

@@ -40,6 +40,7 @@ def world(
     with files.override(made.storages):
         yield made
         proxy.heal()
+        made.heal()
 
 
 def seed(world: World, data: bytes = b"old") -> int:

@@ -41,6 +41,7 @@ def world(request: pytest.FixtureRequest, open_engine: Callable[..., Engine]) ->
     made = World(name, open_engine(url, isolation_level=level), open_engine(url))
     with files.override(made.storages):
         yield made
+        made.heal()
 
 
 @contextmanager

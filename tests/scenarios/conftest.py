@@ -64,6 +64,7 @@ def world(
     made = world_class(name, engine, observer)
     with files.override(made.storages):
         yield made
+        made.heal()
 
 
 @pytest.fixture(params=engines.ASYNC_ENGINES)
@@ -79,7 +80,7 @@ async def aworld(
     made = AsyncWorld(request.param, engine, open_engine(url))
     with files.override(made.storages):
         yield made
-        made.storage.heal()
+        made.heal()
     await engine.dispose()
 
 
@@ -96,6 +97,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
         try:
             await greenlet_spawn(pyfuncitem.obj, **arguments)
         finally:
+            made.heal()
             await greenlet_spawn(made.engine.dispose)
 
     asyncio.run(run())

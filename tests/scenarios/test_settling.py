@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,13 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
-from sqlalchemy import Engine, delete, event, insert, select, text
+from sqlalchemy import Engine, create_engine, delete, event, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
 
 from sa_attachments import Attachment, AttachmentType, LedgerMissing, Storages
+from sa_attachments.places import MARKER
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 
@@ -66,6 +69,39 @@ def test_in_memory(tmp_path: Path, pool: str, open_engine: OpenEngine) -> None:
             session.add(Doc(file=b"undone"))
             session.flush()
         world.check(b"new")
+
+
+def test_an_engine_that_nobody_uses_any_more_is_freed(tmp_path: Path) -> None:
+    """One per tenant, perhaps."""
+    engine = create_engine(f"sqlite:///{tmp_path}/test.db")
+    Base.metadata.create_all(engine)
+    with files.override(Faulty(MemoryStorage())), Session(engine) as session:
+        doc = Doc(file=b"old")
+        session.add(doc)
+        session.commit()
+        doc.file = b"new"
+        session.commit()
+        assert files.settled(20)
+    engine.dispose()
+    engine = ref(engine)  # type: ignore[assignment]
+    del session, doc
+    gc.collect()
+    assert engine() is None  # type: ignore[operator]
+
+
+@on("world", ["sqlite", "sqlite-memory", "postgres"], indirect=True)
+def test_an_engine_with_options_for_each_request(world: World) -> None:
+    for data in (b"one", b"two", b"three"):
+        with Session(world.engine.execution_options(request=data)) as session:
+            doc = session.get(Doc, 1) or Doc(id=1)
+            doc.file = data
+            session.add(doc)
+            session.commit()
+    world.settle()
+    marks = [call.verb for call in world.storage.calls if MARKER in call.args or [MARKER] in call.args]
+    assert marks == ["open", "put", "open"]  # at the first put and the first delete only
+    world.sweep()  # the last line of what was purged on SQLite waits for the next transaction, or for this
+    world.check(b"three", swept=True)
 
 
 @on("pool", ["static", "singleton"])

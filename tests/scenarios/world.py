@@ -6,6 +6,7 @@ bytes, each named once, that the storage holds these files and no others, and th
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -65,9 +66,14 @@ class World:
     def settle(self) -> None:
         """Wait until ended transactions are cleaned up after."""
         if in_greenlet():
-            await_only(self.files.asettled())
+            await_only(asyncio.wait_for(self.files.asettled(), 20))
         else:
             assert self.files.settled(20), "cleaning did not end within 20 s"
+
+    def heal(self) -> None:
+        """After a test that failed, perhaps: what hangs would be waited for by all that come after."""
+        for storage in self.storages.values():
+            storage.heal()
 
     def sweep(self) -> SweepReport:
         """Sweep all at once."""
