@@ -184,9 +184,23 @@ class Verification:
         else:
             if not whole:
                 self._found("damaged", file, where)
-            elif isinstance(storage, Heals) and (lacking := storage.lacking(file.key)):
+            elif isinstance(storage, Heals) and (lacking := self._lacking(storage, file)):
                 where = f"{where}, lacking in {listing(lacking)}"
-                self._found("incomplete", file, where, self._heal(storage, file))
+                try:
+                    self._found("incomplete", file, where, self._heal(storage, file))
+                except (FileMissing, StorageFailed) as error:
+                    self._found("incomplete", file, f"{where}: {error}")
+
+    def _lacking(self, storage: Heals, file: Named) -> Sequence[str]:
+        """Members of a mirror that lost a file; none if one of them can't be asked, which is told once."""
+        if file.storage in self._report.problems:
+            return ()
+        try:
+            with storage_errors(file.storage, "look in all members for", file.key):
+                return storage.lacking(file.key)
+        except StorageFailed as error:
+            self._report.problems[file.storage] = str(error)
+            return ()
 
     def _heal(self, storage: Heals, file: Named) -> bool:
         """Copy a file to the members of a mirror that lost it, while its line is locked: a purge can't come between,
@@ -221,8 +235,9 @@ class Verification:
         ledger = self._purger.ledger
         line = Line(file, column.column.table.fullname, column.column.name)
         try:
-            self._purger.scope.files.resolve(file.storage).stat(file.key)
-        except (FileMissing, UnknownStorage):
+            with storage_errors(file.storage, "look at", file.key):
+                self._purger.scope.files.resolve(file.storage).stat(file.key)
+        except (FileMissing, UnknownStorage, StorageFailed):
             return False
         try:
             with self._purger.connection() as connection, self._purger.transaction(connection):

@@ -155,6 +155,15 @@ def test_what_is_being_purged_is_never_owned_again(archive: Archive, state: str)
 
 
 @sqlite
+def test_an_unowned_file_whose_storage_fails_gets_no_line(archive: Archive) -> None:
+    key = archive.key(*archive.keep(b"one"))
+    with archive.engine.begin() as connection:
+        connection.execute(delete(archive.ledger.lines))
+    archive.storage.fail("stat", error=OSError("no answer"))
+    assert look(archive, repair=True) == [("unowned", key, False), ("missing", key, False)]
+
+
+@sqlite
 def test_an_unowned_file_without_bytes_gets_no_line(archive: Archive) -> None:
     key = archive.key(*archive.keep(b"one"))
     with archive.engine.begin() as connection:

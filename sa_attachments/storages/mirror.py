@@ -15,11 +15,17 @@ uses them by their own names, and no sweep looks into them by itself.
 
 A put that one member refuses is undone in the others, and fails. A delete counts when all members did it. Members that
 lost files are found by ``Storages.verify``, and healed by its ``repair``.
+
+Traps
+-----
+Each member carries the marker of the place. One that lacks it, because it was added or replaced later or is not
+mounted, or has another one's, makes the whole mirror a place in doubt, where nothing is deleted.
 """
 
 from __future__ import annotations
 
 import heapq
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -30,7 +36,7 @@ from typing import BinaryIO, Self, TypeVar
 from sa_attachments.errors import FileMissing
 from sa_attachments.storage import Copies, Readable, Stat, Storage, Unfinished
 
-from . import checked
+from . import checked, hidden
 from .url import StorageURL
 
 T = TypeVar("T")
@@ -65,6 +71,9 @@ class MirrorStorage:
     # Verbs
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
+        if hidden(key):
+            self._put_everywhere(key, stream.read(), content_type)
+            return
         first, *others = self._writable(key)
         first.put(key, stream, size=size, content_type=content_type)
         done = [first]
@@ -78,6 +87,8 @@ class MirrorStorage:
             raise
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
+        if hidden(key):
+            return io.BytesIO(self._agreed(key)[start:end])
         return self._first(key, lambda member: member.open(key, start, end))
 
     def stat(self, key: str) -> Stat:
@@ -140,6 +151,32 @@ class MirrorStorage:
         able = [member for member in self.members.values() if isinstance(member, Unfinished)]
         return sum(member.discard_unfinished(before) for member in able)
 
+    # Hidden files, as the marker of a place: what one member says does not go for the others.
+
+    def _put_everywhere(self, key: str, data: bytes, content_type: str) -> None:
+        """Members that hold the same already are fine: somebody else puts it at the same moment, or was killed."""
+        done: list[Storage] = []
+        refused: FileExistsError | None = None
+        try:
+            for member in self._writable(key):
+                try:
+                    member.put(key, io.BytesIO(data), size=len(data), content_type=content_type)
+                    done.append(member)
+                except FileExistsError as error:
+                    refused = error
+                    if _content(member, key) != data:
+                        raise
+        except BaseException:
+            _undo(done, key)
+            raise
+        if refused is not None and not done:
+            raise refused
+
+    def _agreed(self, key: str) -> bytes:
+        """What all members hold, or all that they hold if it differs. FileMissing if one has nothing."""
+        checked(key)
+        return b"\n".join(sorted({_content(member, key) for member in self.members.values()}))
+
     def _first(self, key: str, ask: Callable[[Storage], T]) -> T:
         """The answer of the first member that has the file; a member that fails is passed over, if another has it."""
         checked(key)
@@ -169,6 +206,11 @@ def _has(member: Storage, key: str) -> bool:
     except FileMissing:
         return False
     return True
+
+
+def _content(member: Storage, key: str) -> bytes:
+    with member.open(key) as file:
+        return file.read()
 
 
 def _undo(members: Sequence[Storage], key: str) -> None:

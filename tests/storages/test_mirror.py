@@ -4,17 +4,28 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sa_attachments import Attachment, AttachmentType, BadConfiguration, Storages, UnknownStorage
+from sa_attachments import (
+    Attachment,
+    AttachmentType,
+    AttachmentWarning,
+    BadConfiguration,
+    FileMissing,
+    StorageFailed,
+    Storages,
+    UnknownStorage,
+)
 from sa_attachments.key import mint
+from sa_attachments.places import MARKER
 from sa_attachments.storages import StorageURL
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.storages.mirror import MirrorStorage
 from sa_attachments.testing import Faulty, StorageContract
 from sa_attachments.testing.probes import listed, put, raises, read
+from tests.faults.site import Site
 
 NOW = timedelta(0)
 
@@ -165,6 +176,91 @@ def test_a_file_that_was_purged_meanwhile_does_not_come_back(engine: Engine, a: 
         assert files.settled(20)
         files.sweep(engine, grace=NOW, stranger_retain=NOW)
         assert listed(a.inner) == listed(b.inner) == []
+
+
+# Whose place it is
+
+
+def a_mirror(engine: Engine, a: Faulty, b: Faulty) -> Site:
+    return Site(engine, {"a": a, "b": b, "default": "mirror:a,b"})
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_member_that_belongs_to_another_database_is_not_touched(engine: Engine, a: Faulty, b: Faulty) -> None:
+    """Although the place of the other member is this database's."""
+    other = Site(create_engine("sqlite://"), {"default": b})
+    other.add(b"of the other database")
+    alone = Site(engine, {"default": a})
+    alone.add(b"kept")
+    gone = alone.add(b"gone")
+    site = a_mirror(engine, a, b)
+    with pytest.warns(AttachmentWarning, match="belongs to another database"):
+        site.remove(gone)
+    for _ in range(2):
+        with pytest.warns(AttachmentWarning, match="belongs to another database"):
+            assert not site.sweep().ok
+    assert other.read() == [b"of the other database"]
+    assert sorted(site.lines()) == ["condemned", "owned"]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_member_that_is_not_mounted_or_was_added_is_no_place_to_delete_in(
+    engine: Engine, a: Faulty, b: Faulty
+) -> None:
+    site = a_mirror(engine, a, b)
+    site.add(b"kept")
+    gone = site.add(b"gone")
+    empty = Faulty(MemoryStorage())
+    site = a_mirror(engine, a, empty)
+    with pytest.warns(AttachmentWarning, match="another one than before"):
+        site.remove(gone)
+    with pytest.warns(AttachmentWarning, match="another one than before"):
+        assert not site.sweep().ok
+    # Mounted again, it is as it was; or if the other one is meant:
+    assert a_mirror(engine, a, b).sweep()["default"].purged == 1
+    site.files.takeover(engine)
+    assert site.files.verify(engine, repair=True).ok
+    assert site.sweep().ok
+    assert site.files.verify(engine).findings == []
+    assert listed(a.inner) == listed(empty.inner)
+
+
+def test_whoever_marks_a_mirror_at_the_same_moment_or_was_killed_is_not_in_the_way(
+    mirror: MirrorStorage, a: Faulty, b: Faulty
+) -> None:
+    put(mirror, MARKER, b"mine")
+    b.inner.delete([MARKER])  # what a kill between two members leaves
+    with raises(FileMissing):
+        read(mirror, MARKER)
+    with raises(FileExistsError):
+        put(mirror, MARKER, b"somebody else's")
+    with raises(FileMissing):
+        read(b, MARKER)
+    put(mirror, MARKER, b"mine")
+    assert read(mirror, MARKER) == read(b, MARKER) == b"mine"
+    with raises(FileExistsError):
+        put(mirror, MARKER, b"mine")
+    assert read(mirror, MARKER) == b"mine"
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_verify_goes_on_while_a_member_is_down_or_full(engine: Engine, a: Faulty, b: Faulty) -> None:
+    site = a_mirror(engine, a, b)
+    site.add(b"one")
+    site.add(b"two")
+    b.fail("stat", error=OSError("b is down"))
+    report = site.files.verify(engine, repair=True)
+    assert (report.findings, report.files) == ([], 2)
+    assert "b is down" in report.problems["default"]
+    assert len([call for call in b.calls if call.verb == "stat"]) == 1
+    b.heal()
+    b.inner.delete(listed(b.inner))
+    b.fail("put", error=OSError("disk full"))
+    report = site.files.verify(engine, repair=True)
+    assert [(finding.kind, finding.repaired) for finding in report.findings] == [("incomplete", False)] * 2
+    assert report.findings[0].where.endswith("OSError: disk full")
+    with pytest.raises(StorageFailed):
+        site.add(b"three")
 
 
 def test_a_probe_tells_what_does_not_work(a: Faulty, b: Faulty, tmp_path: Path) -> None:
