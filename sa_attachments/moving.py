@@ -18,6 +18,8 @@ application still holds in memory are read from the source, so keep ``retain`` l
 
 from __future__ import annotations
 
+import json
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +39,8 @@ from .offload import gather
 from .processing.storing import Meter
 from .recovery import Purger
 from .rows import PAGE, ColumnType, Identity, Page, Rows
+
+log = logging.getLogger("sa_attachments")
 
 Progress = Callable[[int, int], None]
 """Told ``(rows, of how many)``: how many were done since it was told before, and how many there are in all."""
@@ -62,7 +66,7 @@ class MoveReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is left at the source."""
+        """Whether all that was met is at the target. What a row gets after it was passed, another move finds."""
         return not self.failed and not self.busy
 
 
@@ -143,7 +147,9 @@ class Move:
     def _mentions(self, each: ColumnType) -> Any:
         """A cheap condition that holds for every row that names the source, and perhaps for others."""
         assert each.column is not None
-        return and_(each.column.is_not(None), cast(each.column, Text).contains(f'"{self._source}"', autoescape=True))
+        return and_(
+            each.column.is_not(None), cast(each.column, Text).contains(json.dumps(self._source), autoescape=True)
+        )
 
     # One page
 
@@ -197,9 +203,15 @@ class Move:
         key, file = mint(), want.file
         with storage_errors(self._source, "open", file.key):
             stream = self._from.open(file.key)
+        meter = Meter(stream, ())
         with stream, storage_errors(self._target, "put", key):
-            meter = Meter(stream, ())
-            self._to.put(key, meter, size=file.size, content_type=want.content_type)
+            try:
+                self._to.put(key, meter, size=file.size, content_type=want.content_type)
+            except Exception as error:
+                if meter.error is not error:
+                    raise
+                with storage_errors(self._source, "read", file.key):
+                    raise
         copied = Named(self._target, key, meter.size)
         if meter.size != file.size or want.sha256 not in (None, meter.sha256):
             self._discard([copied])
@@ -258,10 +270,12 @@ class Move:
         self._report.size += file.size
 
     def _discard(self, copies: Sequence[Named]) -> None:
-        """Delete copies that no row names, and that nobody else knows of."""
-        if copies:
-            with storage_errors(self._target, "delete"):
+        """Delete copies that no row names, and that nobody else knows of: what is left of them, a sweep finds."""
+        try:
+            if copies:
                 self._to.delete([copy.key for copy in copies])
+        except Exception as error:  # noqa: BLE001 - whatever the storage raises
+            log.warning("could not delete %d copies in %r, a sweep finds them: %s", len(copies), self._target, error)
 
 
 def _renamed(

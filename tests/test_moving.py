@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -230,6 +231,34 @@ def test_a_target_that_fails_leaves_rows_as_they_are(world: World) -> None:
     assert world.contents() == ALL
 
 
+def test_copies_that_can_t_be_deleted_are_left_to_the_sweep(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    def change() -> None:
+        with Session(world.engine) as session:
+            session.get_one(Doc, 1).file = Attachment.upload(b"replaced", storage="new")
+            session.commit()
+        world.new.fail("delete", error=OSError("not now"))
+
+    world.new.at("put", 2, change)  # the first is the marker of the place
+    report = world.move()
+    assert (report.ok, report.files, report.overtaken) == (True, 20, 1)
+    assert "could not delete 1 copies in 'new', a sweep finds them: not now" in caplog.text
+    world.new.heal()
+    assert world.clean() == (0, 21)
+
+
+def test_a_source_that_breaks_is_not_taken_for_the_target(world: World) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise ConnectionError("cut")
+
+    inner = world.old.inner
+    assert isinstance(inner, MemoryStorage)
+    inner.open = lambda *range_: Broken()  # type: ignore[method-assign]
+    report = world.move()
+    assert len(report.failed) == 21
+    assert all("storage 'old' failed to read" in failure for failure in report.failed)
+
+
 def test_several_can_share_the_work(world: World) -> None:
     with Session(world.engine) as session:
         session.execute(insert(Doc), [{"file": b"bulk %d" % n} for n in range(40)])
@@ -257,3 +286,13 @@ def test_mistakes(world: World) -> None:
     world.new.readonly = True
     with pytest.raises(BadConfiguration, match="'new' is read-only"):
         world.move()
+
+
+def test_a_name_may_have_quotes(engine: Engine) -> None:
+    odd = 'the "old" 100%_one'
+    Base.metadata.create_all(engine)
+    with files.override({odd: "memory:", "new": "memory:", "default": "new"}):
+        with Session(engine) as session:
+            session.add(Doc(file=Attachment.upload(b"x", storage=odd)))
+            session.commit()
+        assert files.move(engine, odd, "new").files == 1
