@@ -179,12 +179,20 @@ class Registry:
             return self.resolve(other)
 
         url = StorageURL(value, part)
+        backend = self._backend(url.scheme, name)
         try:
-            return self._backend(url.scheme, name)(url)
+            return backend(url)
         except RecursionError:
             raise BadConfiguration(f"storage {name!r}: {url} is a part of itself") from None
         except BadConfiguration as error:
             raise BadConfiguration(f"storage {name!r}: {error}") from None
+        except AttachmentError:
+            raise
+        except ModuleNotFoundError as error:
+            raise MissingExtra(f"storage {name!r} needs the module {error.name!r}", name=error.name) from error
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise BadConfiguration(f"storage {name!r}: {url}: {type(error).__name__}: {reason}") from error
 
     def _backend(self, scheme: str, name: str) -> Callable[[StorageURL], Storage]:
         if scheme not in self._backends:

@@ -15,7 +15,7 @@ Where the rest begins with ``//``, a host comes first: in ``s3://bucket/prefix``
 
 Traps
 -----
-Path and options are percent-decoded: write ``%3F`` for a question mark, ``%25`` for a percent sign in a folder's name.
+Path and options are percent-decoded (a plus is a plus): write ``%3F`` for a question mark, ``%25`` for a percent sign in a folder's name.
 Passwords and options that sound secret are left out of ``repr`` and messages:
 
 >>> StorageURL("db:postgresql://me:pa/ss@host/x?token=abc&region=x")
@@ -37,6 +37,7 @@ D = TypeVar("D", bound="int | bool | str | None")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _PASSWORD = re.compile(r"(//[^/@:]*):.*@")  # greedy, so that a password with raw slashes or at-signs is covered too
 _SECRET = re.compile(r"pass|pwd|secret|token|key|credential|signature|sas", re.IGNORECASE)
+_SECRETS = re.compile(rf"([^=&?%]*(?:{_SECRET.pattern})[^=&?%]*=)(?:(?!%26)[^&?])+", re.IGNORECASE)
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -58,7 +59,8 @@ class StorageURL:
             shown = _masked(text.partition("?")[0])[:80]
             raise BadConfiguration(f"{shown!r} is no storage URL: expected scheme:rest?options, as 'local:./files'")
         try:
-            pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
+            # A plus is a plus, as in secret keys: forms alone mean a space by it.
+            pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=bool(query))
         except ValueError:
             message = f"{self._place()}: expected options of the form name=value&name=value after the question mark"
             raise BadConfiguration(message) from None
@@ -155,4 +157,4 @@ class StorageURL:
 
 
 def _masked(text: str) -> str:
-    return _PASSWORD.sub(r"\1:***@", text)
+    return _SECRETS.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))

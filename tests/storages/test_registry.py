@@ -334,6 +334,24 @@ def test_a_broken_backend_is_no_extra_to_install(monkeypatch: pytest.MonkeyPatch
     assert not isinstance(raised.value, MissingExtra)
 
 
+def test_whatever_keeps_a_backend_from_being_made_is_a_mistake_in_its_url(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = "def make(url):\n    int(url.text('speed', 'very'))\n"
+    with_backend(monkeypatch, tmp_path, source)
+    storages = Registry({"scans": "third:x?speed=high&password=hidden"})
+    with pytest.raises(BadConfiguration, match=r"storage 'scans': third:x.*: ValueError: invalid literal") as raised:
+        storages.resolve("scans")
+    assert "hidden" not in str(raised.value)
+    assert isinstance(storages.probe()["scans"], BadConfiguration)
+
+
+def test_a_driver_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with_backend(monkeypatch, tmp_path, "def make(url):\n    import surely_not_installed\n")
+    with pytest.raises(MissingExtra, match="storage 'default' needs the module 'surely_not_installed'"):
+        Registry("third:x").resolve()
+
+
 # Overriding
 
 

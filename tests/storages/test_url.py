@@ -38,6 +38,12 @@ def test_options_need_names_and_values(query: str) -> None:
         StorageURL(f"memory:?{query}")
 
 
+def test_a_plus_is_a_plus() -> None:
+    """As in keys of Amazon and Azure, which are pasted as they are."""
+    url = StorageURL("s3://b?secret_access_key=a+b/c%2B%20d")
+    assert url.text("secret_access_key", None) == "a+b/c+ d"
+
+
 def test_an_option_is_given_once() -> None:
     with pytest.raises(BadConfiguration, match="given twice"):
         StorageURL("memory:?a=1&a=2")
@@ -114,6 +120,8 @@ def test_names_unknown_options_and_the_known_ones() -> None:
         "db:x?password=hunter2",
         "az://c?sas=hunter2",
         "mirror:?to=s3://key:hunter2@bucket/x",
+        "gridfs:mongodb://db/files%3FtlsCertificateKeyFilePassword=hunter2%26tls=true?parallel=2",
+        "db:x%3Ftls=true%26authToken=hunter2",
     ],
 )
 def test_never_shows_a_password(text: str) -> None:
