@@ -15,6 +15,8 @@ URL: ``db:`` and the URL of the database, ``db:postgresql+psycopg://app@db/files
 - ``create`` (false): make the tables when they are first used
 - ``readonly`` (false)
 
+Options of the driver are escaped in the URL: ``db:postgresql+psycopg://app@db/files%3Fsslmode=require``.
+
 A file is written in one transaction of its own, piece by piece; reading takes a connection for each piece and holds
 none in between. What a killed process had begun, the database rolls back.
 
@@ -28,8 +30,9 @@ has written already would wait for itself. MariaDB and MySQL must allow packets 
 from __future__ import annotations
 
 import io
+import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Lock
@@ -55,6 +58,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy.pool import QueuePool
 
 from sa_attachments.errors import FileMissing
 from sa_attachments.storage import Readable, Stat
@@ -88,6 +92,7 @@ class DatabaseStorage:
         self._piece_size = piece_size * KIB
         self._create = create
         self._creating = Lock()
+        self._process = os.getpid()
         self.metadata = MetaData()
         key = _binary(255)
         self._files = Table(
@@ -119,12 +124,16 @@ class DatabaseStorage:
         }
         url.done()
         try:
-            address = make_url(url.rest)
+            address = make_url(url.inner)
         except ArgumentError:
             raise url.mistake("expected the URL of a database, as db:postgresql+psycopg://app@db/files") from None
-        in_memory = address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:")
-        pool = {} if in_memory else {"pool_size": parallel, "max_overflow": parallel}
-        return cls(create_engine(address, **pool), **options)
+        if address.get_backend_name() == "sqlite" and address.database in (None, "", ":memory:"):
+            raise url.mistake("in memory each thread has a database of its own: name a file, or use 'memory:'")
+        # Without parameters in its messages: they are the bytes of files.
+        engine = create_engine(address, hide_parameters=True, pool_size=parallel, max_overflow=parallel)
+        if engine.dialect.is_async:
+            raise url.mistake(f"{address.drivername} is for asyncio: name another driver, the verbs run in threads")
+        return cls(engine, **options)
 
     def create_tables(self) -> None:
         """Make the tables, if they are not there."""
@@ -145,7 +154,7 @@ class DatabaseStorage:
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
         row = self._row(key)
-        whole = _Pieces(self.engine, self._pieces, key, row.size, row.piece_size, start, end)
+        whole = _Pieces(self._connect, self._pieces, row, start, end)
         return cast(BinaryIO, io.BufferedReader(whole, row.piece_size))
 
     def stat(self, key: str) -> Stat:
@@ -220,6 +229,14 @@ class DatabaseStorage:
             with self._creating:
                 self._create_beside_others()
                 self._create = False
+        return self._connect()
+
+    def _connect(self) -> Connection:
+        """A new connection. A forked child leaves those in the pool to its parent, which goes on using them."""
+        if self._process != os.getpid():
+            if isinstance(self.engine.pool, QueuePool):
+                self.engine.dispose(close=False)
+            self._process = os.getpid()
         return self.engine.connect()
 
     def _create_beside_others(self) -> None:
@@ -258,14 +275,15 @@ class _Pieces(io.RawIOBase):
     """The bytes of a file from ``start`` up to ``end``, fetched piece by piece."""
 
     def __init__(
-        self, engine: Engine, pieces: Table, key: str, size: int, piece_size: int, start: int, end: int | None
+        self, connect: Callable[[], Connection], pieces: Table, file: Any, start: int, end: int | None
     ) -> None:
-        self._engine = engine
+        """``file`` is its row."""
+        self._connect = connect
         self._pieces = pieces
-        self._key = key
-        self._piece_size = piece_size
-        self._start = min(start, size)
-        self._size = max((size if end is None else min(end, size)) - self._start, 0)
+        self._key = file.key
+        self._piece_size = file.piece_size
+        self._start = min(start, file.size)
+        self._size = max((file.size if end is None else min(end, file.size)) - self._start, 0)
         self._at = 0
         self._fetched: tuple[int, bytes] = (-1, b"")
 
@@ -295,7 +313,7 @@ class _Pieces(io.RawIOBase):
     def _piece(self, number: int) -> bytes:
         if self._fetched[0] != number:
             c = self._pieces.c
-            with self._engine.connect() as connection:
+            with self._connect() as connection:
                 data = connection.scalar(select(c.data).where(c.key == self._key, c.number == number))
             if data is None:
                 raise FileMissing(f"{self._key!r} was deleted while it was read")

@@ -17,12 +17,14 @@ Traps
 -----
 What a killed upload in parts leaves behind can't be listed here: Azure drops it after a week, and for a bucket of
 Google Cloud add a lifecycle rule (AbortIncompleteMultipartUpload). Azure lists from the beginning whatever is asked
-for: give a sweep of many files its time.
+for: give a sweep of many files its time. A server that forks must not use these storages before: its children could
+not, and say so.
 """
 
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, Self, cast
@@ -41,6 +43,8 @@ from .url import StorageURL
 MIB = 1 << 20
 _PARTS_AT_ONCE = 4
 _LONGEST_SIGNATURE = timedelta(days=7)
+_used_in: dict[str, int] = {}
+"""The process in which obstore was first used: there are its threads, which all its stores share."""
 
 
 class ObjectStorage:
@@ -50,11 +54,18 @@ class ObjectStorage:
         self, store: Any, prefix: str = "", *, parallel: int = 8, part_size: int = 8, readonly: bool = False
     ) -> None:
         """``part_size`` is in MiB."""
-        self.store = store
+        self._store = store
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.parallel = parallel
         self.readonly = readonly
         self._part_size = part_size * MIB
+
+    @property
+    def store(self) -> Any:
+        """obstore's store. RuntimeError in a child that was forked after obstore was used, where it never answers."""
+        if _used_in.setdefault("process", os.getpid()) != os.getpid():
+            raise RuntimeError("obstore's threads do not survive a fork: use these storages in the children alone")
+        return self._store
 
     # Verbs
 
@@ -157,7 +168,7 @@ class ObjectStorage:
         return FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({type(self.store).__name__}, {self.prefix!r})"
+        return f"{type(self).__name__}({type(self._store).__name__}, {self.prefix!r})"
 
 
 class SigningObjectStorage(ObjectStorage):

@@ -15,8 +15,8 @@ Where the rest begins with ``//``, a host comes first: in ``s3://bucket/prefix``
 
 Traps
 -----
-Path and options are percent-decoded (a plus is a plus): write ``%3F`` for a question mark, ``%25`` for a percent sign in a folder's name.
-Passwords and options that sound secret are left out of ``repr`` and messages:
+Path and options are percent-decoded: write ``%3F`` for a question mark, ``%25`` for a percent sign in a folder's name.
+A plus is a plus. Passwords and options that sound secret are left out of ``repr`` and messages:
 
 >>> StorageURL("db:postgresql://me:pa/ss@host/x?token=abc&region=x")
 StorageURL('db:postgresql://me:***@host/x?token=***&region=x')
@@ -79,6 +79,17 @@ class StorageURL:
     def path(self) -> str:
         """The rest without the host, percent-decoded."""
         return unquote(self._split()[1])
+
+    @property
+    def inner(self) -> str:
+        """The rest as a URL of its own, with the options that are escaped in it.
+
+        >>> StorageURL("db:postgresql://me:a%3Fb@host/x%3Fsslmode=require%26application_name=y").inner
+        'postgresql://me:a%3Fb@host/x?sslmode=require&application_name=y'
+        """
+        user, at, place = self.rest.rpartition("@")
+        place, *options = re.split("%3f", place, maxsplit=1, flags=re.IGNORECASE)
+        return "?".join([f"{user}{at}{place}", *map(unquote, options)])
 
     def flag(self, name: str, default: bool) -> bool:
         """An option that is true or false (also: yes, no, on, off, 1, 0)."""

@@ -10,6 +10,7 @@ from threading import Barrier
 
 import pytest
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import ProgrammingError
 
 from sa_attachments import BadConfiguration, FileMissing
 from sa_attachments.key import mint
@@ -31,6 +32,12 @@ class TestDatabase(StorageContract):
     @pytest.fixture
     def storage(self, storage: DatabaseStorage) -> DatabaseStorage:
         return storage
+
+
+def address(engine: Engine) -> StorageURL:
+    """An engine's URL as that of a storage; MariaDB's has options."""
+    escaped = engine.url.render_as_string(hide_password=False).replace("?", "%3F").replace("&", "%26")
+    return StorageURL(f"db:{escaped}?create=true")
 
 
 on_servers = pytest.mark.parametrize("engine", ["postgres", "mariadb"], indirect=True)
@@ -99,14 +106,59 @@ def test_comes_from_a_url(tmp_path: Path) -> None:
     storage.engine.dispose()
 
 
+def test_options_of_the_driver_are_escaped() -> None:
+    url = StorageURL(
+        "db:postgresql+psycopg://me:a%3Fb@db/files%3fsslmode=require%26application_name=a%2520b?parallel=2"
+    )
+    found = DatabaseStorage.from_url(url).engine.url
+    assert (found.password, found.database) == ("a?b", "files")
+    assert found.query == {"sslmode": "require", "application_name": "a b"}
+
+
 def test_mistakes_are_explained_and_passwords_are_not_shown() -> None:
     with pytest.raises(BadConfiguration, match="expected the URL of a database"):
         DatabaseStorage.from_url(StorageURL("db:nonsense"))
+    with pytest.raises(BadConfiguration, match="in memory each thread has a database of its own"):
+        DatabaseStorage.from_url(StorageURL("db:sqlite://"))
+    with pytest.raises(BadConfiguration, match=r"postgresql\+asyncpg is for asyncio"):
+        DatabaseStorage.from_url(StorageURL("db:postgresql+asyncpg://app:hidden@db/files"))
     with pytest.raises(BadConfiguration, match=r"no option 'colour'; there are .*'piece_size'") as raised:
         DatabaseStorage.from_url(StorageURL("db:postgresql+psycopg://app:hidden@db/files?colour=red"))
     assert "hidden" not in str(raised.value)
     storage = DatabaseStorage.from_url(StorageURL("db:postgresql+psycopg://app:hidden@db/files"))
     assert "hidden" not in repr(storage)
+
+
+@on_servers
+def test_what_fails_does_not_show_the_bytes(engine: Engine) -> None:
+    storage = DatabaseStorage.from_url(address(engine))
+    put(storage, "key", b"x")
+    with storage.engine.begin() as connection:
+        connection.execute(text("DROP TABLE attachment_file_piece"))
+    with pytest.raises(ProgrammingError, match="attachment_file_piece") as raised:
+        put(storage, "other", b"private")
+    assert "private" not in str(raised.value)
+    storage.engine.dispose()
+
+
+@on_servers
+def test_a_forked_child_has_connections_of_its_own(engine: Engine) -> None:
+    """Two processes on one connection read each other's answers: files that are there were missing."""
+    storage = DatabaseStorage.from_url(address(engine))
+    key = put(storage, mint(), bytes(500_000))
+    with storage.open(key) as file:  # as a response that goes on in the parent
+        file.read(10)
+        child = os.fork()
+        if child == 0:
+            good = False
+            try:
+                good = all(read(storage, key) == bytes(500_000) for _ in range(20))
+            finally:
+                os._exit(0 if good else 1)
+        assert all(read(storage, key) == bytes(500_000) for _ in range(20))
+        assert os.waitpid(child, 0)[1] == 0
+        assert file.read() == bytes(500_000 - 10)
+    storage.engine.dispose()
 
 
 @on_servers

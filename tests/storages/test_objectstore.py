@@ -17,7 +17,7 @@ from obstore.store import MemoryStore
 from sa_attachments import BadConfiguration
 from sa_attachments.key import mint
 from sa_attachments.storage import SignsDownloads
-from sa_attachments.storages import StorageURL
+from sa_attachments.storages import StorageURL, objectstore
 from sa_attachments.storages.objectstore import MIB, ObjectStorage, azure, google
 from sa_attachments.testing import StorageContract
 from sa_attachments.testing.probes import Stream, listed, put, raises, read
@@ -119,6 +119,16 @@ def test_mistakes_are_explained_and_secrets_are_not_shown() -> None:
         azure(StorageURL("az://account/container?colour=red&account_key=hidden"))
     assert "hidden" not in str(raised.value)
     assert "aGlkZGVu" not in repr(azure(StorageURL("az://account/container?account_key=aGlkZGVu")))
+
+
+def test_a_child_of_who_used_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for threads that did not survive the fork."""
+    storage = ObjectStorage(MemoryStore())
+    monkeypatch.setitem(objectstore._used_in, "process", os.getppid())
+    with pytest.raises(RuntimeError, match="do not survive a fork"):
+        put(storage, "a", b"x")
+    with pytest.raises(RuntimeError, match="do not survive a fork"):
+        storage.delete(["a"])
 
 
 def test_google_is_made_of_its_url() -> None:
