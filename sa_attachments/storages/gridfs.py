@@ -8,7 +8,8 @@ URL: ``gridfs:`` and the URL of the database, ``gridfs:mongodb://db.example/file
 - ``timeout`` (60): seconds for each operation
 - ``readonly`` (false)
 
-Options of MongoDB itself (``replicaSet``, ``tls``, …) are escaped in the URL: ``gridfs:mongodb://db/files%3Ftls=true``.
+Options of MongoDB itself (``replicaSet``, ``tls``, …) are escaped in the URL: ``gridfs:mongodb://db/files%3Ftls=true``;
+user and password are as in MongoDB's.
 Writes wait for a majority and its journal, whatever the database's default.
 
 Traps
@@ -25,8 +26,8 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, BinaryIO, Self, cast
-from urllib.parse import unquote
 
 from bson import ObjectId
 from gridfs import GridFSBucket
@@ -44,6 +45,7 @@ from . import checked, hidden
 from .url import StorageURL
 
 KIB = 1 << 10
+_BATCH = 1000
 
 
 class GridFSStorage:
@@ -73,7 +75,7 @@ class GridFSStorage:
     def from_url(cls, url: StorageURL) -> Self:
         """The backend of ``gridfs:``. Raises BadConfiguration."""
         made = cls(
-            unquote(url.rest),
+            url.inner,
             collection=url.text("collection", "attachments"),
             parallel=url.number("parallel", 8),
             chunk_size=url.number("chunk_size", 255),
@@ -148,10 +150,13 @@ class GridFSStorage:
         if self.readonly:
             return 0
         old = {"n": 0, "files_id": {"$lt": ObjectId.from_datetime(before)}}
+        # Of each file no more than the index holds: the chunks themselves would be all that is stored.
+        begun = self._chunks.find(old, {"_id": 0, "files_id": 1})
         count = 0
-        for chunk in self._chunks.find(old, {"files_id": 1}):
-            if self._files.find_one({"_id": chunk["files_id"]}, {"_id": 1}) is None:
-                self._chunks.delete_many({"files_id": chunk["files_id"]})
+        while ids := {chunk["files_id"] for chunk in islice(begun, _BATCH)}:
+            done = {file["_id"] for file in self._files.find({"_id": {"$in": list(ids)}}, {"_id": 1})}
+            for unfinished in ids - done:
+                self._chunks.delete_many({"files_id": unfinished})
                 count += 1
         return count
 

@@ -79,6 +79,28 @@ def test_chunks_of_a_killed_put_are_discarded(storage: GridFSStorage, database: 
     assert read(storage, kept) == b"kept"
 
 
+def test_looking_for_chunks_of_killed_puts_reads_no_files(
+    storage: GridFSStorage, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sa_attachments.storages.gridfs._BATCH", 2)
+    kept = [put(storage, mint(), b"kept") for _ in range(4)]
+    database["attachments.chunks"].insert_many([{"files_id": ObjectId(), "n": 0, "data": b"x"} for _ in range(3)])
+    asked: list[Any] = []
+
+    class Chunks:
+        def find(self, condition: Any, projection: Any) -> Any:
+            asked.append(projection)
+            return database["attachments.chunks"].find(condition, projection)
+
+        def delete_many(self, condition: Any) -> None:
+            database["attachments.chunks"].delete_many(condition)
+
+    monkeypatch.setattr(GridFSStorage, "_chunks", Chunks())
+    assert storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 3
+    assert asked == [{"_id": 0, "files_id": 1}]  # which the index holds
+    assert [read(storage, key) for key in kept] == [b"kept"] * 4
+
+
 def test_a_file_that_is_deleted_while_it_is_read_is_missing(storage: GridFSStorage) -> None:
     key = put(storage, mint(), bytes(3_000_000))
     with storage.open(key) as file:
@@ -94,6 +116,11 @@ def test_comes_from_a_url(address: str) -> None:
     assert read(storage, put(storage, "key", b"x")) == b"x"
     assert listed(GridFSStorage(address, collection="blobs", readonly=True)) == ["key"]
     assert storage.parallel == 2
+
+
+def test_user_and_password_are_as_in_mongodb() -> None:
+    storage = GridFSStorage.from_url(StorageURL("gridfs:mongodb://me:p%40ss%2F@db/files%3FreplicaSet=a%26tls=true"))
+    assert storage._url == "mongodb://me:p%40ss%2F@db/files?replicaSet=a&tls=true"
 
 
 def test_mistakes_are_explained_and_passwords_are_not_shown() -> None:
