@@ -1,4 +1,4 @@
-# ruff: noqa: PTH101, PTH102, PTH106, PTH120
+# ruff: noqa: PTH101, PTH102, PTH106, PTH110, PTH114, PTH120
 # This module counts system calls; pathlib would hide them.
 """Folders: those of a local storage, made when they are needed, flushed to the disk, removed when they are empty.
 
@@ -26,6 +26,7 @@ import threading
 from contextlib import suppress
 
 _REMEMBERED = 10_000
+_ATTEMPTS = 10  # to make a folder while others remove those above it
 
 
 class Folders:
@@ -45,14 +46,20 @@ class Folders:
     def make(self, folder: str) -> None:
         """Make it and what is missing above it, the root and the folders above the root included."""
         above = os.path.dirname(folder)
-        try:
-            os.mkdir(folder)
-        except FileExistsError:
-            return
-        except FileNotFoundError:
-            self.make(above)
-            self.make(folder)
-            return
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                os.mkdir(folder)
+                break
+            except FileExistsError:
+                if os.path.islink(folder) and not os.path.exists(folder):
+                    raise FileNotFoundError(
+                        errno.ENOENT, "the link leads nowhere; is its volume mounted?", folder
+                    ) from None
+                return
+            except FileNotFoundError:
+                if attempt == _ATTEMPTS:  # some file systems take no folders, as /proc
+                    raise
+                self.make(above)
         if self._mode is not None and len(folder) >= len(self._root):
             os.chmod(folder, self._mode)
         if self._durable and len(above) < len(self._root):

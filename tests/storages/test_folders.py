@@ -27,6 +27,16 @@ def test_makes_all_that_is_missing(root: Path) -> None:
     assert (root / "a/b").is_dir()
 
 
+def test_where_no_folder_can_be_made_is_told(root: Path) -> None:
+    """As where the volume that a link leads to is not mounted."""
+    root.symlink_to("nowhere/at/all")
+    for folder in (str(root), f"{root}/a/b"):
+        with pytest.raises(FileNotFoundError, match="leads nowhere"):
+            Folders(str(root)).make(folder)
+    with pytest.raises(OSError, match="/proc/nothing"):
+        Folders("/proc/nothing").make("/proc/nothing/a")
+
+
 def test_gives_the_mode_to_the_root_and_below(tmp_path: Path) -> None:
     root, umask = tmp_path / "above" / "root", os.umask(0o077)
     try:

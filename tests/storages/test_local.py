@@ -669,6 +669,16 @@ def raising(code: int, only: str | None = None) -> Callable[[str | int, str], No
     return refuse
 
 
+def test_a_root_whose_volume_is_not_mounted_is_told(tmp_path: Path) -> None:
+    (tmp_path / "root").symlink_to(tmp_path / "volume" / "files")
+    storage = LocalStorage(tmp_path / "root")
+    with pytest.raises(FileNotFoundError, match="is its volume mounted"):
+        put(storage, "a/b", b"x")
+    with pytest.raises(FileMissing):
+        read(storage, "a/b")
+    assert listed(storage) == []
+
+
 # Unfinished files
 
 
