@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import os
@@ -160,6 +161,14 @@ def test_parts_of_a_killed_upload_are_found_by_the_sweep(make: Make, seaweed: Se
     assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
 
 
+def test_uploads_of_others_in_the_bucket_are_left_alone(make: Make, seaweed: Seaweed, bucket: str) -> None:
+    client = seaweed.client()
+    begun = [client.create_multipart_upload(Bucket=bucket, Key=name) for name in ("backup.tar", f"other/{mint()}")]
+    assert make("").discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 0
+    for upload in begun:
+        client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
 def test_many_parts_are_sent_at_the_same_time_and_few_are_in_memory(make: Make) -> None:
     storage = make(part_size=5)
     running, most, lock = 0, 0, threading.Lock()
@@ -264,6 +273,15 @@ def test_deleting_a_version_that_is_hidden(make: Make, seaweed: Seaweed, bucket:
     assert [version["Key"] for version in left] == [f"some/prefix/{kept}"]
 
 
+def test_a_deletion_carries_the_md5_that_many_servers_insist_on(make: Make) -> None:
+    storage, sent = make(), []
+    events = storage._bucket.client.meta.events
+    events.register("before-send.s3.DeleteObjects", lambda request, **_: sent.append(request))
+    assert not storage.delete([put(storage, mint(), b"x")])
+    digest = hashlib.md5(sent[0].body, usedforsecurity=False).digest()
+    assert sent[0].headers["Content-MD5"] == base64.b64encode(digest)
+
+
 def test_copies_keep_type_and_bytes(make: Make) -> None:
     storage, source, key = make(), mint(), mint()
     storage.put(source, io.BytesIO(b"abc"), size=3, content_type="image/png")
@@ -342,6 +360,15 @@ def test_unknown_options_are_refused_and_secrets_are_not_shown() -> None:
     assert "hidden" not in str(raised.value)
     with pytest.raises(BadConfiguration, match="expected a bucket"):
         S3Storage.from_url(StorageURL("s3:b"))
+    for wrong, said in (
+        ("s3://me:hidden@b", "credentials are no part of the address"),
+        ("s3://b?addressing=hosted", "expected one of 'auto', 'path', 'virtual'"),
+        ("s3://b?endpoint_url=localhost:9000", "of the form http://host:port"),
+        ("s3://b?endpoint_url=http://me:hidden@localhost", "of the form http://host:port"),
+    ):
+        with pytest.raises(BadConfiguration, match=said) as raised:
+            S3Storage.from_url(StorageURL(wrong))
+        assert "hidden" not in str(raised.value)
     assert "hidden" not in repr(S3Storage("b", access_key_id="a", secret_access_key="hidden"))
 
 

@@ -13,7 +13,7 @@ bucket is neither made nor opened up, and no rights on the account are needed. O
 - ``readonly`` (false)
 
 A file of less than ``part_size`` is one request; a larger one goes up in parts, four at a time, and is aborted if
-anything fails. Every request carries the MD5 of its body, which the server checks.
+anything fails. Bytes of files carry their MD5, which the server checks.
 
 Traps
 -----
@@ -26,13 +26,15 @@ lifecycle rule removes it.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, Self, cast
 from urllib.parse import quote
 
-from sa_attachments.errors import FileMissing
+from sa_attachments.errors import FileMissing, listing
+from sa_attachments.key import is_key
 from sa_attachments.storage import DirectUpload, Readable, Stat
 
 from .. import checked, hidden, well_formed
@@ -46,6 +48,7 @@ from .upload import PARTS_AT_ONCE, Upload
 MIB = 1 << 20
 _LARGEST_COPY = 5 << 30
 _LONGEST_SIGNATURE = timedelta(days=7)
+_ADDRESSING = ("auto", "path", "virtual")
 _NEW_FILES = {  # our option: S3's parameter
     "storage_class": "StorageClass",
     "acl": "ACL",
@@ -114,12 +117,19 @@ class S3Storage:
     def from_url(cls, url: StorageURL) -> Self:
         """The backend of ``s3:``. Raises BadConfiguration."""
         new_files = {parameter: url.text(option, None) for option, parameter in _NEW_FILES.items()}
+        endpoint, addressing = url.text("endpoint_url", None), url.text("addressing", "auto")
+        if endpoint is not None and not re.fullmatch(r"https?://[^\s@/?#]+/?", endpoint):
+            raise url.mistake("endpoint_url has to be of the form http://host:port, without a user")
+        if addressing not in _ADDRESSING:
+            raise url.mistake(f"addressing is {addressing!r}, expected one of {listing(_ADDRESSING)}")
+        if "@" in url.rest[2:].partition("/")[0]:
+            raise url.mistake("credentials are no part of the address: see access_key_id, or the environment")
         made = cls(
             url.host,
             url.path,
-            endpoint_url=url.text("endpoint_url", None),
+            endpoint_url=endpoint,
             region=url.text("region", None),
-            addressing=url.text("addressing", "auto"),
+            addressing=addressing,
             profile=url.text("profile", None),
             access_key_id=url.text("access_key_id", None),
             secret_access_key=url.text("secret_access_key", None),
@@ -218,7 +228,8 @@ class S3Storage:
         while not self.readonly:
             page = self._bucket.call("list_multipart_uploads", Prefix=self.prefix, **position)
             for upload in page.get("Uploads", ()):
-                if upload["Initiated"] < before and well_formed(upload["Key"][len(self.prefix) :]):
+                # Others may have uploads in the bucket: ours are of keys that we minted.
+                if upload["Initiated"] < before and is_key(upload["Key"][len(self.prefix) :]):
                     with suppress(FileMissing):  # it was completed, or aborted, meanwhile
                         name, number = upload["Key"], upload["UploadId"]
                         self._bucket.call("abort_multipart_upload", name, Key=name, UploadId=number)

@@ -5,6 +5,8 @@ A client is made when the first request is, and again in a forked child, which m
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import threading
 from typing import Any
@@ -82,5 +84,12 @@ class Bucket:
                 if client is None:
                     session = boto3.Session(**self._session)
                     client = session.client("s3", endpoint_url=self._endpoint_url, config=self._config)
+                    client.meta.events.register("before-sign.s3.DeleteObjects", _add_md5)
                     self._clients = {os.getpid(): client}
         return client
+
+
+def _add_md5(request: Any, **_: Any) -> None:
+    """boto3 sends a CRC32 alone, and many servers beside Amazon's refuse to delete without the MD5."""
+    digest = hashlib.md5(request.body, usedforsecurity=False).digest()
+    request.headers["Content-MD5"] = base64.b64encode(digest).decode()
