@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, text
 
 from sa_attachments import Attachment
+from sa_attachments.storage import Storage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 
@@ -32,11 +33,14 @@ class Broken(OSError):
 
 
 class World:
-    """``engine`` is what the sessions use, ``observer`` looks at the database beside it."""
+    """``engine`` is what the sessions use, ``observer`` looks at the database beside it; ``make`` gives an example its
+    storages.
+    """
 
-    def __init__(self, engine: Engine, observer: Engine) -> None:
+    def __init__(self, engine: Engine, observer: Engine, make: Callable[[], Storage] = MemoryStorage) -> None:
         self.engine = engine
         self.observer = observer
+        self._make = make
         self._stack = ExitStack()
         Base.metadata.create_all(observer)
 
@@ -46,7 +50,7 @@ class World:
 
     def begin(self) -> None:
         """Empty: another example starts."""
-        self.storages = {name: Faulty(MemoryStorage()) for name in (DEFAULT, VAULT)}
+        self.storages = {name: Faulty(self._make()) for name in (DEFAULT, VAULT)}
         self.fired = 0
         self.dirty = False
         self.staged: set[Name] = set()
