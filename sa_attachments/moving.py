@@ -39,6 +39,7 @@ from .offload import gather
 from .processing.storing import Meter
 from .recovery import Purger
 from .rows import PAGE, ColumnType, Identity, Page, Rows
+from .sweep import raise_unless_held
 
 log = logging.getLogger("sa_attachments")
 
@@ -62,7 +63,7 @@ class MoveReport:
     busy: int = 0
     """Rows that somebody held until the end: move again."""
     failed: list[str] = field(default_factory=list)
-    """Why a file could not be moved: lost or damaged at the source, or refused by a storage."""
+    """Why a file could not be moved: lost or damaged at the source, refused by a storage or the database."""
 
     @property
     def ok(self) -> bool:
@@ -230,7 +231,9 @@ class Move:
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            return list(rows) if len(rows) == 1 else [left for row in rows for left in self._switch(each, [row])]
+            if len(rows) > 1:
+                return [left for row in rows for left in self._switch(each, [row])]
+            return list(rows) if self._is_held(each, rows[0], error) else []
         for row in rows:
             if row.identity in met:
                 for old, copy in row.copies.items():
@@ -240,6 +243,16 @@ class Move:
                         self._report.overtaken += 1
                         self._discard([copy])
         return [row for row in rows if row.identity not in met]
+
+    def _is_held(self, each: ColumnType, row: _Row, error: DBAPIError) -> bool:
+        """Whether somebody else holds a row that can't be switched; what the database refuses is reported."""
+        try:
+            raise_unless_held(error)
+        except DBAPIError:
+            self._report.failed.append(f"{each.label} {row.identity}: {error.orig}")
+            self._discard(list(row.copies.values()))
+            return False
+        return True
 
     def _rename(
         self, each: ColumnType, connection: Connection, rows: Sequence[_Row]

@@ -179,6 +179,26 @@ def test_rows_that_somebody_holds_are_tried_again_and_left_at_the_end(world: Wor
     assert world.clean() == (0, 21)
 
 
+def test_a_row_that_the_database_does_not_let_change_is_reported(world: World) -> None:
+    dialect = world.engine.dialect.name
+    raising = {
+        "sqlite": "WHEN old.id = 5 BEGIN SELECT RAISE(ABORT, 'it is archived'); END",
+        "postgresql": "FOR EACH ROW WHEN (old.id = 5) EXECUTE FUNCTION refuse()",
+        "mysql": "FOR EACH ROW IF old.id = 5 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'it is archived'; END IF",
+    }
+    with world.engine.begin() as connection:
+        if dialect == "postgresql":
+            body = "BEGIN RAISE EXCEPTION 'it is archived'; END"
+            connection.exec_driver_sql(f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $${body}$$")
+        trigger = raising["mysql" if dialect == "mariadb" else dialect]
+        connection.exec_driver_sql(f"CREATE TRIGGER archived BEFORE UPDATE ON docs {trigger}")
+    report = world.move()
+    assert (report.files, report.busy, report.ok) == (18, 0, False)
+    assert [failure[:16] for failure in report.failed] == ["docs.file (5,): ", "docs.pages (5,):"]
+    assert "it is archived" in report.failed[0]
+    assert len(list(world.new.inner.keys())) == 18
+
+
 def test_a_file_that_is_lost_or_damaged_is_reported_and_the_others_are_moved(world: World) -> None:
     with Session(world.engine) as session:
         lost, damaged = session.get_one(Doc, 1).file, session.get_one(Doc, 2).file
