@@ -11,6 +11,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
+from botocore.exceptions import ClientError
 
 from sa_attachments import Attachment, BadConfiguration, FileMissing, StorageFailed, Storages
 from sa_attachments.key import mint
@@ -242,6 +243,33 @@ def test_reading_goes_on_where_a_connection_was_cut(make: Make, proxy: Proxy) ->
         begun = file.read(1000)
         proxy.drop()
         assert begun + file.read() == data[100 : 3 * MIB]
+
+
+def test_bytes_of_two_objects_never_mix(make: Make, proxy: Proxy, seaweed: Seaweed, bucket: str) -> None:
+    storage = make(endpoint_url=f"http://127.0.0.1:{proxy.port}")
+    key = put(storage, mint(), bytes(4 * MIB))
+    with storage.open(key) as file:
+        file.read(1000)
+        seaweed.client().put_object(Bucket=bucket, Key=f"some/prefix/{key}", Body=b"x" * 4 * MIB)
+        proxy.drop()
+        with pytest.raises(OSError, match="PreconditionFailed"):
+            file.read()
+
+
+def test_a_first_attempt_that_is_still_on_its_way_is_waited_for(make: Make) -> None:
+    """Amazon answers 409 to the second one meanwhile."""
+    storage = make()
+    client, answers = storage._bucket.client, ["ConditionalRequestConflict"] * 2
+    put_object = client.put_object
+
+    def conflicting(**parameters: Any) -> Any:
+        if answers:
+            error = {"Error": {"Code": answers.pop()}, "ResponseMetadata": {"HTTPStatusCode": 409}}
+            raise ClientError(error, "PutObject")  # type: ignore[arg-type]
+        return put_object(**parameters)
+
+    client.put_object = conflicting
+    assert read(storage, put(storage, mint(), b"x")) == b"x"
 
 
 def test_an_unreachable_server_is_named(make: Make, proxy: Proxy) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +25,7 @@ PARTS_AT_ONCE = 4
 MOST_PARTS = 10_000
 
 _TOKEN = "put"
+_ATTEMPTS = 6
 
 
 class Upload:
@@ -86,7 +88,7 @@ class Upload:
             done += [future.result() for future in running]
         return done
 
-    def _once(self, write: Callable[[dict[str, str]], Any]) -> None:
+    def _once(self, write: Callable[[dict[str, str]], Any], attempt: int = 1) -> None:
         """Write, unless the key exists."""
         if not self.conditional and self._present() is not None:
             raise self._taken()
@@ -99,7 +101,11 @@ class Upload:
             if self._present() != self._token:  # else an earlier attempt completed the upload
                 raise
         except Conflict as error:
-            if self._present() != self._token:
+            present = self._present()
+            if present is None and attempt < _ATTEMPTS:  # an attempt whose answer was lost is still on its way
+                time.sleep(0.05 * 2**attempt)
+                self._once(write, attempt + 1)
+            elif present != self._token:
                 raise self._taken() from error
 
     def _present(self) -> str | None:
