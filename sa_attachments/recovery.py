@@ -34,7 +34,7 @@ from .patience import PATIENCE, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
 from .staging import Scope
-from .storage import Storage
+from .storage import HasPath, Storage
 
 log = logging.getLogger("sa_attachments")
 
@@ -329,7 +329,11 @@ def _delete_bytes(resolve: Callable[[str], Storage], files: Iterable[Named]) -> 
     for name, group in by_storage.items():
         try:
             with storage_errors(name, "delete"):
-                errors = resolve(name).delete([file.key for file in group])
+                storage = resolve(name)
+                # In a folder that a volume left since, every file is missing, which would count as deleted.
+                if isinstance(storage, HasPath) and read_marker(name, storage) is None:
+                    raise OSError("its place has no marker any more: is its volume mounted?")
+                errors = storage.delete([file.key for file in group])
             failed.update((file, errors[file.key]) for file in group if file.key in errors)
         except AttachmentError as error:
             failed.update(dict.fromkeys(group, error))

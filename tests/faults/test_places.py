@@ -290,6 +290,25 @@ def test_a_volume_that_is_not_mounted(make_engine: Callable[[str], Engine], fold
     assert contents(folder) == [b"two"]
 
 
+def test_a_volume_that_goes_away_while_the_process_runs_takes_no_lines_along(
+    make_engine: Callable[[str], Engine], folder: Path
+) -> None:
+    """In the empty folder every file is missing, and missing files count as deleted."""
+    site = Site(make_engine("a"), {"default": f"local:{folder}"})
+    key, other = site.add(b"one"), site.add(b"two")
+    site.remove(other)
+    assert site.files.settled(20)
+    volume = folder.rename(folder.with_name("volume"))
+    folder.mkdir()
+    site.remove(key)
+    assert site.files.settled(20)
+    assert site.lines() == ["purging"]
+    folder.rmdir()
+    volume.rename(folder)
+    assert site.sweep()["default"].purged == 1
+    assert (contents(folder), site.lines()) == ([], [])
+
+
 def test_a_sweep_notices_a_volume_that_went_away_while_the_process_ran(
     make_engine: Callable[[str], Engine], folder: Path
 ) -> None:
