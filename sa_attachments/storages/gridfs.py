@@ -70,6 +70,7 @@ class GridFSStorage:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._opened: dict[int, tuple[Any, GridFSBucket]] = {}
+        self._has_indexes = readonly
 
     @classmethod
     def from_url(cls, url: StorageURL) -> Self:
@@ -183,6 +184,10 @@ class GridFSStorage:
                 if opened is None:
                     opened = self._connect()
                     self._opened = {os.getpid(): opened}
+        if not self._has_indexes:  # not under the lock: where nobody answers, all wait at the same time
+            opened[0][f"{self._collection}.files"].create_index("filename", unique=True)
+            opened[0][f"{self._collection}.chunks"].create_index([("files_id", 1), ("n", 1)], unique=True)
+            self._has_indexes = True
         return opened
 
     def _connect(self) -> tuple[Any, GridFSBucket]:
@@ -194,9 +199,6 @@ class GridFSStorage:
             read_concern=ReadConcern("majority"),
             read_preference=ReadPreference.PRIMARY,
         )
-        if not self.readonly:
-            database[f"{self._collection}.files"].create_index("filename", unique=True)
-            database[f"{self._collection}.chunks"].create_index([("files_id", 1), ("n", 1)], unique=True)
         return database, GridFSBucket(database, self._collection)
 
     def _document(self, key: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -14,13 +15,14 @@ pytest.importorskip("pymongo", reason="GridFS is tested where the extras gridfs 
 
 from bson import ObjectId
 from pymongo import MongoClient
+from pymongo.errors import ServerSelectionTimeoutError
 
 from sa_attachments import BadConfiguration, FileMissing
 from sa_attachments.key import mint
 from sa_attachments.storages import StorageURL
 from sa_attachments.storages.gridfs import GridFSStorage
 from sa_attachments.testing import StorageContract
-from sa_attachments.testing.probes import Stream, listed, put, raises, read
+from sa_attachments.testing.probes import Stream, listed, put, raises, read, together
 
 
 @pytest.fixture
@@ -109,6 +111,19 @@ def test_a_file_that_is_deleted_while_it_is_read_is_missing(storage: GridFSStora
         file.seek(2_000_000)
         with raises(FileMissing):
             file.read()
+
+
+def test_where_nobody_answers_all_wait_at_the_same_time() -> None:
+    storage = GridFSStorage("mongodb://127.0.0.1:1/db")
+    storage._timeout = 0.2  # type: ignore[assignment]
+    started = monotonic()
+
+    def ask(number: int) -> None:
+        with pytest.raises(ServerSelectionTimeoutError):
+            put(storage, mint(), b"x")
+
+    together(8, ask)
+    assert monotonic() - started < 1
 
 
 def test_comes_from_a_url(address: str) -> None:
