@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -24,13 +25,13 @@ from . import statistics
 from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
 from .custody import Custody
-from .errors import AttachmentWarning, BadConfiguration
+from .errors import AttachmentWarning, BadConfiguration, StorageFailed
 from .frames import Frame
 from .hooks import announce
 from .ledger import Ledger
 from .moving import Move, MoveReport
 from .moving import Progress as MoveProgress
-from .places import Places
+from .places import Places, read_marker
 from .rebuilding import Rebuild, RebuildReport
 from .recovery import Purger
 from .settling import Settler, run
@@ -293,12 +294,27 @@ class Care(Registry):
         return [each for _, each in sorted(found.items())]
 
     def _names(self, purger: Purger) -> list[str]:
-        """Storages with files of ours: those configured, and those of a pattern that the ledger knows."""
+        """Storages with files of ours: those configured, and those of a pattern that the ledger knows, or knew once: a
+        process that was killed may have left the only file there.
+        """
         names = set(self.names())
         if self.patterns():
             with purger.connection() as connection, purger.transaction(connection):
-                used = connection.scalars(select(purger.ledger.lines.c.storage).distinct()).all()
-            names |= {name for name in used if self.matches(name) and self.real(name) == name}
+                used = set(connection.scalars(select(purger.ledger.lines.c.storage).distinct()))
+                known = set(connection.scalars(select(purger.ledger.places.c.name)))
+            names |= {name for name in used if self._is_real(name)}
+            # Not those that somebody removed, marker and all.
+            names |= {name for name in known - names if self._is_real(name) and self._is_marked(name)}
         for name in names:
             self.resolve(name)  # makes it known what is a part of another one, whose files it has
         return sorted(names - self.parts())
+
+    def _is_real(self, name: str) -> bool:
+        return self.matches(name) and self.real(name) == name
+
+    def _is_marked(self, name: str) -> bool:
+        """Whether a place is there; one that can't be asked may be."""
+        try:
+            return run(partial(read_marker, name, self.resolve(name))) is not None
+        except StorageFailed:
+            return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, delete, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
@@ -23,6 +24,7 @@ from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Line
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.sweep import SweepReport, SweptStorage, watermark
 from sa_attachments.testing import Faulty
+from sa_attachments.testing.probes import put
 from tests.archive import DAY, DIALECTS, NO_TIME, Archive
 
 on = pytest.mark.parametrize
@@ -376,6 +378,27 @@ def test_storages_of_a_pattern_are_those_that_the_ledger_knows(engine: Engine, t
         session.commit()
     report = archive.files.sweep(engine)
     assert sorted(each.name for each in report.storages) == ["default", "tenant-7"]
+
+
+@sqlite
+def test_the_only_file_of_a_storage_of_a_pattern_may_be_a_stranger(engine: Engine, tmp_path: Path) -> None:
+    archive = Archive(engine, {"tenant-*": f"local:{tmp_path}/{{name}}?durable=false"})
+    with archive.session() as session:
+        doc = archive.Doc(file=Attachment.upload(b"x", storage="tenant-7"))
+        session.add(doc)
+        session.commit()
+        session.delete(doc)
+        session.commit()
+    assert archive.files.settled(20)
+    put(archive.files.resolve("tenant-7"), mint(1_700_000_000_000), b"of a killed process")
+    time.sleep(0.01)
+    assert archive.files.sweep(engine, grace=NO_TIME)["tenant-7"].strangers == 1
+    with archive.engine.begin() as connection:
+        connection.execute(delete(archive.ledger.lines))
+    shutil.rmtree(tmp_path / "tenant-7")
+    report = archive.files.sweep(engine)
+    assert report.ok
+    assert [each.name for each in report.storages] == ["default"]
 
 
 @sqlite
