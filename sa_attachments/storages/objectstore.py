@@ -175,8 +175,8 @@ class SigningObjectStorage(ObjectStorage):
     """One that can sign addresses; they do not carry the file's name."""
 
     def sign_download(self, key: str, *, expires: timedelta, filename: str, content_type: str) -> str:
-        if expires > _LONGEST_SIGNATURE:
-            raise ValueError(f"a signed address lasts 7 days at most, not {expires}")
+        if not timedelta(seconds=1) <= expires <= _LONGEST_SIGNATURE:
+            raise ValueError(f"a signed address lasts a second at least and 7 days at most, not {expires}")
         return obstore.sign(self.store, "GET", self._name(key), expires)
 
 

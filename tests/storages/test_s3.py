@@ -331,8 +331,9 @@ def test_a_signed_address_names_file_and_type_and_ends(make: Make) -> None:
         assert answer.headers["Content-Disposition"] == (
             "attachment; filename=\"_ _b_.txt\"; filename*=UTF-8''%C3%A4%20%22b%22.txt"
         )
-    with pytest.raises(ValueError, match="7 days at most"):
-        storage.sign_download(key, expires=timedelta(days=8), filename="a", content_type="text/plain")
+    for wrong in (timedelta(days=8), timedelta(0), timedelta(seconds=-5)):
+        with pytest.raises(ValueError, match="a second at least and 7 days at most"):
+            storage.sign_download(key, expires=wrong, filename="a", content_type="text/plain")
 
 
 def test_a_public_address_is_not_signed(make: Make) -> None:

@@ -296,8 +296,8 @@ class S3Storage:
 
 
 def _seconds(expires: timedelta) -> int:
-    if expires > _LONGEST_SIGNATURE:
-        raise ValueError(f"a signed address of S3 lasts 7 days at most, not {expires}")
+    if not timedelta(seconds=1) <= expires <= _LONGEST_SIGNATURE:
+        raise ValueError(f"a signed address of S3 lasts a second at least and 7 days at most, not {expires}")
     return round(expires.total_seconds())
 
 
