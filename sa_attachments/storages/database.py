@@ -64,7 +64,7 @@ from sa_attachments.errors import FileMissing
 from sa_attachments.storage import Readable, Stat
 
 from . import checked, hidden
-from .url import StorageURL
+from .url import StorageURL, masked
 
 KIB = 1 << 10
 _PAGE = 1000
@@ -268,7 +268,7 @@ class DatabaseStorage:
             raise PermissionError(f"{self!r} is read-only")
 
     def __repr__(self) -> str:
-        return f"DatabaseStorage({self.engine.url.render_as_string()!r})"
+        return f"DatabaseStorage({masked(self.engine.url.render_as_string())!r})"
 
 
 class _Pieces(io.RawIOBase):

@@ -35,9 +35,13 @@ from sa_attachments.storage import Storage
 D = TypeVar("D", bound="int | bool | str | None")
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
-_PASSWORD = re.compile(r"(//[^/@:]*):.*@")  # greedy, so that a password with raw slashes or at-signs is covered too
+_PASSWORDS = (  # the first is greedy, so that a password with raw slashes or at-signs is covered too
+    (re.compile(r"(//[^/@:]*):.*@"), r"\1:***@"),
+    (re.compile(r"(//[^/@:\[]*):(?!\d+(?:[/,]|\Z))[^@]*\Z"), r"\1:***"),  # with a raw question mark: cut off there
+    (re.compile(r":[^:/@]*@"), ":***@"),
+)
 _SECRET = re.compile(r"pass|pwd|secret|token|key|credential|signature|sas", re.IGNORECASE)
-_SECRETS = re.compile(rf"([^=&?%]*(?:{_SECRET.pattern})[^=&?%]*=)(?:(?!%26)[^&?])+", re.IGNORECASE)
+_SECRETS = re.compile(rf"([^=&?%]*(?:{_SECRET.pattern})[^=&?%]*(?:=|%3D))(?:(?!%26)[^&?])+", re.IGNORECASE)
 _FLAGS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
@@ -56,7 +60,7 @@ class StorageURL:
         self.rest, _, query = rest.partition("?")
         self.scheme = scheme.lower()
         if not colon or not _SCHEME.fullmatch(scheme):
-            shown = _masked(text.partition("?")[0])[:80]
+            shown = masked(text.partition("?")[0])[:80]
             raise BadConfiguration(f"{shown!r} is no storage URL: expected scheme:rest?options, as 'local:./files'")
         try:
             # A plus is a plus, as in secret keys: forms alone mean a space by it.
@@ -143,14 +147,14 @@ class StorageURL:
         return BadConfiguration(f"{self}: {message}")
 
     def __str__(self) -> str:
-        shown = [f"{name}={'***' if _SECRET.search(name) else _masked(value)}" for name, value in self._all.items()]
+        shown = [f"{name}={'***' if _SECRET.search(name) else masked(value)}" for name, value in self._all.items()]
         return f"{self._place()}?{'&'.join(shown)}" if shown else self._place()
 
     def __repr__(self) -> str:
         return f"StorageURL({str(self)!r})"
 
     def _place(self) -> str:
-        return f"{self.scheme}:{_masked(self.rest)}"
+        return f"{self.scheme}:{masked(self.rest)}"
 
     def _split(self) -> tuple[str, str]:
         if not self.rest.startswith("//"):
@@ -163,9 +167,12 @@ class StorageURL:
         return self._left.pop(name, None)
 
     def _bad(self, name: str, value: str, expected: str) -> BadConfiguration:
-        shown = "***" if _SECRET.search(name) else repr(_masked(value))
+        shown = "***" if _SECRET.search(name) else repr(masked(value))
         return self.mistake(f"{name} is {shown}, expected {expected}")
 
 
-def _masked(text: str) -> str:
-    return _SECRETS.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+def masked(text: str) -> str:
+    """A URL, or a part of one, without what is secret."""
+    for pattern, shown in (*_PASSWORDS, (_SECRETS, r"\1***")):
+        text = pattern.sub(shown, text)
+    return text

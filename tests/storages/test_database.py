@@ -127,6 +127,8 @@ def test_mistakes_are_explained_and_passwords_are_not_shown() -> None:
     assert "hidden" not in str(raised.value)
     storage = DatabaseStorage.from_url(StorageURL("db:postgresql+psycopg://app:hidden@db/files"))
     assert "hidden" not in repr(storage)
+    storage = DatabaseStorage.from_url(StorageURL("db:postgresql+psycopg://app:a@hidden@db/files%3Fpassword=hidden"))
+    assert "hidden" not in repr(storage)
 
 
 @on_servers

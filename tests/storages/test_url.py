@@ -122,6 +122,10 @@ def test_names_unknown_options_and_the_known_ones() -> None:
         "mirror:?to=s3://key:hunter2@bucket/x",
         "gridfs:mongodb://db/files%3FtlsCertificateKeyFilePassword=hunter2%26tls=true?parallel=2",
         "db:x%3Ftls=true%26authToken=hunter2",
+        "db:x%3FauthToken%3Dhunter2",
+        "db:postgresql://me:hunter2?x=1@host/db",
+        "db://me:hunter2",
+        "db:postgresql:me:hunter2@host/db",
     ],
 )
 def test_never_shows_a_password(text: str) -> None:
@@ -135,7 +139,19 @@ def test_never_shows_a_password(text: str) -> None:
     assert [text for text in shown if "hunter2" in text] == []
 
 
-@pytest.mark.parametrize("text", ["//me:hunter2@host/db", "./files?password=hunter2", "s 3://b?key=hunter2"])
+def test_shows_what_is_no_password() -> None:
+    for text in (
+        "db:postgresql://host:5432/db",
+        "gridfs:mongodb://a:1,b:2/db",
+        "s3://b?endpoint_url=http://[::1]:9000",
+    ):
+        assert str(StorageURL(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["//me:hunter2@host/db", "db:postgresql://me:hunter2?x@host/db", "./files?password=hunter2", "s 3://b?key=hunter2"],
+)
 def test_never_shows_a_password_of_what_is_no_url(text: str) -> None:
     with pytest.raises(BadConfiguration) as raised:
         StorageURL(text)
