@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,18 +108,22 @@ class Verification:
         self._named: dict[tuple[str, str], str] = {}
         self._known: set[tuple[str, str]] = set()
 
-    def run(self, storages: Iterable[str]) -> None:
+    def run(self, storages: Sequence[str]) -> None:
         """Rows against ledger and storages, then the ledger against rows, then the storages against the ledger."""
+        for name in storages:  # first, as nothing is copied to where a place is in doubt
+            self._trying(name, self._check_place)
         for column in self._columns:
             for rows in self._rows(column):
                 self._check_rows(column, rows)
         self._check_lines()
         for name in storages:
-            try:
-                self._check_place(name)
-                self._check_storage(name)
-            except StorageFailed as error:
-                self._report.problems[name] = str(error)
+            self._trying(name, self._check_storage)
+
+    def _trying(self, name: str, check: Callable[[str], None]) -> None:
+        try:
+            check(name)
+        except StorageFailed as error:
+            self._report.problems[name] = str(error)
 
     # Rows
 
@@ -192,7 +196,7 @@ class Verification:
                     self._found("incomplete", file, f"{where}: {error}")
 
     def _lacking(self, storage: Heals, file: Named) -> Sequence[str]:
-        """Members of a mirror that lost a file; none if one of them can't be asked, which is told once."""
+        """Members of a mirror that lost a file; none where its place is in doubt, or one can't be asked: told once."""
         if file.storage in self._report.problems:
             return ()
         try:

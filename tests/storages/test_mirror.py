@@ -216,6 +216,9 @@ def test_a_member_that_is_not_mounted_or_was_added_is_no_place_to_delete_in(
         site.remove(gone)
     with pytest.warns(AttachmentWarning, match="another one than before"):
         assert not site.sweep().ok
+    with pytest.warns(AttachmentWarning, match="another one than before"):
+        assert not site.files.verify(engine, repair=True).ok
+    assert listed(empty.inner) == [], "the disk below the mount point is filled"
     # Mounted again, it is as it was; or if the other one is meant:
     assert a_mirror(engine, a, b).sweep()["default"].purged == 1
     site.files.takeover(engine)
