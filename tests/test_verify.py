@@ -305,8 +305,11 @@ def test_a_line_that_was_dropped_by_the_time_of_the_repair_is_no_finding(archive
     assert [kind for kind, _, _ in look(archive, repair=True, progress=drop)] in (
         [],
         ["missing"],
+        ["unowned"],  # its bytes are just being deleted
         ["unowned", "missing"],
     )
+    assert archive.files.settled(20)
+    archive.sweep()  # what a busy machine did not come to
     assert list(archive.stored().values()) == [b"two"]
 
 
