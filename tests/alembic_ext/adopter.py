@@ -28,7 +28,7 @@ def path(number: int) -> str:
 
 
 def work(url: str, folder: str, kind: str, verb: str, limit: int | None) -> dict[str, Any]:
-    """One adoption by a migration; returns its number of steps, and by how many bytes memory grew at its peak."""
+    """One adoption by a migration; prints from how many bytes memory grows."""
     faulthandler.cancel_dump_traceback_later()  # twenty thousand rows take longer than the server of forks waits
     mortal = Mortal(kill_at(limit))
     engine = open_engine(url)
@@ -36,10 +36,10 @@ def work(url: str, folder: str, kind: str, verb: str, limit: int | None) -> dict
     if limit is not None:
         mortal.engine(engine)
         museum.files.configure({name: mortal.storage(museum.files.resolve(name)) for name in ("default", "old")})
-    before = forget_peak()
+    print(forget_peak(), flush=True)
     with mortal.system_calls():
         report = museum.migrate(lambda op: call(op, museum, kind, verb))
-    return {"steps": len(mortal.steps), "rows": report.rows, "grown": peak() - before}
+    return {"steps": len(mortal.steps), "rows": report.rows}
 
 
 def call(op: Any, museum: Museum, kind: str, verb: str) -> Any:
@@ -59,13 +59,5 @@ def prepare(url: str) -> None:
 def forget_peak() -> int:
     """Bytes of memory now; the peak is counted from here."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _memory("VmRSS")
-
-
-def peak() -> int:
-    return _memory("VmHWM")
-
-
-def _memory(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))

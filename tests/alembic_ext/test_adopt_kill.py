@@ -93,12 +93,14 @@ def _filled(engine: Engine, folder: Path, rows: int, most: int, kind: str) -> Mu
 def _under_fire(
     museum: Museum, server: ForkServer, url: str, kind: str, verb: str, kills: int, limit: Callable[[], int]
 ) -> tuple[int, int]:
-    """Run until it is done; returns how often it was killed, and how much memory the last run took."""
-    killed = 0
+    """Run until it is done; returns how often it was killed, and by how much memory grew in one run at most."""
+    killed = grown = 0
     while True:
         death = server.run(WORK, url, str(museum.folder), kind, verb, limit() if killed < kills else None)
+        if death.output:  # else it was killed before it began
+            grown = max(grown, death.peak - int(death.output.split()[0]))
         if not death.killed:
-            return killed, death.result["grown"]
+            return killed, grown
         killed += 1
         _check(museum, kind, None)
 

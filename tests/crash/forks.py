@@ -40,6 +40,8 @@ class Death:
     status: int
     output: str
     result: Any
+    peak: int
+    """Bytes of memory that it took at most."""
 
     @property
     def killed(self) -> bool:
@@ -104,12 +106,13 @@ def _fork(function: Callable[..., Any], arguments: list[Any]) -> dict[str, Any]:
     pid = os.fork()
     if pid == 0:
         _live(function, arguments, output, result)
-    _, status = os.waitpid(pid, 0)
+    _, status, used = os.wait4(pid, 0)
     said, returned = _read(output), _read(result)
     return {
         "status": os.waitstatus_to_exitcode(status),
         "output": said,
         "result": json.loads(returned) if returned else None,
+        "peak": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
     }
 
 
