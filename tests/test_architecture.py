@@ -74,7 +74,7 @@ TESTED: dict[str, str] = {
     **dict.fromkeys(
         (
             f"sa_attachments.adoption{module}"
-            for module in ("", ".adopting", ".blobs", ".finishing", ".plan", ".report")
+            for module in ("", ".adopting", ".blobs", ".finishing", ".plan", ".report", ".survey")
         ),
         "alembic_ext/test_adopt_blobs.py",
     ),

@@ -99,7 +99,7 @@ def finish(
 
     With the ``source`` that they were adopted from, AdoptionFailed if rows of it are not adopted yet.
     """
-    plan = Plan(table, source or "", into, Blobs(), schema=schema, ledger_schema=ledger_schema)
+    plan = Plan(table, source or "", into, Depot(), schema=schema, ledger_schema=ledger_schema)  # or of another library
     with _working(connection, files, plan, types=False) as (place, rows, report):
         Finishing(place, rows, report).finish()
         return report

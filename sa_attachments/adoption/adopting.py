@@ -25,16 +25,16 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from ..descriptor import Facts, Named, named, parse, split
-from ..errors import BadConfiguration, OwnershipLost, storage_errors
+from ..descriptor import Facts, Named, named
+from ..errors import OwnershipLost, storage_errors
 from ..ledger import CONDEMNED, Line, chunked
 from ..offload import gather
 from ..source import BytesSource, PathSource
-from ..sweep import raise_unless_held
 from .plan import Plan
-from .report import AdoptionReport, Unadopted
+from .report import AdoptionReport
 from .rows import Held, Identity, Row, Rows
-from .taking import File, Made, Reader, Unadoptable, noted
+from .survey import Survey, items_of, note, pages
+from .taking import File, Made, Reader, Unadoptable, noted, refused
 from .workplace import Workplace
 
 Progress = Callable[[int, int], None]
@@ -42,8 +42,6 @@ Progress = Callable[[int, int], None]
 
 PAGE = 100
 """Rows that are adopted in one transaction."""
-LOOK = 500
-"""Rows that are looked at together."""
 MEMORY = 8 * 1024 * 1024
 """Bytes of blobs that are in memory at a time; larger ones go by a temporary file."""
 _TRIES = 5
@@ -59,18 +57,19 @@ class Adopting:
         self._rows = rows
         self._reader = reader
         self._plan: Plan = rows.plan
+        self._where = f"{rows.plan.fullname}.{rows.plan.into}"
         self._report = report
         self._progress = progress
         self._total = 0
 
     def run(self) -> None:
         """Adopt all rows. Raises AdoptionFailed, UnknownStorage, BadConfiguration, StorageFailed."""
-        self._survey()
+        self._total = Survey(self._place, self._rows, self._reader, self._report).run()
         with self._place.work() as connection:
             for name in sorted(self._reader.storages()):
                 self._place.files.meet(self._place.ledger, connection, name)
         left: list[Row] = []
-        for page in self._pages(PAGE):
+        for page in pages(self._place, self._rows, PAGE):
             left += self._adopt(page)
             self._progress(len(page), self._total)
         for attempt in range(_TRIES):
@@ -80,74 +79,7 @@ class Adopting:
         for row in left:
             self._refuse(row, Unadoptable("overtaken", "somebody held or changed it all the time"))
 
-    # Before anything is changed
-
-    def _survey(self) -> None:
-        with self._place.work() as connection:
-            self._total = self._rows.count(connection)
-        self._check_target()
-        problems: list[tuple[Row, Unadoptable]] = []
-        for page in self._pages(LOOK):
-            for outcome, row in zip(gather([partial(self._reader.look, row) for row in page], 8), page, strict=True):
-                if isinstance(outcome.error, Unadoptable):
-                    problems.append((row, outcome.error))
-                elif outcome.error is not None:
-                    raise outcome.error
-            if self._plan.policy == "fail":
-                for row, problem in problems:
-                    self._note(row, problem)
-            problems = []
-        if self._plan.policy == "fail":
-            self._check_doubles()
-            if not self._report.ok:
-                raise self._report.refuse(self._plan.label, "nothing was changed, since rows can't be adopted")
-
-    def _check_target(self) -> None:
-        """Refuse a column that holds something that is not an attachment of ours, as another run's."""
-        after: Identity | None = None
-        where = f"{self._plan.fullname}.{self._plan.into}"
-        while True:
-            with self._place.work() as connection:
-                page = self._rows.adopted(connection, after, LOOK)
-                names: dict[Named, Identity] = {}
-                for identity, text, _ in page:
-                    items = items_of(text)
-                    if items is None:
-                        raise BadConfiguration(
-                            f"{where} is not empty: row {identity} holds {text[:60]!r}, which is no attachment"
-                        )
-                    names.update((file, identity) for facts in items for file in named(facts))
-                known = self._place.known(connection, list(names))
-            for file, identity in names.items():
-                if (file.storage, file.key) not in known:
-                    raise BadConfiguration(
-                        f"{where} is not empty: row {identity} names {file.storage}:{file.key}, of which the ledger "
-                        "of this database knows nothing"
-                    )
-            if len(page) < LOOK:
-                return
-            after = page[-1][0]
-
-    def _check_doubles(self) -> None:
-        origin = self._plan.origin
-        if getattr(origin, "mode", "copy") == "in_place" and getattr(origin, "fallback", None) is None:
-            with self._place.work() as connection:
-                for value, number in self._rows.doubles(connection, 20):
-                    problem = Unadoptable("shared", f"{number} rows name {value[:120]!r}: say fallback='copy'")
-                    self._note(Row(("...",), value), problem)
-
-    # Pages
-
-    def _pages(self, size: int) -> Iterator[list[Row]]:
-        after: Identity | None = None
-        while True:
-            with self._place.work() as connection:
-                page = self._rows.page(connection, after, size)
-            if page:
-                yield page
-            if len(page) < size:
-                return
-            after = page[-1].identity
+    # One page
 
     def _again(self, rows: Sequence[Row]) -> list[Row]:
         with self._place.work() as connection:
@@ -160,27 +92,35 @@ class Adopting:
             return self._take(page, copying)
         for group in grouped(page, MEMORY):
             with ExitStack() as stack:
-                self._read(group, stack)
-                left += self._take(group, copying)
+                gone = self._read(group, stack)
+                left += gone + self._take([row for row in group if row not in gone], copying)
             for row in group:
                 row.source = None
         return left
 
-    def _read(self, group: Sequence[Row], stack: ExitStack) -> None:
-        """Read blobs: all of a group at once, or one that is large into a temporary file."""
+    def _read(self, group: Sequence[Row], stack: ExitStack) -> list[Row]:
+        """Read blobs: all of a group at once, or one that is large into a temporary file; returns rows that have none
+        any more.
+        """
         with self._place.work() as connection:
             if len(group) == 1 and group[0].size > MEMORY:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sa-attachments-"))) / "blob"
                 with path.open("xb") as file:
                     for part in self._rows.slices(connection, group[0].identity):
-                        file.write(part if not isinstance(part, str) else b"")
-                group[0].source = PathSource(path)
-                return
+                        if isinstance(part, str):
+                            break
+                        file.write(part)
+                    else:
+                        group[0].source = PathSource(path)
+                        return []
             values = self._rows.blobs(connection, [row.identity for row in group])
         for row in group:
             value = values.get(row.identity)
             if isinstance(value, bytes | bytearray | memoryview):
                 row.source = BytesSource(value)
+            elif value is not None:
+                row.value = str(value)  # for the report
+        return [row for row in group if values.get(row.identity) is None]
 
     def _take(self, rows: Sequence[Row], copying: bool) -> list[Row]:
         outcomes = gather([partial(self._reader.make, row, copying) for row in rows], self._parallel())
@@ -214,15 +154,16 @@ class Adopting:
         try:
             with self._place.work() as connection:
                 verdicts = self._write(connection, made)
-        except (DBAPIError, OwnershipLost) as error:
+        except (DBAPIError, OwnershipLost, Unadoptable) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise  # Perhaps it was committed: copies that no row took are left to the sweep.
             if len(made) > 1:
                 return [left for each in made for left in self._switch([each])]
             self._discard(made[0].fresh)
-            if isinstance(error, DBAPIError) and not self._is_taken_meanwhile(error):
-                raise_unless_held(error)
-            return [made[0].row]
+            if isinstance(error, OwnershipLost) or self._is_taken_meanwhile(error):
+                return [made[0].row]
+            refusal = refused(error, self._where)
+            return [made[0].row] if refusal is None else self._refuse(made[0].row, refusal)
         left, shared = [], []
         for each, verdict in zip(made, verdicts, strict=True):
             if verdict == "taken":
@@ -237,7 +178,7 @@ class Adopting:
                 shared.append(each.row)
         return left + self._share(shared)
 
-    def _is_taken_meanwhile(self, error: DBAPIError) -> bool:
+    def _is_taken_meanwhile(self, error: DBAPIError | Unadoptable) -> bool:
         """Whether another run has just given the file to another row."""
         # MariaDB's message does not name the table.
         return isinstance(error, IntegrityError) and self._place.ledger.lines.name in str(error.statement)
@@ -273,7 +214,17 @@ class Adopting:
             place.adopt(connection, lines)
         if taken:
             self._rows.name(connection, {each.row.identity: noted(each) for each in taken})
+            self._prove(connection, taken)
         return verdicts
+
+    def _prove(self, connection: Connection, taken: Sequence[Made]) -> None:
+        """See that rows name their files: what a trigger of somebody's, or a database that cuts, made of it."""
+        says = self._rows.says(connection, [each.row.identity for each in taken])
+        for each in taken:
+            items = items_of(says.get(each.row.identity, ("",))[0] or "") or []
+            given = each.value if isinstance(each.value, list) else [each.value]
+            if _files(items) != _files(given):
+                raise Unadoptable("unreadable", f"{self._where} does not keep what it is given")
 
     def _verdict(
         self, made: Made, held: Mapping[Identity, Held], there: set[Identity], owned: set[tuple[str, str]]
@@ -299,7 +250,7 @@ class Adopting:
         if fallback and problem.kind == "name" and not row.tries:
             row.tries = 1
             return self._take([row], copying=True)
-        self._note(row, problem)
+        note(self._report, self._plan, row, problem)
         if self._plan.policy == "fail":
             raise self._report.refuse(self._plan.label, "stopped; what was adopted so far stays, run it again")
         if self._plan.policy == "null" and problem.kind != "overtaken":
@@ -308,17 +259,15 @@ class Adopting:
                 self._rows.empty(connection, row.identity, row.value)
         return []
 
-    def _note(self, row: Row, problem: Unadoptable) -> None:
-        value = row.value if row.value is not None else f"<{row.size} bytes>"
-        noted = Unadopted(row.identity, problem.kind, value[:120], str(problem))
-        durable = self._plan.policy == "null"
-        self._report.note(noted, value, self._plan.fullname, self._plan.source, durable=durable)
-
     def _discard(self, files: Sequence[Named]) -> None:
         """Delete copies that no row names, and that nobody else knows of."""
         for name in {file.storage for file in files}:
             with storage_errors(name, "delete"):
                 self._place.files.resolve(name).delete([file.key for file in files if file.storage == name])
+
+
+def _files(items: Sequence[Facts]) -> set[Named]:
+    return {file for facts in items for file in named(facts)}
 
 
 def grouped(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
@@ -335,14 +284,3 @@ def grouped(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
         group.append(row)
     if group:
         yield group
-
-
-def items_of(text: str) -> list[Facts] | None:
-    """The descriptors that a column's text holds; None if it holds anything else."""
-    if text.lstrip().startswith("["):
-        found = split(text)
-        return (
-            None if any(isinstance(each, str) for each in found) else [each for each in found if isinstance(each, dict)]
-        )
-    facts = parse(text)
-    return None if facts is None else [facts]

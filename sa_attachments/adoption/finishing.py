@@ -13,9 +13,9 @@ from sqlalchemy import and_, null, or_, select, update
 from ..descriptor import Facts, Named, named
 from ..errors import storage_errors
 from ..ledger import lockable
-from .adopting import LOOK, items_of
 from .report import AdoptionReport
 from .rows import Identity, Rows
+from .survey import LOOK, items_of
 from .workplace import Workplace
 
 
@@ -91,7 +91,10 @@ class Finishing:
             after = page[-1][0]
 
     def _clear(self, files: list[tuple[str, str]]) -> None:
-        for name in {name for name, _ in files}:
+        """Delete what lies beside files, but in a place of another database."""
+        with self._place.connection() as connection:
+            mine = [name for name in {name for name, _ in files} if self._place.problem(connection, name) is None]
+        for name in mine:
             with storage_errors(name, "delete"):
                 self._place.files.resolve(name).delete([key for other, key in files if other == name])
 

@@ -18,10 +18,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from typing import Any
 
-from ..descriptor import Facts, named
+from ..descriptor import Facts, named, variant_of
 from ..errors import FileMissing, UnknownStorage, storage_errors
 from ..files import Storages
 from ..storage import HasPath, Storage
@@ -29,7 +28,7 @@ from ..storages import well_formed
 from .libraries import LIBRARIES, Theirs
 from .plan import AdvancedAlchemy, Depot, Plan, SQLAlchemyFile
 from .rows import Row
-from .taking import Chunks, File, Made, Returned, StorageSource, Unadoptable, chunks_of, discard, in_place, stored
+from .taking import File, Made, Returned, StorageSource, Unadoptable, can_be_key, discard, in_place, put_back, stored
 
 
 class ForeignReader:
@@ -42,20 +41,22 @@ class ForeignReader:
         self._label = plan.label
         self._files = files
         self._target = files.real(plan.storage) if plan.storage or plan.origin.mode == "copy" else None
+        self._met: set[str] = set()  # which need not be mapped, if they have one name
         for name in plan.origin.storages.values():
             files.resolve(name)
         if self._target is not None:
             files.resolve(self._target)
 
     def storages(self) -> set[str]:
-        names = {self._files.real(name) for name in self._origin.storages.values()}
+        names = {self._files.real(name) for name in self._origin.storages.values()} | self._met
         return names | ({self._target} if self._target is not None else set())
 
     def look(self, row: Row) -> None:
         for theirs in self._read(row.value)[0]:
             for each in (theirs, *theirs.variants.values()):
                 self._ours(each.storage)
-                if not any(well_formed(key) for key in each.keys):
+                fits = can_be_key if self._origin.mode == "in_place" and not self._origin.fallback else well_formed
+                if not any(fits(key) for key in each.keys):
                     raise Unadoptable("name", f"{each.keys[0]!r} can't be a key")
 
     def make(self, row: Row, copying: bool = False) -> Made:
@@ -80,11 +81,13 @@ class ForeignReader:
         """Our name of a place of theirs."""
         name = self._origin.storages.get(theirs) or self._origin.storages.get("*") or theirs
         try:
-            return self._files.real(name)
+            ours = self._files.real(name)
         except UnknownStorage as error:
             raise UnknownStorage(
                 f"{self._label} names files in {theirs!r}, say which storage that is: {error}"
             ) from None
+        self._met.add(ours)
+        return ours
 
     def _taken(self, theirs: Theirs, made: Made, copying: bool) -> Facts:
         facts = self._take(theirs, made, copying)
@@ -97,6 +100,8 @@ class ForeignReader:
         name = self._ours(theirs.storage)
         storage = self._files.resolve(name)
         key = self._found(theirs, name, storage)
+        if not copying and not can_be_key(key):
+            raise Unadoptable("name", f"{key!r} is too long for the ledger: say fallback='copy'")
         about: dict[str, Any] = {
             "filename": theirs.filename,
             "claimed": theirs.content_type,
@@ -153,8 +158,8 @@ class ForeignReader:
             return None
         theirs = self._read(value)[0][0]
         pairs: list[tuple[Theirs, Facts | None]] = [(theirs, facts)]
-        pairs += [(each, facts["variants"].get(name)) for name, each in theirs.variants.items()]
-        places = [self._put_back(each, ours if isinstance(ours, dict) else None, facts) for each, ours in pairs]
+        pairs += [(each, variant_of(facts, name)) for name, each in theirs.variants.items()]
+        places = [self._put_back(each, ours, facts) for each, ours in pairs]
         kept = {place for place in places if place is not None}
         return (value, kept) if None not in places else None
 
@@ -169,10 +174,9 @@ class ForeignReader:
             if facts is None or not self._copied(facts, name, storage, key):
                 return None
         else:
-            if facts is not None and (facts["storage"], facts["key"]) != (name, key):
-                with storage_errors(name, "look at", key):
-                    if storage.stat(key).size != facts["size"]:
-                        return None
+            elsewhere = facts is not None and (facts["storage"], facts["key"]) != (name, key)
+            if facts is not None and elsewhere and in_place(name, storage, key)["sha256"] != facts["sha256"]:
+                return None
         beside = theirs.beside(key) if isinstance(storage, HasPath) else None
         if facts is not None and beside is not None:
             about = {"metadata": {}, "filename": "unnamed", **owner, **facts, "content_type": facts["content_type"]}
@@ -198,17 +202,7 @@ class ForeignReader:
 
     def _copied(self, facts: Facts, name: str, storage: Storage, key: str) -> bool:
         """Let the bytes lie at a key of theirs; False if others do."""
-        source = self._files.resolve(facts["storage"])
-        try:
-            with storage_errors(name, "put", key):
-                try:
-                    chunks: Iterator[bytes] = chunks_of(source, facts)
-                    storage.put(key, Chunks(chunks), size=facts["size"], content_type=facts["content_type"])
-                except FileExistsError:
-                    return bool(in_place(name, storage, key)["sha256"] == facts["sha256"])
-        except FileMissing as error:
-            raise Unadoptable("missing", str(error)) from error
-        return True
+        return put_back(name, storage, key, self._files.resolve(facts["storage"]), facts)
 
     def _set_aside(self, facts: Facts, name: str, storage: Storage, key: str) -> None:
         """See that what the library keeps beside a file in a local folder is there."""

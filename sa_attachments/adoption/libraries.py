@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import NAMESPACE_URL, uuid5
 
-from ..descriptor import Facts
+from ..descriptor import Facts, checked, thawed
+from ..errors import BadSource
 from .taking import Unadoptable
 
 
@@ -150,8 +151,8 @@ class SQLAlchemyFileColumn:
         taken = {f"{each.storage}/{each.keys[0]}" for each in (found, *variants.values())}
         variants |= _others(value.get("files"), taken, self._file)
         extra = value.get("extra")
-        metadata = extra.get("meta_data") if isinstance(extra, Mapping) else None
-        mine = {k: v for k, v in (metadata or {}).items() if k not in ("filename", "content_type")}
+        metadata = _metadata(extra.get("meta_data") if isinstance(extra, Mapping) else None)
+        mine = {k: v for k, v in metadata.items() if k not in ("filename", "content_type")}
         return _Contained(
             found.storage,
             found.keys,
@@ -209,15 +210,13 @@ class AdvancedAlchemyColumn:
 
     def _read(self, value: Mapping[str, Any], text: str) -> Theirs:
         path = str(value["filename"])
-        modified = value.get("last_modified")
-        stored_at = datetime.fromtimestamp(modified, UTC).isoformat() if isinstance(modified, int | float) else None
         return _Plain(
             str(value.get("backend")),
             (path,),
             path.rpartition("/")[2],
             _text(value.get("content_type")),
-            stored_at,
-            value.get("metadata") or {},
+            _moment_of(value.get("last_modified")),
+            _metadata(value.get("metadata")),
             said=text,
         )
 
@@ -273,6 +272,21 @@ def _mapping(value: Any, required: str) -> Mapping[str, Any]:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _metadata(value: Any) -> dict[str, Any]:
+    """As attachments can have it."""
+    try:
+        return thawed(checked(value))
+    except BadSource as error:
+        raise Unadoptable("unreadable", str(error)) from error
+
+
+def _moment_of(timestamp: Any) -> str | None:
+    try:
+        return datetime.fromtimestamp(timestamp, UTC).isoformat()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
 
 
 def _time(value: Any) -> str | None:

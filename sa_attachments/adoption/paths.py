@@ -39,7 +39,19 @@ from ..storages.registry import Registry
 from .folder import Folder
 from .plan import Paths, Plan
 from .rows import Row
-from .taking import Chunks, File, Made, Returned, StorageSource, Unadoptable, chunks_of, in_place, names_of, stored
+from .taking import (
+    File,
+    Made,
+    Returned,
+    StorageSource,
+    Unadoptable,
+    can_be_key,
+    chunks_of,
+    in_place,
+    names_of,
+    put_back,
+    stored,
+)
 
 if TYPE_CHECKING:
     from ..storages.local import LocalStorage
@@ -115,8 +127,6 @@ class PathReader:
         value, prefix = row.value or "", self._paths.prefix
         if not value.strip():
             raise Unadoptable("empty", f"{self._label} is an empty text")
-        if "\0" in value:
-            raise Unadoptable("unreadable", f"{value!r} is no path")
         if prefix:
             if not value.startswith(prefix):
                 raise Unadoptable("outside", f"{value!r} does not begin with {prefix!r}")
@@ -126,6 +136,8 @@ class PathReader:
             value = value.lstrip("/")
         elif _URL.match(value) and "://" in value:
             raise Unadoptable("outside", f"{value!r} is a URL: say by prefix what is to be taken off")
+        if "\0" in value:
+            raise Unadoptable("unreadable", f"{row.value!r} is no path")
         return value
 
     def _key(self, path: str) -> str:
@@ -133,7 +145,7 @@ class PathReader:
         if self._root is not None:
             path = self._root.straight(path)
         key = self._inside + path
-        if not well_formed(key):
+        if not can_be_key(key):
             raise Unadoptable("name", f"{key!r} can't be a key: adopt it by mode='copy', or say fallback='copy'")
         return key
 
@@ -178,6 +190,10 @@ class PathReader:
             return self._written(facts)
         except FileMissing as error:
             raise Unadoptable("missing", str(error)) from error
+        except StorageFailed:
+            raise
+        except OSError as error:
+            raise Unadoptable("unreadable", f"{facts['filename']!r} can't be put back: {error}") from error
 
     def _as_it_was(self, value: str, facts: Facts) -> Returned | None:
         """The path that the row had, with its file; None if another one lies there now."""
@@ -212,13 +228,7 @@ class PathReader:
         if self._root is not None:
             return self._root.write(path, facts, lambda: chunks_of(storage, facts))
         assert self._remote is not None
-        try:
-            self._remote.put(
-                path, Chunks(chunks_of(storage, facts)), size=facts["size"], content_type=facts["content_type"]
-            )
-        except FileExistsError:
-            return bool(in_place("root", self._remote, path)["sha256"] == facts["sha256"])
-        return True
+        return put_back("root", self._remote, path, storage, facts)
 
 
 def _root(paths: Paths, storage: Storage) -> tuple[Folder | None, Storage | None]:

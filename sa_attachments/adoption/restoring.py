@@ -31,12 +31,12 @@ from ..descriptor import Facts, Named, named
 from ..errors import StorageFailed
 from ..ledger import CONDEMNED, chunked
 from ..offload import gather
-from ..sweep import raise_unless_held
-from .adopting import LOOK, PAGE, Progress, items_of
+from .adopting import PAGE, Progress
 from .plan import Paths
 from .report import AdoptionReport, Unadopted
 from .rows import Held, Identity, Rows
-from .taking import Reader, Returned, Unadoptable, row_of
+from .survey import LOOK, items_of
+from .taking import Reader, Returned, Unadoptable, digest_of, refused, row_of
 from .workplace import Workplace
 
 MEMORY = 2 * 1024 * 1024
@@ -110,12 +110,13 @@ class Restoring:
 
     def _is_changed(self, back: _Back, said: str | None) -> bool:
         """Whether the old application wrote something else since: either may be what somebody wants to keep."""
-        adopted = None if back.plural else back.items[0].get("adopted")
-        if not isinstance(adopted, dict) or said in (None, "", "null", _NOTHING):
+        adopted = [each for facts in back.items if isinstance(each := facts.get("adopted"), dict)]
+        mine = [each for each in adopted if each.get("row") == row_of(back.identity)]  # another row's says less of it
+        if said in (None, "", "null", "[]", _NOTHING) or not mine:
             return False
-        was = back.items[0]["sha256"] if self._rows.binary else adopted.get("value", adopted.get("path"))
-        if adopted.get("row") != row_of(back.identity) or said == was:
-            return False  # it was another row's, and says less of this one
+        was = back.items[0]["sha256"] if self._rows.binary else mine[0].get("value", mine[0].get("path"))
+        if (digest_of(said) == mine[0].get("list")) if back.plural else (said == was):
+            return False
         what = "other bytes" if self._rows.binary else f"{said!r}"
         problem = f"{self._plan.label} says {what} since it was adopted: empty it, or {self._plan.into}"
         self._refuse(back, Unadoptable("changed", problem))
@@ -170,13 +171,15 @@ class Restoring:
         try:
             with self._place.work() as connection:
                 done, left = self._write(connection, backs, doomed)
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        except (DBAPIError, Unadoptable) as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
             if len(backs) > 1:
                 return [left for each in backs for left in self._switch([each])]
-            raise_unless_held(error)
-            return list(backs)
+            if (refusal := refused(error, self._plan.label)) is None:
+                return list(backs)
+            self._refuse(backs[0], refusal)
+            return []
         self._report.rows += len(done)
         self._report.files += sum(len(list(named(facts))) for back in done for facts in back.items)
         self._report.size += sum(back.size for back in done)
@@ -195,6 +198,8 @@ class Restoring:
         if done:
             values = {back.identity: back.returned.value for back in done if back.returned is not None}
             self._rows.give_back(connection, values)
+            if not self._rows.took(connection, values):
+                raise Unadoptable("unreadable", f"{self._plan.label} does not keep what it is given back")
             files = [(file, back.returned) for back in done for facts in back.items for file in named(facts)]
             stay = [file for file, returned in files if returned is not None and file[:2] in returned.kept]
             self._place.disown(connection, stay)

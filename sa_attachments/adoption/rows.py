@@ -111,9 +111,11 @@ class Rows:
         kinds: dict[str, TypeEngine[Any]] = {name: each["type"] for name, each in found.items()}
         if types:
             self._check_types(kinds[plan.source], kinds[plan.into])
-            self._check_nulls(found, back)
+            self._check_writable(found, back)
         if self.dialect != "postgresql":
             kinds[plan.into] = JSON()  # whatever text type reflection makes of it
+        if self.dialect == "sqlite":  # whatever a type may promise, a key is what it is
+            kinds |= dict.fromkeys(names, NullType())
         self.holds_json = isinstance(kinds.get(plan.source), JSON)
         self._table = table(plan.table, *(column(name, kinds[name]) for name in found), schema=schema)
         c = self._table.c
@@ -132,8 +134,11 @@ class Rows:
             expected = "a column of bytes" if self.binary else "a column of text or JSON"
             raise BadConfiguration(f"{plan.label} is {source}: expected {expected}")
 
-    def _check_nulls(self, found: Mapping[str, Any], back: bool) -> None:
+    def _check_writable(self, found: Mapping[str, Any], back: bool) -> None:
         plan = self.plan
+        for name in (plan.into, *([plan.source] if back or plan.policy == "null" else [])):
+            if found[name].get("computed"):
+                raise BadConfiguration(f"{plan.fullname}.{name} is generated: nothing can be written into it")
         if plan.policy == "null" and not back and not found[plan.source]["nullable"]:
             raise BadConfiguration(f"policy 'null' can't empty {plan.label}: it is NOT NULL")
         if back and not found[plan.into]["nullable"]:
@@ -156,7 +161,9 @@ class Rows:
         """Libraries write JSON's null, or an empty list, where there is no file."""
         said = self._c.source.is_not(None)
         is_document = self.holds_json or isinstance(self.plan.origin, Depot | SQLAlchemyFile | AdvancedAlchemy)
-        return and_(said, cast(self._c.source, Text).not_in(["null", "[]"])) if is_document else said
+        if not is_document or isinstance(self._c.source.type, _Binary | LargeBinary):
+            return said
+        return and_(said, cast(self._c.source, Text).not_in(["null", "[]"]))
 
     def count(self, connection: Connection) -> int:
         """How many rows are still to be adopted."""
@@ -210,7 +217,10 @@ class Rows:
     def doubles(self, connection: Connection, limit: int) -> list[tuple[str, int]]:
         """Values that several rows have, and how many."""
         said = cast(self._c.source, Text)
-        statement = select(said, func.count()).where(self._todo).group_by(said).having(func.count() > 1).limit(limit)
+        # By its bytes, whatever the collation: paths differ by case.
+        each = cast(self._c.source, LargeBinary) if self.dialect in ("mysql", "mariadb") else said
+        statement = select(func.min(said), func.count()).where(self._todo).group_by(each)
+        statement = statement.having(func.count() > 1).limit(limit)
         return [(row[0], row[1]) for row in connection.execute(statement)]
 
     def mentions(self, connection: Connection, text: str) -> bool:
@@ -237,6 +247,22 @@ class Rows:
                 return
             yield value
             start += len(value)
+
+    def astray(self, connection: Connection, identities: Sequence[Identity]) -> list[Identity]:
+        """Those that lead to no row."""
+        try:
+            statement = select(*self._c.key).where(self._among(identities))
+            found = {tuple(row) for row in connection.execute(statement)}
+            return [identity for identity in identities if identity not in found]
+        except TypeError:  # a list, or a set
+            return list(identities)
+
+    def says(self, connection: Connection, identities: Sequence[Identity]) -> dict[Identity, tuple[Any, Any]]:
+        """What names the files of these rows, and what their source says; of a blob, its size."""
+        c, width = self._c, len(self._c.key)
+        said = func.length(c.source) if self.binary else cast(c.source, Text)
+        statement = select(*c.key, cast(c.into, Text), said).where(self._among(identities))
+        return {tuple(row[:width]): (row[width], row[width + 1]) for row in connection.execute(statement)}
 
     # Writing
 
@@ -280,9 +306,20 @@ class Rows:
             values = {identity: json.loads(value) for identity, value in values.items()}
         self._write(connection, {self.plan.source: values, self.plan.into: dict.fromkeys(values, null())})
 
+    def took(self, connection: Connection, values: Mapping[Identity, Any]) -> bool:
+        """Whether they say it: a database may cut it short, or somebody's trigger have written something else."""
+        says = self.says(connection, list(values))
+        wanted = {identity: (None, self._comparable(value)) for identity, value in values.items()}
+        return wanted == {identity: (into, self._comparable(said)) for identity, (into, said) in says.items()}
+
+    def _comparable(self, said: Any) -> Any:
+        if isinstance(said, bytes):
+            return len(said)
+        return json.dumps(json.loads(said), sort_keys=True) if self.holds_json and said is not None else said
+
     def empty(self, connection: Connection, identity: Identity, said: str | None) -> bool:
         """Empty the column that can't be adopted, if it still says this."""
-        unchanged = cast(self._c.source, Text) == said if not self.binary else self._c.source.is_not(None)
+        unchanged = cast(self._c.source, Text) == said
         statement = update(self._table).where(self._among([identity]), self._todo, unchanged)
         return connection.execute(statement.values({self.plan.source: null()})).rowcount == 1
 

@@ -19,7 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
 from .. import filename as filenames
+from .. import intake
 from ..attachment import Attachment, facts_of, make
 from ..descriptor import VERSION, Facts, Named, frozen, named
 from ..errors import AttachmentError, storage_errors
@@ -28,8 +31,13 @@ from ..processing.steps import run as run_steps
 from ..processing.storing import store
 from ..source import CHUNK, Guards, Source
 from ..storage import Storage
+from ..storages import well_formed
+from ..sweep import raise_unless_held
 from ..upload import Upload
 from .rows import Identity, Row
+
+LONGEST = 255
+"""Characters of a key in the ledger."""
 
 
 class Unadoptable(AttachmentError, ValueError):
@@ -38,6 +46,16 @@ class Unadoptable(AttachmentError, ValueError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+def refused(error: DBAPIError | Unadoptable, label: str) -> Unadoptable | None:
+    """Why a database does not take what a row is to say; None if somebody holds the row. Raises its other errors."""
+    if isinstance(error, Unadoptable):
+        return error
+    if isinstance(error, DataError | IntegrityError):
+        return Unadoptable("unreadable", f"{label} does not take it: {error.orig}")
+    raise_unless_held(error)
+    return None
 
 
 class File(NamedTuple):
@@ -104,7 +122,8 @@ def stored(
     label: str = "an adopted file",
 ) -> Facts:
     """Store bytes under a fresh key; returns the descriptor. ``move`` links a local file into the storage."""
-    body = Upload(source, filenames.clean(filename) if filename else None, claimed, frozen(metadata), None, move)
+    name_of = filenames.clean(filename) if filename else None
+    body = Upload(source, name_of, intake.claimed(claimed), frozen(metadata), None, move)
     put: list[Named] = []
     try:
         ready = run_steps((), make(Attachment, body, None), label)
@@ -144,7 +163,7 @@ def in_place(
                 size += len(chunk)
         if before[:2] != storage.stat(key)[:2] or before.size != size:
             raise Unadoptable("overtaken", f"{name}:{key} was changed while it was read")
-    cleaned = filenames.clean(filename) if filename else "unnamed"
+    cleaned, claimed = filenames.clean(filename) if filename else "unnamed", intake.claimed(claimed)
     facts: Facts = {
         "v": VERSION,
         "storage": name,
@@ -161,10 +180,28 @@ def in_place(
 
 
 def noted(made: Made) -> Facts | list[Facts]:
-    """What a row will name, and which row that is: on the way back it may be another one's."""
+    """What a row will name, and which row that is: on the way back it may be another one's. Of a list also, as a
+    digest, what it said: its items may have come and gone then.
+    """
+    about: dict[str, Any] = {"row": row_of(made.row.identity)}
     if isinstance(made.value, list):
-        return made.value
-    return made.value | {"adopted": {**made.value.get("adopted", {}), "row": row_of(made.row.identity)}}
+        about["list"] = digest_of(made.token or "")
+        return [_remembering(each, about) for each in made.value]
+    return _remembering(made.value, about)
+
+
+def _remembering(facts: Facts, about: Facts) -> Facts:
+    return facts | {"adopted": {**facts.get("adopted", {}), **about}}
+
+
+def digest_of(text: str) -> str:
+    """What tells one text from another."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def can_be_key(text: str) -> bool:
+    """Whether a file of this name can be adopted where it is: the ledger has no room for more."""
+    return well_formed(text) and len(text) <= LONGEST
 
 
 def row_of(identity: Identity) -> list[str]:
@@ -229,6 +266,16 @@ def chunks_of(storage: Storage, facts: Facts) -> Iterator[bytes]:
             yield chunk
     if (size, digest.hexdigest()) != (facts["size"], facts["sha256"]):
         raise Unadoptable("damaged", f"{facts['storage']}:{facts['key']} is not what was stored: {size:,} bytes")
+
+
+def put_back(name: str, storage: Storage, key: str, source: Storage, facts: Facts) -> bool:
+    """Let the bytes of an attachment lie at a key; False if others do, which are never replaced."""
+    with storage_errors(name, "put", key):
+        try:
+            storage.put(key, Chunks(chunks_of(source, facts)), size=facts["size"], content_type=facts["content_type"])
+        except FileExistsError:
+            return bool(in_place(name, storage, key)["sha256"] == facts["sha256"])
+    return True
 
 
 class Chunks(io.RawIOBase):

@@ -306,6 +306,80 @@ def test_a_path_whose_file_is_gone_is_written_again(museum: Museum) -> None:
 
 
 @here
+def test_obstacles_where_a_path_was(museum: Museum) -> None:
+    museum.open()
+    museum.lay("a/b", b"b")
+    museum.lay("c", b"c")
+    museum.insert({"id": 1, "path": "a/b"}, {"id": 2, "path": "c"})
+    museum.migrate(lambda op: op.adopt_path_column("docs", "path", "file", root=museum.root))
+    (museum.root / "a/b").unlink()
+    (museum.root / "a").rmdir()
+    museum.lay("a", b"a file by now")
+    about: dict[str, Any] = {"root": museum.root, "policy": "skip"}
+    report = museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
+    assert {each.row[0]: each.kind for each in report.unadopted} == {1: "unreadable"}
+    assert set(museum.facts()) == {1}
+    assert museum.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "lax"),
+    [("postgres", False), *([("mariadb", False), ("mariadb", True)] if "mariadb" in SERVERS else [])],
+    indirect=["engine"],
+)
+def test_what_the_old_column_is_too_small_for_is_not_lost(museum: Museum, lax: bool) -> None:
+    is_maria = museum.engine.dialect.name == "mysql"
+    museum.open()
+    with museum.engine.begin() as connection:
+        change = (
+            "ALTER TABLE docs MODIFY path VARCHAR(9)" if is_maria else "ALTER TABLE docs ALTER path TYPE VARCHAR(9)"
+        )
+        connection.execute(text(change))
+        if is_maria:
+            connection.execute(text("ALTER TABLE docs MODIFY data TINYBLOB"))
+    museum.insert({"id": 1, "data": b"1"}, {"id": 2, "data": b"2"})
+    museum.migrate(adopt)
+    with Session(museum.engine) as session:
+        session.get_one(museum.Doc, 1).file = b"x" * 1000  # type: ignore[assignment]
+        session.commit()
+    assert museum.files.settled(20)
+
+    def back(op: Any) -> Any:
+        if lax:
+            op.execute("SET sql_mode = ''")
+        blobs = restore(op, policy="skip") if is_maria else None
+        return blobs, op.restore_path_column("docs", "path", "file", root=museum.root, policy="skip")
+
+    blobs, paths = museum.migrate(back)
+    assert blobs is None or (blobs.rows, blobs.counts) == (1, {"unreadable": 1})
+    assert paths.counts == {"unreadable": 1 if is_maria else 2}
+    assert set(museum.facts()) == ({1} if is_maria else {1, 2})
+    assert museum.problems() == []
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_a_trigger_that_keeps_rows_as_they_are(museum: Museum) -> None:
+    museum.open()
+    museum.insert({"id": 1, "data": b"1"}, {"id": 2, "data": b"2"}, {"id": 3, "data": b"3"})
+    museum.migrate(lambda op: adopt(op, policy="skip"))
+    with museum.engine.begin() as connection:
+        connection.execute(text("UPDATE docs SET file = NULL WHERE id = 2"))
+        connection.execute(
+            text(
+                "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS"
+                " $$ BEGIN IF OLD.id = 3 THEN RETURN NEW; END IF; RETURN NULL; END $$"
+            )
+        )
+        connection.execute(text("CREATE TRIGGER keep BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION keep()"))
+    lying = museum.stored()
+    assert museum.migrate(lambda op: adopt(op, policy="skip")).counts == {"unreadable": 1}
+    assert museum.stored() == lying
+    report = museum.migrate(lambda op: restore(op, policy="skip"))
+    assert (report.rows, report.counts) == (1, {"unreadable": 1})
+    assert (museum.folder / "default" / museum.facts()[1]["key"]).read_bytes() == b"1"
+
+
+@here
 def test_bytes_that_are_lost_or_damaged(museum: Museum) -> None:
     museum.open()
     museum.insert(*({"id": n, "data": b"%d" % n} for n in range(5)))
@@ -400,8 +474,15 @@ def test_a_column_that_cannot_be_emptied(museum: Museum) -> None:
     museum.open()
     with museum.engine.begin() as connection:
         connection.execute(text("CREATE TABLE strict (id INTEGER PRIMARY KEY, data BLOB, file JSON NOT NULL)"))
+        connection.execute(
+            text("CREATE TABLE made (id INTEGER PRIMARY KEY, path TEXT AS ('a'), file JSON, other JSON AS (NULL))")
+        )
     with pytest.raises(BadConfiguration, match=r"strict\.file is NOT NULL"):
         museum.migrate(lambda op: op.restore_blob_column("strict", "data", "file"))
+    with pytest.raises(BadConfiguration, match=r"made\.other is generated"):
+        museum.migrate(lambda op: op.adopt_path_column("made", "path", "other", root=museum.root))
+    with pytest.raises(BadConfiguration, match=r"made\.path is generated"):
+        museum.migrate(lambda op: op.restore_path_column("made", "path", "file", root=museum.root))
 
 
 def test_operations_have_their_reverse() -> None:

@@ -22,6 +22,7 @@ from sa_attachments import (
 )
 from sa_attachments.adoption import Blobs, Plan, adopt
 from sa_attachments.adoption import adopting as adopting_module
+from sa_attachments.adoption.rows import Rows
 from sa_attachments.storages.memory import MemoryStorage
 from tests.engines import ENGINES
 
@@ -278,6 +279,62 @@ def test_rows_that_change_meanwhile(museum: Museum, monkeypatch: pytest.MonkeyPa
     assert read == {0: b"old 0", 1: b"new 1", 3: b"written by the application", 4: b"old 4"}
 
 
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+def test_rows_that_lose_their_blob_before_it_is_read(museum: Museum, monkeypatch: pytest.MonkeyPatch) -> None:
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(5)))
+    original = Rows.blobs
+
+    def blobs(self: Any, connection: Any, identities: Any) -> Any:
+        connection.execute(museum.docs.delete().where(museum.docs.c.id == 1))
+        connection.execute(update(museum.docs).where(museum.docs.c.id == 2).values(data=None))
+        return original(self, connection, identities)
+
+    monkeypatch.setattr(Rows, "blobs", blobs)
+    report = museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file"))
+    assert (report.ok, report.rows) == (True, 3)
+    assert museum.problems() == []
+
+
+@pytest.mark.parametrize("engine", [name for name in SERVERS if name != "sqlite"], indirect=True)
+def test_rows_that_are_replaced_while_it_looks(museum: Museum, monkeypatch: pytest.MonkeyPatch) -> None:
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(5)))
+    museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file"))
+    museum.insert({"id": 5, "data": b"5"})
+    original = Rows.adopted
+
+    def adopted(self: Any, *arguments: Any) -> Any:
+        found = original(self, *arguments)
+        with Session(museum.engine) as session:
+            session.get_one(museum.Doc, 3).file = b"replaced"  # type: ignore[assignment]
+            session.commit()
+        assert museum.files.settled(20)
+        return found
+
+    monkeypatch.setattr(Rows, "adopted", adopted)
+    assert museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file")).rows == 1
+    assert museum.problems() == []
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_keys_that_are_not_what_their_type_says(museum: Museum) -> None:
+    museum.open()
+    with museum.engine.begin() as connection:
+        for kind, values in (("DATETIME", "('yesterday'), ('2026-01-01')"), ("BOOLEAN", "(2), (1)"), ("UUID", "('a')")):
+            connection.execute(text(f"CREATE TABLE {kind} (id {kind} PRIMARY KEY, data BLOB DEFAULT x'00', file JSON)"))
+            connection.execute(text(f"INSERT INTO {kind} (id) VALUES {values}"))
+        connection.execute(text("CREATE TABLE keyless (id TEXT PRIMARY KEY, data BLOB, file JSON)"))
+        connection.execute(text("INSERT INTO keyless VALUES ('a', x'00', NULL), (NULL, x'00', NULL)"))
+    for kind, rows in (("DATETIME", 2), ("BOOLEAN", 2), ("UUID", 1)):
+        for verb in ("adopt", "restore"):
+            report = museum.migrate(lambda op, k=kind, v=verb: getattr(op, f"{v}_blob_column")(k, "data", "file"))
+            assert report.rows == rows
+    with pytest.raises(BadConfiguration, match=r"the primary key \(None,\) of table 'keyless' does not lead back"):
+        museum.migrate(lambda op: op.adopt_blob_column("keyless", "data", "file"))
+    assert museum.stored() == set()
+
+
 @pytest.mark.parametrize("engine", [name for name in SERVERS if name != "sqlite"], indirect=True)
 def test_rows_that_somebody_holds(museum: Museum, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adopting_module, "_TRIES", 2)
@@ -307,6 +364,14 @@ def test_what_is_no_blob_is_reported(museum: Museum, tmp_path: Path) -> None:
         lambda op: op.adopt_blob_column("docs", "data", "file", policy="skip", report=tmp_path / "left.jsonl")
     )
     assert (report.rows, dict(report.counts)) == (1, {"unreadable": 1})
-    (line,) = (tmp_path / "left.jsonl").read_text().splitlines()
-    assert json.loads(line)["row"] == [2]
-    assert json.loads(line)["kind"] == "unreadable"
+    museum.migrate(
+        lambda op: op.adopt_blob_column("docs", "data", "file", policy="null", report=tmp_path / "emptied.jsonl")
+    )
+    assert museum.column("data")[2] is None
+    for name in ("left.jsonl", "emptied.jsonl"):
+        (line,) = (tmp_path / name).read_text().splitlines()
+        assert {name: json.loads(line)[name] for name in ("row", "kind", "value")} == {
+            "row": [2],
+            "kind": "unreadable",
+            "value": "a text",
+        }

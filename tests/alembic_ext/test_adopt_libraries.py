@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -18,9 +19,16 @@ from PIL import Image
 from sqlalchemy import Engine, Text, cast, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sa_attachments import AdoptionFailed, Attachment, AttachmentListType, AttachmentType, UnknownStorage
+from sa_attachments import (
+    AdoptionFailed,
+    Attachment,
+    AttachmentListType,
+    AttachmentType,
+    AttachmentWarning,
+    UnknownStorage,
+)
 from sa_attachments.storages.memory import MemoryStorage
-from tests.engines import ENGINES
+from tests.engines import ENGINES, open_engine
 
 from .museum import DESCRIPTOR, Museum, files_of
 
@@ -456,6 +464,97 @@ def test_files_that_are_not_there_and_values_that_are_none(world: Make, cls: typ
     assert report.rows == 9
     assert {each.row[0]: each.kind for each in report.unadopted} == {7: "missing", 8: "unreadable", 9: "empty"}
     assert museum.problems() == []
+
+
+@on_two
+@pytest.mark.parametrize(
+    ("kind", "damage", "counts"),
+    [
+        ("sqlalchemy_file", {"extra": {"meta_data": [1]}}, {"unreadable": 1}),
+        ("sqlalchemy_file", {"extra": {"meta_data": {"n": float("nan")}}}, {"unreadable": 1}),
+        ("advanced_alchemy", {"metadata": "x"}, {"unreadable": 1}),
+        ("advanced_alchemy", {"metadata": {"n": "\0"}}, {"unreadable": 1}),
+        ("advanced_alchemy", {"last_modified": 1e300}, {}),
+        ("advanced_alchemy", {"content_type": "\0"}, {}),
+    ],
+)
+def test_values_that_are_damaged(
+    engine: Engine, tmp_path: Path, kind: str, damage: dict[str, Any], counts: dict[str, int]
+) -> None:
+    museum = Museum(engine, tmp_path).open()
+    museum.lay("a", b"a")
+    value = {"filename": "a", "backend": "old", "file_id": "a", "path": "old/a", **damage}
+    museum.insert({"id": 1, "path": json.dumps(value)})
+    about: dict[str, Any] = {"policy": "skip"}
+    report = museum.migrate(lambda op: getattr(op, f"adopt_{kind}_column")("docs", "path", "file", **about))
+    assert dict(report.counts) == counts
+    assert museum.problems() == []
+
+
+DEPOT = {"depot_name": "old", "file_id": "7", "path": "old/7", "files": ["old/7", "old/8"], "thumb_path": "old/8"}
+
+
+@pytest.fixture
+def depot(engine: Engine, tmp_path: Path) -> Museum:
+    """Of one row, whose depot has the name of our storage."""
+    museum = Museum(engine, tmp_path).open()
+    for name in ("7/file", "7/metadata.json", "8/file", "8/metadata.json"):
+        museum.lay(name, name.encode())
+    museum.insert({"id": 1, "path": json.dumps(DEPOT)})
+    return museum
+
+
+@here
+def test_what_lies_beside_files_stays_in_a_place_of_another_database(depot: Museum, tmp_path: Path) -> None:
+    depot.migrate(lambda op: op.adopt_depot_column("docs", "path", "file"))
+    shutil.copy(str(depot.engine.url.database), tmp_path / "copy.db")
+    copy = Museum(open_engine(f"sqlite:///{tmp_path}/copy.db"), tmp_path)
+    before = depot.stored("old")
+    with pytest.warns(AttachmentWarning, match="belongs to another database"):
+        copy.migrate(lambda op: op.finish_adoption("docs", "file"))
+    copy.engine.dispose()
+    assert depot.stored("old") == before
+    depot.migrate(lambda op: op.finish_adoption("docs", "file"))
+    assert depot.stored("old") == {"7/file", "8/file"}
+
+
+@here
+def test_a_thumbnail_that_could_not_be_made_anew(depot: Museum) -> None:
+    depot.migrate(lambda op: op.adopt_depot_column("docs", "path", "file"))
+    facts = depot.facts()[1]
+    facts["variants"]["thumb"] = {"error": "no such picture", "recipe": "0"}
+    with depot.engine.begin() as connection:
+        connection.execute(depot.docs.update().values(file=facts))
+    assert depot.migrate(lambda op: op.restore_depot_column("docs", "path", "file")).ok
+    assert json.loads(depot.column("path")[1]) == DEPOT
+    assert {"7/file", "8/file"} < depot.stored("old")
+
+
+@here
+def test_another_file_of_the_same_size_is_not_taken_for_it(depot: Museum) -> None:
+    about: dict[str, Any] = {"storages": {"old": "old"}, "mode": "copy", "storage": "default"}
+    depot.migrate(lambda op: op.adopt_depot_column("docs", "path", "file", **about))
+    depot.lay("7/file", b"7/FILE")
+    assert depot.migrate(lambda op: op.restore_depot_column("docs", "path", "file", **about)).ok
+    identity = json.loads(depot.column("path")[1])["file_id"]
+    assert (depot.root / identity / "file").read_bytes() == b"7/file"
+    assert (depot.root / "7/file").read_bytes() == b"7/FILE"
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+def test_a_list_that_the_old_application_wrote_since_is_not_lost(engine: Engine, tmp_path: Path) -> None:
+    museum = Museum(engine, tmp_path).open()
+    for name in "abc":
+        museum.lay(name, name.encode())
+    values = [{"filename": name, "backend": "old"} for name in "abc"]
+    museum.insert({"id": 1, "path": json.dumps(values[:2])}, {"id": 2, "path": "[]"})
+    museum.migrate(lambda op: op.adopt_advanced_alchemy_column("docs", "path", "pages"))
+    with museum.engine.begin() as connection:
+        connection.execute(museum.docs.update().where(museum.docs.c.id == 1).values(path=json.dumps(values)))
+    with pytest.raises(AdoptionFailed, match=r"docs\.path says .* since it was adopted"):
+        museum.migrate(lambda op: op.restore_advanced_alchemy_column("docs", "path", "pages"))
+    assert json.loads(museum.column("path")[1]) == values
+    museum.migrate(lambda op: op.finish_adoption("docs", "pages", source="path"))
 
 
 @here

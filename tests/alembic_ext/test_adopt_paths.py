@@ -253,6 +253,20 @@ def test_names_that_cannot_be_keys_and_links(museum: Museum) -> None:
     assert museum.stored("old") == {"größe.txt", "real", "link"} | museum.stored("old")
 
 
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+def test_names_that_differ_by_case_and_one_that_is_too_long_for_the_ledger(museum: Museum) -> None:
+    long = "/".join(["x" * 100] * 3)
+    for name in ("a", "A", long):
+        museum.lay(name, name.encode())
+    museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "A"})
+    assert adopted(museum, "in_place", storage="old").rows == 2
+    museum.insert({"id": 3, "path": long})
+    with pytest.raises(AdoptionFailed, match="can't be a key"):
+        adopted(museum, "in_place", storage="old")
+    assert adopted(museum, "in_place", storage="old", fallback="copy").rows == 1
+    assert museum.problems() == []
+
+
 @here
 def test_urls_below_a_prefix(museum: Museum) -> None:
     museum.lay("a b/ü.txt", b"1")
@@ -260,9 +274,10 @@ def test_urls_below_a_prefix(museum: Museum) -> None:
         {"id": 1, "path": "https://cdn.example/media/a%20b/%C3%BC.txt?width=7#x"},
         {"id": 2, "path": "https://cdn.example/media/%2e%2e/secret"},
         {"id": 3, "path": "https://other.example/media/a"},
+        {"id": 4, "path": "https://cdn.example/media/a%00b"},
     )
     report = adopted(museum, prefix="https://cdn.example/media/", policy="skip")
-    assert (report.rows, dict(report.counts)) == (1, {"outside": 2})
+    assert (report.rows, dict(report.counts)) == (1, {"outside": 2, "unreadable": 1})
     assert museum.facts()[1]["filename"] == "ü.txt"
 
 
