@@ -92,11 +92,15 @@ def between_transactions(operations: AbstractOperations) -> Iterator[Connection]
     assert connection is not None
     transaction = context._transaction
     if connection.in_transaction():
-        if transaction is None and context._in_external_transaction:
+        # Alembic takes one for its own that was begun after it was configured; it enters none of its own.
+        is_entered = getattr(connection, "_trans_context_manager", None) is not None
+        if is_entered or (transaction is None and context._in_external_transaction):
             raise NoTransaction(
                 "adoption commits each batch, and this connection is in a transaction that env.py, or a test, has "
                 "begun: let context.begin_transaction() begin it"
             )
+        if transaction is None and connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            raise NoTransaction("adoption has transactions of its own: say it outside of autocommit_block()")
         if transaction is not None:
             transaction.commit()
             context._transaction = None

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
 from alembic_ext.adoption import migration
+from sa_attachments import NoTransaction
 from sa_attachments.adoption.rows import Rows
 from tests.engines import ENGINES, with_driver
 
@@ -154,3 +155,26 @@ def test_what_a_migration_did_before_is_committed_with_the_first_batch(engine: E
     assert museum.problems() == []
     with Session(engine) as session:
         assert session.get_one(museum.Doc, 1).file.read() == b"hello"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+def test_what_others_began_is_not_committed(engine: Engine, tmp_path: Path) -> None:
+    museum = Museum(engine, tmp_path).open()
+    museum.insert({"id": 1, "data": b"hello"})
+
+    def in_autocommit(op: Any) -> None:
+        with op.get_context().autocommit_block(), pytest.raises(NoTransaction, match=r"outside of autocommit_block\(\)"):
+            op.adopt_blob_column("docs", "data", "file")
+
+    museum.migrate(in_autocommit)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"attachment_storages": museum.files})
+        with connection.begin() as transaction:
+            connection.execute(museum.docs.delete())
+            with context.begin_transaction(), context.begin_transaction(_per_migration=True):
+                with pytest.raises(NoTransaction, match="env.py, or a test, has begun"):
+                    Operations(context).adopt_blob_column("docs", "data", "file")  # type: ignore[attr-defined]
+                transaction.rollback()
+                context._transaction = None
+    assert museum.column("data") == {1: b"hello"}
+    assert museum.facts() == {}
