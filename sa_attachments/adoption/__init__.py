@@ -32,6 +32,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, MetaData
 
+from ..errors import BadConfiguration
 from ..files import Storages
 from ..ledger import Ledger
 from .adopting import Adopting, Progress
@@ -128,7 +129,16 @@ def _working(
     with workplace(connection, files, Ledger.of(MetaData(schema=plan.ledger_schema))) as place:
         with place.work() as working:
             rows = Rows(working, plan, back=back, types=types)
-        yield place, rows, AdoptionReport(path=None if plan.report is None else Path(plan.report))
+        yield place, rows, AdoptionReport(path=None if plan.report is None else _writable(Path(plan.report)))
+
+
+def _writable(report: Path) -> Path:
+    """Before the first row has to be reported."""
+    try:
+        report.open("a").close()
+    except OSError as error:
+        raise BadConfiguration(f"no report can be written to {str(report)!r}: {error.strerror}") from error
+    return report
 
 
 def _reader(plan: Plan, files: Storages) -> Reader:

@@ -16,6 +16,7 @@ The kinds of rows that can't be adopted:
 ``shared``      another row names the same file
 ``name``        it can't be adopted in place: its name can't be a key, or a link lies on the way
 ``damaged``     the bytes are not those that the row describes
+``changed``     on the way back: the old column says something else than what was adopted
 ``overtaken``   somebody kept changing the row, or held it all the time
 """
 

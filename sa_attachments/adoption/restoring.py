@@ -117,7 +117,7 @@ class Restoring:
         was = back.items[0]["sha256"] if self._rows.binary else mine[0].get("value", mine[0].get("path"))
         if (digest_of(said) == mine[0].get("list")) if back.plural else (said == was):
             return False
-        what = "other bytes" if self._rows.binary else f"{said!r}"
+        what = "other bytes" if self._rows.binary else f"{said[:120]!r}"
         problem = f"{self._plan.label} says {what} since it was adopted: empty it, or {self._plan.into}"
         self._refuse(back, Unadoptable("changed", problem))
         return True

@@ -102,7 +102,7 @@ def adopt(
     expected = 1 if kind in ("finish", "hold") else 2
     if len(columns) != expected:
         raise click.UsageError(f"{kind} takes {'TABLE INTO' if expected == 1 else 'TABLE SOURCE INTO'}")
-    ledger = _ledger_schema(application)
+    ledger = _ledger_schema(application, schema)
     if expected == 1:
         ending = finish if kind == "finish" else hold
 
@@ -151,6 +151,7 @@ def _told(application: Application, work: Callable[..., AdoptionReport], table: 
     return 0 if done.ok and failure is None else 1
 
 
-def _ledger_schema(application: Application) -> str | None:
-    """The schema of the application's ledger."""
-    return next((ledger.lines.schema for ledger in application.files.ledgers()), None)
+def _ledger_schema(application: Application, schema: str | None) -> str | None:
+    """The schema of the application's ledger; of several, the one that is where the table is."""
+    schemas = [ledger.lines.schema for ledger in application.files.ledgers()]
+    return schema if schema in schemas else next(iter(schemas), None)

@@ -151,6 +151,7 @@ def test_composite_keys_and_urls_given_to_the_operation(museum: Museum) -> None:
         (("docs", "data", "file"), {"storage": "s3"}, UnknownStorage, "there is no storage 's3'"),
         (("docs", "data", "file"), {"policy": "maybe"}, BadConfiguration, "policy 'maybe'"),
         (("docs", "data", "file"), {"policy": "null"}, BadConfiguration, "name a file for the report"),
+        (("docs", "data", "file"), {"report": "/dev/null/left"}, BadConfiguration, "no report can be written"),
         (("docs", "data", "data"), {}, BadConfiguration, "into itself"),
         (("docs", "data", "file"), {"files": 42}, BadConfiguration, "int names no storages"),
         (("docs", "data", "file"), {"ledger_schema": "main2"}, (LedgerMissing, Exception), "main2"),

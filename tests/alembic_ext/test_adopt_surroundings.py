@@ -163,7 +163,10 @@ def test_what_others_began_is_not_committed(engine: Engine, tmp_path: Path) -> N
     museum.insert({"id": 1, "data": b"hello"})
 
     def in_autocommit(op: Any) -> None:
-        with op.get_context().autocommit_block(), pytest.raises(NoTransaction, match=r"outside of autocommit_block\(\)"):
+        with (
+            op.get_context().autocommit_block(),
+            pytest.raises(NoTransaction, match=r"outside of autocommit_block\(\)"),
+        ):
             op.adopt_blob_column("docs", "data", "file")
 
     museum.migrate(in_autocommit)
@@ -172,7 +175,7 @@ def test_what_others_began_is_not_committed(engine: Engine, tmp_path: Path) -> N
         with connection.begin() as transaction:
             connection.execute(museum.docs.delete())
             with context.begin_transaction(), context.begin_transaction(_per_migration=True):
-                with pytest.raises(NoTransaction, match="env.py, or a test, has begun"):
+                with pytest.raises(NoTransaction, match="or a test, has begun"):
                     Operations(context).adopt_blob_column("docs", "data", "file")  # type: ignore[attr-defined]
                 transaction.rollback()
                 context._transaction = None

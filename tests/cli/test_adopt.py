@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Column, Integer, LargeBinary, MetaData, Table, text
+
+from sa_attachments import AttachmentType
 
 from .shop import AT_ONCE, Shop
 
@@ -96,3 +98,20 @@ def test_mistakes(old: Shop, arguments: list[str], said: str) -> None:
     result = old.run("adopt", *arguments)
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize("shop", ["postgres"], indirect=True)
+def test_of_several_ledgers_it_is_the_one_beside_the_table(shop: Shop) -> None:
+    shop.execute("CREATE SCHEMA other")
+    docs = Table(
+        "docs",
+        MetaData(schema="other"),
+        Column("id", Integer, primary_key=True),
+        Column("data", LargeBinary),
+        Column("file", AttachmentType(shop.module.files)),
+    )
+    docs.metadata.create_all(shop.engine)
+    shop.execute("INSERT INTO other.docs (id, data) VALUES (1, 'abc')")
+    assert shop.json("adopt", "blob", "docs", "data", "file", "--schema", "other")["rows"] == 1
+    with shop.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM other.attachment_ledger")) == 1
