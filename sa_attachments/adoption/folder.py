@@ -23,6 +23,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ..descriptor import Facts
 from ..errors import BadConfiguration
@@ -93,19 +94,15 @@ class Folder:
             return self._holds(path, facts)
         folder = os.path.dirname(target)
         self._make(folder)
-        part = os.path.join(folder, f".{os.urandom(8).hex()}.part")
-        try:
-            with open(part, "xb") as file:
-                file.writelines(chunks())
-                file.flush()
-                os.fsync(file.fileno())
+        with _new(folder) as (file, name):
+            file.writelines(chunks())
+            file.flush()
+            os.fsync(file.fileno())
             try:
-                os.link(part, target)
+                # Beside an absolute path it means nothing, but makes Python call linkat, which follows to the file.
+                os.link(name, target, src_dir_fd=file.fileno(), follow_symlinks=True)
             except FileExistsError:
                 return self._holds(path, facts)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(part)
         _flush(folder)
         return True
 
@@ -140,6 +137,25 @@ class Folder:
     def _check_regular(self, found: os.stat_result, path: str) -> None:
         if not stat.S_ISREG(found.st_mode):
             raise Unadoptable("unreadable", f"{path!r} is no regular file")
+
+
+@contextmanager
+def _new(folder: str) -> Iterator[tuple[BinaryIO, str]]:
+    """A file that has no name until it is given one, so that none is left if this process is killed; where the file
+    system can't do that, a hidden one. With the name that it can be linked by.
+    """
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        name = f"/proc/self/fd/{descriptor}"
+    except (AttributeError, OSError):
+        name = os.path.join(folder, f".{os.urandom(8).hex()}.part")
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file, name
+    finally:
+        if name.endswith(".part"):
+            os.unlink(name)
 
 
 def _flush(folder: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from alembic_ext.adoption.operations import AdoptColumn, FinishAdoption, HoldAdo
 from sa_attachments import AdoptionFailed, Attachment, AttachmentWarning, BadConfiguration, StorageFailed
 from sa_attachments.adoption import Blobs, Plan, restoring
 from sa_attachments.adoption import adopt as adopt_column
+from sa_attachments.adoption.folder import Folder
 from sa_attachments.storages.memory import MemoryStorage
 from tests.engines import ENGINES
 
@@ -303,6 +307,27 @@ def test_a_path_whose_file_is_gone_is_written_again(museum: Museum) -> None:
     assert [(museum.root / paths[n]).read_text() for n in (1, 2, 3)] == ["a", "größe/b", "c"]
     assert (museum.root / "c").read_bytes() == b"somebody else's"
     assert museum.stored() == set()
+
+
+@pytest.mark.parametrize("can_do_without", [True, False])
+def test_a_path_that_is_written_again_has_no_name_before_it_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_do_without: bool
+) -> None:
+    if not can_do_without:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    seen: list[bool] = []
+
+    def chunks() -> Iterator[bytes]:
+        yield b"hel"
+        seen.append(any(tmp_path.iterdir()))
+        yield b"lo"
+
+    facts = {"size": 5, "sha256": hashlib.sha256(b"hello").hexdigest()}
+    folder = Folder(tmp_path)
+    assert folder.write("a", facts, chunks)
+    assert folder.write("a", facts, chunks), "it is there"
+    assert seen == [not can_do_without]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"hello"]
 
 
 @here
