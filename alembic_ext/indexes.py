@@ -14,6 +14,7 @@ again: they get an invisible column, ``avatar_content_type``, and only queries t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, cast
@@ -172,7 +173,7 @@ def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:
         _check(inspect(operations.get_bind()), op)
     if dialect.name in ("mysql", "mariadb"):
         new = generated(op.column, op.path)
-        path = literal(dialect, "$" + "".join(f'."{part}"' for part in op.path))
+        path = literal(dialect, "$" + "".join(f".{json.dumps(part)}" for part in op.path))
         value = f"JSON_VALUE({quote(op.column)}, {path})"
         statement = (
             f"ALTER TABLE {_at(quote, op)} ADD COLUMN {quote(new)} {_KINDS[op.kind]} AS ({value}) VIRTUAL INVISIBLE,"

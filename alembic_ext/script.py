@@ -31,6 +31,8 @@ def execute(operations: Operations, statements: Iterable[str]) -> None:
 def literal(dialect: Dialect, value: str) -> str:
     """A text in SQL."""
     string: Any = String()
+    if dialect.name in ("mysql", "mariadb") and getattr(dialect, "_backslash_escapes", True):
+        value = value.replace("\\", "\\\\")  # which SQLAlchemy does in the compiler
     return as_it_is(dialect, string.literal_processor(dialect)(value))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, literal_column, select, text
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, column, literal_column, select, text
 
-from alembic_ext.indexes import CreateAttachmentIndexOp, DropAttachmentIndexOp
+from alembic_ext.indexes import CreateAttachmentIndexOp, DropAttachmentIndexOp, generated
 from sa_attachments import AttachmentType, Storages
 from sa_attachments.errors import BadConfiguration
 from tests.alembic_ext.installing import operations
@@ -23,7 +24,7 @@ users = Table(
     Column("id", Integer, primary_key=True),
     Column("avatar", AttachmentType(Storages("memory:"))),
 )
-AWKWARD = 'it\'s 100% "quoted" :name'
+AWKWARD = 'it\'s 100% "quoted" \\ :name'
 
 
 @pytest.fixture
@@ -107,6 +108,12 @@ def test_awkward_names_in_metadata(engine: Engine) -> None:
         op = operations(connection)
         op.create_attachment_index("users", "avatar", ["metadata", AWKWARD])
         op.create_attachment_index("users", "avatar", ["metadata", "x" * 70])
+        avatar = json.dumps({"metadata": {AWKWARD: "yes"}})
+        value = "CAST(:avatar AS JSONB)" if engine.dialect.name == "postgresql" else ":avatar"
+        connection.execute(text(f"INSERT INTO users (id, avatar) VALUES (1, {value})"), {"avatar": avatar})
+        if engine.dialect.name == "mysql":
+            name = generated("avatar", ["metadata", AWKWARD])
+            assert connection.scalar(select(column(name)).select_from(users)) == "yes"
         op.drop_attachment_index("users", "avatar", ["metadata", AWKWARD])
 
 
