@@ -39,8 +39,11 @@ def register() -> None:
     """Tell Alembic of the operations."""
     for kind in _KINDS:
         for verb, operation in (("adopt", AdoptColumn), ("restore", RestoreColumn)):
-            Operations.register_operation(f"{verb}_{kind}_column", f"{kind}_column")(operation)
-            BatchOperations.register_operation(f"{verb}_{kind}_column", f"batch_{kind}_column")(operation)
+            for operations, source in ((Operations, f"{kind}_column"), (BatchOperations, f"batch_{kind}_column")):
+                method = getattr(operation, source).__func__
+                says = method.__doc__
+                operations.register_operation(f"{verb}_{kind}_column", source)(operation)
+                method.__doc__ = says  # which Alembic has taken, and the other verb needs too
     Operations.register_operation("finish_adoption")(FinishAdoption)
     BatchOperations.register_operation("finish_adoption", "batch_finish_adoption")(FinishAdoption)
     Operations.register_operation("hold_adoption")(HoldAdoption)
