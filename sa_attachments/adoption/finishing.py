@@ -35,7 +35,7 @@ class Finishing:
         if left:
             raise self._report.refuse(self._plan.label, f"{left:,} rows are not adopted: adopt or empty them first")
         for items in self._adopted():
-            self._clear([(file.storage, key) for facts in items for file, key in beside(facts)])
+            clear(self._place, [(file.storage, key) for facts in items for file, key in beside(facts)])
         lines = self._place.ledger.lines
         c = lines.c
         mine = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into, c.held.is_(True))
@@ -47,7 +47,7 @@ class Finishing:
                 found = connection.execute(statement.limit(LOOK)).all()
             if not found:
                 break
-            self._clear([(row.storage, key) for row in found for key in _noted(row.descriptor)])
+            clear(self._place, [(row.storage, key) for row in found for key in noted_beside(row.descriptor)])
             self._let_go([Named(row.storage, row.key, row.size or 0) for row in found])
             after = found[-1].key, found[-1].storage
         rows = self._report.rows
@@ -90,13 +90,14 @@ class Finishing:
                 return
             after = page[-1][0]
 
-    def _clear(self, files: list[tuple[str, str]]) -> None:
-        """Delete what lies beside files, but in a place of another database."""
-        with self._place.connection() as connection:
-            mine = [name for name in {name for name, _ in files} if self._place.problem(connection, name) is None]
-        for name in mine:
-            with storage_errors(name, "delete"):
-                self._place.files.resolve(name).delete([key for other, key in files if other == name])
+
+def clear(place: Workplace, files: Sequence[tuple[str, str]]) -> None:
+    """Delete what lies beside files, but in a place of another database."""
+    with place.connection() as connection:
+        mine = [name for name in {name for name, _ in files} if place.problem(connection, name) is None]
+    for name in mine:
+        with storage_errors(name, "delete"):
+            place.files.resolve(name).delete([key for other, key in files if other == name])
 
 
 def beside(facts: Facts) -> Iterator[tuple[Named, str]]:
@@ -110,7 +111,7 @@ def beside(facts: Facts) -> Iterator[tuple[Named, str]]:
     for each in (facts, *variants.values()):
         if isinstance(each, Mapping) and "key" in each:
             file = Named(each.get("storage", facts["storage"]), each["key"], 0)
-            yield from ((file, key) for key in _noted(each))
+            yield from ((file, key) for key in noted_beside(each))
 
 
 def _lay_there(facts: Facts) -> bool:
@@ -119,7 +120,8 @@ def _lay_there(facts: Facts) -> bool:
     return isinstance(adopted, Mapping) and not adopted.keys() <= {"row"}
 
 
-def _noted(said: Any) -> list[str]:
+def noted_beside(said: Any) -> list[str]:
+    """The keys of what lies beside one file, as its line or its descriptor notes them."""
     adopted = said.get("adopted") if isinstance(said, Mapping) else None
     keys = adopted.get("beside") if isinstance(adopted, Mapping) else None
     return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []

@@ -32,6 +32,7 @@ from ..errors import StorageFailed
 from ..ledger import CONDEMNED, chunked
 from ..offload import gather
 from .adopting import PAGE, Progress
+from .finishing import clear, noted_beside
 from .plan import Paths
 from .report import AdoptionReport, Unadopted
 from .rows import Held, Identity, Rows
@@ -234,21 +235,26 @@ class Restoring:
     def _clean(self) -> None:
         """Purge what this column dropped before, and what is due; raise if anything is left."""
         c = self._place.ledger.lines.c
-        mine = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into, c.state == CONDEMNED)
+        owned_here = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into)
+        mine = and_(owned_here, c.state == CONDEMNED)
         # What triggers say that a row names is left alone, as ``doom`` leaves it.
         held_ones = and_(mine, c.held.is_(True), func.coalesce(c.names, 0) <= 0)
         while True:
             with self._place.work() as connection:
-                statement = select(c.storage, c.key, c.size).where(held_ones).limit(LOOK)
-                held = [Named(row.storage, row.key, row.size or 0) for row in connection.execute(statement)]
-                if not held:
-                    break
+                statement = select(c.storage, c.key, c.size, c.descriptor).where(held_ones).limit(LOOK)
+                found = connection.execute(statement).all()
+                held = {Named(row.storage, row.key, row.size or 0): noted_beside(row.descriptor) for row in found}
                 # Adopted where they are, and dropped since; the old column may still name them.
                 stay = [file for file in held if self._rows.mentions(connection, self._last(file.key))]
                 self._place.disown(connection, stay)
-                self._place.doom(connection, [file for file in held if file not in stay])
+            if not held:
+                break
+            leave = [file for file in held if file not in stay]
+            clear(self._place, [(file.storage, key) for file in leave for key in held[file]])  # while it is known
+            with self._place.work() as connection:
+                self._place.doom(connection, leave)
         with self._place.work() as connection:
-            self._storages |= set(connection.scalars(select(c.storage).where(mine).distinct()))
+            self._storages |= set(connection.scalars(select(c.storage).where(owned_here).distinct()))
             connection.execute(update(self._place.ledger.lines).where(mine).values(purge_after=now()))
         with self._place.connection() as connection:
             trusted = [name for name in sorted(self._storages) if self._place.problem(connection, name) is None]

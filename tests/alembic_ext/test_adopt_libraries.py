@@ -519,6 +519,19 @@ def test_what_lies_beside_files_stays_in_a_place_of_another_database(depot: Muse
 
 
 @here
+def test_what_lies_beside_a_dropped_file_goes_with_it_on_the_way_back(depot: Museum) -> None:
+    depot.migrate(lambda op: op.adopt_depot_column("docs", "path", "file"))
+    with Session(depot.engine) as session:
+        session.delete(session.get_one(depot.Doc, 1))
+        session.commit()
+    assert depot.sweep().ok
+    assert len(depot.stored("old")) == 4, "held"
+    depot.migrate(lambda op: op.restore_depot_column("docs", "path", "file"))
+    assert depot.stored("old") == set()
+    assert depot.lines() == {}
+
+
+@here
 def test_a_thumbnail_that_could_not_be_made_anew(depot: Museum) -> None:
     depot.migrate(lambda op: op.adopt_depot_column("docs", "path", "file"))
     facts = depot.facts()[1]
