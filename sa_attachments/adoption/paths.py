@@ -220,7 +220,8 @@ class PathReader:
         return Returned(self._value(path))
 
     def _value(self, path: str) -> str:
-        return self._paths.prefix + (quote(path) if self._is_url else path)
+        slash = "/" if self._paths.prefix[-1:].isalnum() else ""  # it may be said without
+        return self._paths.prefix + slash + (quote(path) if self._is_url else path)
 
     def _write(self, path: str, facts: Facts) -> bool:
         """Let the bytes lie at the path; False if others do."""

@@ -152,6 +152,19 @@ def test_new_files_in_the_same_place_survive_the_sweep(museum: Museum) -> None:
 
 
 @here
+@pytest.mark.parametrize("prefix", ["https://cdn.example/media", "https://cdn.example/media/", "/media", "media:"])
+def test_new_files_are_named_below_the_prefix(museum: Museum, prefix: str) -> None:
+    museum.open()
+    about: dict[str, Any] = {"root": museum.root, "prefix": prefix}
+    with Session(museum.engine) as session:
+        session.add(museum.Doc(id=2, file=Attachment.upload(b"2", "a.txt")))
+        session.commit()
+    museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **about))
+    (path,) = museum.stored("old")
+    assert museum.column("path") == {2: f"{prefix}{'/' if prefix.endswith('media') else ''}{path}"}
+
+
+@here
 def test_new_files_without_a_type_survive_in_the_folder_that_is_root_and_place(museum: Museum) -> None:
     museum.open()
     museum.lay("a", b"a")
