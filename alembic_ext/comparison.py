@@ -28,7 +28,7 @@ Where = tuple[str | None, str]
 """Schema and name of a table."""
 
 _LAST: Any = getattr(getattr(util, "DispatchPriority", None), "LAST", None)
-_WITHOUT_RECREATE = (ops.AddColumnOp, ops.CreateIndexOp, ops.DropIndexOp)
+_WITHOUT_RECREATE = (ops.CreateIndexOp, ops.DropIndexOp)
 
 
 def register(plugin: Any) -> None:
@@ -85,7 +85,7 @@ def _plain(schema: str | None, default: str | None) -> str | None:
 
 
 def _made_anew(upgrade_ops: Any) -> Iterator[Where]:
-    """Tables that SQLite can't alter, which Alembic makes anew."""
+    """Tables that SQLite can't alter, which Alembic makes anew, there or on the way back."""
     for op in upgrade_ops.ops:
         if isinstance(op, ops.ModifyTableOps) and not all(isinstance(each, _WITHOUT_RECREATE) for each in op.ops):
             yield op.schema, op.table_name

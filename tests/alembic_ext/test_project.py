@@ -312,8 +312,18 @@ def test_what_a_batch_lost_is_noticed_and_made_again(migrated: Project) -> None:
 
 
 @on("project", ["sqlite"], indirect=True)
-def test_a_migration_that_makes_a_table_anew_takes_care_of_its_triggers(migrated: Project) -> None:
-    migrated.edit("name: Mapped[str | None]", "name: Mapped[str]")
+@on(
+    ("old", "new"),
+    [
+        ("name: Mapped[str | None]", "name: Mapped[str]"),
+        # There it is one with an expression for a default, and back each one.
+        (AVATAR, AVATAR + "    at: Mapped[str | None] = mapped_column(server_default=text('CURRENT_TIMESTAMP'))\n"),
+        (AVATAR, AVATAR + "    nick: Mapped[str | None]\n"),
+    ],
+)
+def test_a_migration_that_makes_a_table_anew_takes_care_of_its_triggers(migrated: Project, old: str, new: str) -> None:
+    migrated.edit("import ForeignKey, String", "import ForeignKey, String, text")
+    migrated.edit(old, new)
     lines = migrated.autogenerate()
     assert lines.index("op.drop_attachment_triggers('users'") < lines.index("op.batch_alter_table('users'")
     assert "op.create_attachment_triggers('users'" in lines
