@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import and_, null, or_, select, update
 
-from ..descriptor import Facts, Named, named
+from ..descriptor import Facts, Named, named, named_by, variants_of
 from ..errors import storage_errors
 from ..ledger import lockable
 from .report import AdoptionReport
@@ -107,11 +107,9 @@ def beside(facts: Facts) -> Iterator[tuple[Named, str]]:
     >>> [key for file, key in beside(facts)]
     ['7/metadata.json']
     """
-    variants = facts.get("variants") or {}
-    for each in (facts, *variants.values()):
-        if isinstance(each, Mapping) and "key" in each:
-            file = Named(each.get("storage", facts["storage"]), each["key"], 0)
-            yield from ((file, key) for key in noted_beside(each))
+    for each in (facts, *variants_of(facts).values()):
+        if "key" in each:
+            yield from ((named_by(each, facts), key) for key in noted_beside(each))
 
 
 def _lay_there(facts: Facts) -> bool:

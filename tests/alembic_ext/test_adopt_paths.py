@@ -140,6 +140,16 @@ def test_dropped_by_the_application_and_adopted_once_more(museum: Museum) -> Non
 
 
 @here
+def test_finished_where_variants_are_damaged(museum: Museum) -> None:
+    museum.lay("a", b"a")
+    museum.insert({"id": 1, "path": "a"})
+    adopted(museum)
+    with museum.engine.begin() as connection:
+        connection.execute(museum.docs.update().values(file=museum.facts()[1] | {"variants": [1]}))
+    assert museum.migrate(lambda op: op.finish_adoption("docs", "file")).files == 1
+
+
+@here
 def test_not_finished_before_all_is_adopted(museum: Museum) -> None:
     museum.lay("a", b"a")
     museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "gone"})
