@@ -20,7 +20,10 @@ from PIL import Image, ImageCms
 from ...errors import Refused
 
 # Modes by what they become: all but CMYK are RGB or grey, with or without alpha.
-_PLAIN = {"1": "L", "La": "LA", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "YCbCr": "RGB", "HSV": "RGB"}
+_PLAIN = {
+    "1": "L", "P": "RGB", "La": "LA", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "YCbCr": "RGB", "HSV": "RGB",
+}  # fmt: skip
+_WITH_ALPHA = {"1": "LA", "L": "LA", "P": "RGBA", "RGB": "RGBA"}
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _SHADES = 8
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
@@ -28,13 +31,11 @@ _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 
 def plain(image: Image.Image) -> Image.Image:
     """As L, LA, RGB, RGBA or CMYK, 8 bits per channel."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _from_wide(image)
     mode = image.mode
-    if mode == "P":
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if mode in ("L", "RGB"):
-        return image.convert({"L": "LA", "RGB": "RGBA"}[mode]) if image.has_transparency_data else image
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        return _from_wide(image)
+    if mode in _WITH_ALPHA and image.has_transparency_data:
+        return image.convert(_WITH_ALPHA[mode])
     if mode == "LAB":
         return _from_lab(image)
     return image.convert(_PLAIN[mode]) if mode in _PLAIN else image

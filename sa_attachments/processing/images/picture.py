@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from ...attachment import Attachment
 from ...errors import Refused
@@ -27,6 +27,7 @@ from ..mediatype import is_active
 from .geometry import Size
 from .gifblocks import MOST_FRAMES, survey
 from .icons import LARGEST, largest
+from .jpeg2000 import LEAST_PIECES, PIXELS_PER_PIECE, count_pieces
 from .pillow import READABLE, initialized
 from .reading import Exceeded, Watched
 
@@ -40,7 +41,12 @@ HEADER_SECONDS, FRAME_SECONDS = 10, 60
 _ONE = {"JPEG", "PSD"}
 """Formats where what Pillow calls frames are previews, a map of the highlights, or layers of the first one."""
 
+_DEPTHS = {"L;2": 85, "L;4": 17, "I;16B": 1 / 256, "RGB;16B": 1 / 256}
+"""Of PNG, as Pillow names them, and what makes eight bits of them."""
+
 ORIENTATION = 0x0112
+_TILE = (322, 323)
+"""Width and length of a TIFF's tiles, each of which is decoded in whole."""
 
 
 class Picture:
@@ -53,11 +59,16 @@ class Picture:
         self._most = max_pixels
         self.exif = _exif(image)
         """EXIF, empty where there is none or it is damaged."""
-        self.orientation = 1 if self.kind == "TIFF" else _orientation(self.exif)  # Pillow turns TIFF by itself
-        """EXIF's, 1 to 8; what is damaged counts as 1."""
+        self.orientation = _orientation(self.exif)
+        """EXIF's or XMP's, 1 to 8; what is damaged counts as 1."""
         self.full = image.size
         """Width and height as they are stored, which ``draft`` does not change."""
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns it by itself
+            if self.orientation > 4 and ORIENTATION not in image.tag_v2:  # and does not know before
+                self.full = image.size[1], image.size[0]
+            self.orientation = 1
         self._decoded = 0
+        _scale_key(image)
 
     @property
     def kind(self) -> str:
@@ -123,9 +134,21 @@ class Picture:
                 self.full = self.image.size  # pages of a TIFF, and frames of a GIF that reach further
             self._decoded += self.full[0] * self.full[1]
             self._bounded(self._decoded, f"has {self._decoded:,} pixels in {frame + 1:,} frames")
+            self._check_pieces()
             self._allow()
             self.image.load()
         return self.image
+
+    def _check_pieces(self) -> None:
+        """What is decoded of a small picture may be large."""
+        if isinstance(self.image, TiffImagePlugin.TiffImageFile):
+            width, height = (side if isinstance(side := self.image.tag_v2.get(tag), int) else 1 for tag in _TILE)
+            self.count((width, height), 1, "has tiles of")
+        elif self.kind == "JPEG2000":
+            pieces, most = count_pieces(self._file), LEAST_PIECES + self.full[0] * self.full[1] // PIXELS_PER_PIECE
+            if pieces > most:
+                message = f"the image is cut into {pieces:,} pieces, allowed are {most:,}"
+                raise Refused(message, rule=self.rule, limit=most, measured=pieces)
 
     def _allow(self) -> None:
         self._file.allow(HEADER + PER_PIXEL * self.full[0] * self.full[1], FRAME_SECONDS)
@@ -221,6 +244,15 @@ def _check_icon(file: Watched, rule: str) -> None:
     if max(width, height) > LARGEST:
         message = f"the icon contains a picture of {width:,} × {height:,} pixels, icons have {LARGEST:,} a side at most"
         raise Refused(message, rule=rule, limit=LARGEST, measured=max(width, height))
+
+
+def _scale_key(image: ImageFile.ImageFile) -> None:
+    """Pillow gives pixels eight bits, and leaves the one grey or colour that is see-through in a PNG as it was."""
+    key, scale = image.info.get("transparency"), _DEPTHS.get(str(image.tile[0].args)) if image.tile else None
+    if image.format == "PNG" and scale and isinstance(key, int):
+        image.info["transparency"] = int(key * scale)
+    elif image.format == "PNG" and scale and isinstance(key, tuple):
+        image.info["transparency"] = tuple(int(each * scale) for each in key)
 
 
 def _exif(image: ImageFile.ImageFile) -> Image.Exif:

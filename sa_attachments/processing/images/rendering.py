@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from math import ceil
 from typing import Any
@@ -46,6 +47,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = re.compile(rb"(tiff:Orientation\s*(?:=\s*[\"']|>)\s*)[2-8]")
 
 
 def rendered(attachment: Attachment, step: Options, planned: Callable[[Size], Plan]) -> Attachment:
@@ -127,8 +129,10 @@ def _plays(picture: Picture) -> int:
 
 
 def _xmp(information: dict[Any, Any]) -> bytes | None:
+    """As it is, but for the orientation: whoever reads the picture next would turn it once more."""
     found = information.get("xmp") or information.get("XML:com.adobe.xmp")
-    return found.encode() if isinstance(found, str) else found
+    packet = found.encode() if isinstance(found, str) else found
+    return _TURNED.sub(rb"\g<1>1", packet) if isinstance(packet, bytes) else None
 
 
 def _named(attachment: Attachment, kind: str) -> str | None:

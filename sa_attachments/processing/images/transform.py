@@ -17,8 +17,8 @@ process and in the next.
 Traps
 -----
 ``max_pixels`` counts what is decoded and what is made: width × height × frames, where ``animated``. It bounds the
-memory that one core needs: sixteen bytes for each in the worst case (WebP), and hardly any for a large JPEG, which is
-decoded at a fraction of its size. A file that says it is larger is refused before it is decoded.
+memory that one core needs: sixteen bytes for each in the worst case (WebP; JPEG 2000 takes forty), and hardly any for a
+large JPEG, which is decoded at a fraction of its size. A file that says it is larger is refused before it is decoded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Transform(Options):
     :param quality: 1 to 100 for JPEG, WEBP and AVIF; None is 85, 80 and 70.
     :param animated: keep all frames; else the first one is taken.
     :param keep: metadata to keep: ``"copyright"`` (EXIF's artist and copyright), ``"exif"`` (all of EXIF but the place,
-        the orientation and the preview), ``"gps"`` (the place), ``"xmp"`` (as it is, whatever is in it),
+        the orientation and the preview), ``"gps"`` (the place), ``"xmp"`` (all of it but the orientation),
         ``"icc"`` (the profile, and the colours unchanged).
     :param background: what shows through transparent pixels where the format has none, as ``"#rrggbb"`` or a CSS name.
     :param max_pixels: refuse what has more of them, before it is decoded.

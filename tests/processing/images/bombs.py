@@ -85,6 +85,35 @@ def icon_that_lies(inside: bytes, side: int = 16) -> bytes:
     return struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", side, side, 0, 0, 1, 32, len(inside), 22) + inside
 
 
+def tiff_with_a_tile(side: int = SIDE) -> bytes:
+    """One pixel, in a tile of many."""
+    file = io.BytesIO()
+    packed = zlib.compress(bytes(1000))
+    tags = {256: 1, 257: 1, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: 8, 325: len(packed)}
+    file.write(b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(tags)))
+    file.writelines(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return file.getvalue() + bytes(4)
+
+
+def jpeg2000_in_pieces(
+    side: int, tile: int = 0, block: int = 4, precincts: bytes = b"", in_tile: bool = False, boxes: bytes = b""
+) -> bytes:
+    """Grey, its sizes as exponents; the cut is said in the header, or in that of the first tile."""
+
+    def segment(mark: int, data: bytes) -> bytes:
+        return bytes([0xFF, mark]) + struct.pack(">H", len(data) + 2) + data
+
+    def coding(block: int, precincts: bytes) -> bytes:
+        return segment(0x52, bytes([bool(precincts), 0, 0, 1, 0, 5, block, block, 0, 1]) + precincts)
+
+    tile = tile or side
+    size = segment(0x51, struct.pack(">HIIIIIIIIH", 0, side, side, 0, 0, tile, tile, 0, 0, 1) + bytes([7, 1, 1]))
+    steps = segment(0x5C, bytes([0x40]) + bytes([8 << 3]) * 16)
+    main, local = coding(4, b"") if in_tile else coding(block, precincts), coding(block, precincts) if in_tile else b""
+    part = segment(0x90, struct.pack(">HIBB", 0, 12 + len(local) + 2 + 100, 0, 1)) + local + b"\xff\x93" + bytes(100)
+    return boxes + b"\xff\x4f" + size + main + steps + part + b"\xff\xd9"
+
+
 def _webp() -> bytes:
     """As large as WebP can say, 16,383 a side: a canvas that its one frame does not fill."""
     frame = samples()["WEBP-RGB"].data[12:]

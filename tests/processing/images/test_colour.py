@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import pytest
@@ -180,6 +182,34 @@ def test_see_through_palettes_and_colours_become_alpha() -> None:
     keyed = opened(written(chart(), "PNG", transparency=QUARTERS[1]))
     assert plain(keyed).mode == "RGBA"
     assert plain(keyed).getpixel((60, 5))[3] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "values"),
+    [(1, 0, [0, 1]), (2, 0, [0, 1, 3]), (4, 0, [0, 7, 15]), (8, 0, [0, 7, 255]), (16, 0, [0, 7000, 65535]),
+     (8, 2, [0, 7, 255]), (16, 2, [0, 7000, 65535])],
+)  # fmt: skip
+def test_the_grey_or_colour_that_is_see_through_in_a_png_of_any_depth(bits: int, kind: int, values: list[int]) -> None:
+    """Eight pixels of two values, one of which is transparent."""
+    channels = 3 if kind else 1
+    for key in values:
+        other = values[key == values[0]]
+        line = int("".join(f"{value:0{bits}b}" * channels for value in [key, other] * 4), 2)
+        rows = b"\0" + line.to_bytes(bits * channels, "big")
+        parts = [
+            (b"IHDR", struct.pack(">IIBBBBB", 8, 1, bits, kind, 0, 0, 0)),
+            (b"tRNS", struct.pack(">H", key) * channels),
+            (b"IDAT", zlib.compress(rows)),
+            (b"IEND", b""),
+        ]
+        chunks = [
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in parts
+        ]
+        done = converted(b"\x89PNG\r\n\x1a\n" + b"".join(chunks)).convert("RGBA")
+        shown: list[Any] = [done.getpixel((x, 0)) for x in (0, 1)]
+        assert [pixel[3] for pixel in shown] == [0, 255]
+        assert [pixel[0] for pixel in shown] == [255 * value // ((1 << bits) - 1) for value in (key, other)]
 
 
 def test_grey_stays_grey() -> None:

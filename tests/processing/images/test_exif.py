@@ -8,11 +8,11 @@ import pytest
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from sa_attachments import Attachment
-from sa_attachments.processing.images import Convert
+from sa_attachments.processing.images import Convert, Dimensions, Fit
 from sa_attachments.processing.images.exif import kept, taken_at
 from sa_attachments.processing.steps import run
 
-from .samples import chart, opened, written
+from .samples import QUARTERS, chart, corners, opened, similar, written
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><note>me</note></x:xmpmeta>'
 
@@ -88,16 +88,28 @@ def test_xmp_is_kept_as_it_is(kind: str, target: str) -> None:
     assert XMP not in run([Convert(target)], Attachment.upload(data), "").read()
 
 
-def _with_xmp(kind: str) -> bytes:
-    options: dict[str, Any] = {"xmp": XMP}
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_xmp_that_is_kept_does_not_turn_the_picture_once_more(kind: str) -> None:
+    said = XMP.replace(b"<note>", b'<note tiff:Orientation="6">')
+    lying = chart().transpose(Image.Transpose.ROTATE_90)
+    kept = run([Convert("JPEG", keep="xmp"), Dimensions()], Attachment.upload(_with_xmp(kind, said, lying)), "")
+    assert opened(kept.read()).info["xmp"] == said.replace(b"6", b"1")
+    assert (kept.metadata["width"], kept.metadata["height"]) == lying.size[::-1]
+    again = opened(run([Fit(32, 32, format="PNG")], kept, "").read())
+    assert again.size == (32, 24)
+    assert similar(corners(again), QUARTERS, 40)
+
+
+def _with_xmp(kind: str, xmp: bytes = XMP, image: Image.Image | None = None) -> bytes:
+    options: dict[str, Any] = {"xmp": xmp}
     if kind == "PNG":
         from PIL import PngImagePlugin
 
         options = {"pnginfo": PngImagePlugin.PngInfo()}
-        options["pnginfo"].add_itxt("XML:com.adobe.xmp", XMP.decode())
+        options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
     elif kind == "TIFF":
-        options = {"tiffinfo": {700: XMP}}
-    return written(chart(), kind, **options)
+        options = {"tiffinfo": {700: xmp}}
+    return written(image or chart(), kind, **options)
 
 
 def test_nothing_is_left_of_nothing() -> None:

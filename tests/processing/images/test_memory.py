@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from .bombs import BOMBS, PIXELS, gif_that_grows, icon_that_lies, png
+from .bombs import BOMBS, PIXELS, gif_that_grows, icon_that_lies, jpeg2000_in_pieces, png, tiff_with_a_tile
 from .samples import written
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells peaks of memory")
@@ -67,6 +67,9 @@ def test_a_bomb_takes_no_memory_and_no_time(step: str, tmp_path: Path) -> None:
     files = {kind: bomb() for kind, bomb in BOMBS.items()}
     files["a GIF that grows"] = gif_that_grows()
     files["an icon"] = icon_that_lies(png(12_000, 12_000))
+    if "MaxPixels" not in step:  # which looks at the header alone
+        files["a TIFF of one tile"] = tiff_with_a_tile(20_000)
+        files["a JPEG 2000 in pieces"] = jpeg2000_in_pieces(4000, precincts=b"\x11" * 6)
     for name, (grown, _, seconds, answer) in zip(files, measure(step, tmp_path, *files.values()), strict=True):
         assert answer is not None, f"{name} was let in"
         assert grown < 8 * MB, name

@@ -37,7 +37,7 @@ from sa_attachments.processing.images import (
 from sa_attachments.processing.images.picture import opened
 from sa_attachments.processing.steps import run
 
-from .bombs import BOMBS, PIXELS, gif_that_grows, icon_that_lies, png
+from .bombs import BOMBS, PIXELS, gif_that_grows, icon_that_lies, jpeg2000_in_pieces, png, tiff_with_a_tile
 from .samples import chart, samples, written
 
 LOOKING: list[Step] = [MaxDimensions(10**6), MinDimensions(1), MaxPixels(10**9), MaxFrames(10), Dimensions(), Capture()]
@@ -227,6 +227,36 @@ def test_a_gif_that_grows_is_refused_before_it_grows(step: Step) -> None:
 def test_an_icon_that_contains_something_larger_is_refused(step: Step) -> None:
     error = refusal(step, icon_that_lies(png(9_000, 9_000)), "favicon.ico")
     assert (error.limit, error.measured) == (1024, 9_000)
+
+
+def test_a_small_tiff_of_a_large_tile_is_refused() -> None:
+    error = refusal(Fit(20, 20), tiff_with_a_tile(), "a.tiff")
+    assert error.measured == PIXELS
+    assert "the image has tiles of 50,000 × 50,000 pixels" in str(error)
+
+
+SMALL_PRECINCTS = b"\x11" * 6
+CUT: dict[str, dict[str, Any]] = {
+    "precincts": {"precincts": SMALL_PRECINCTS},
+    "blocks": {"block": 0},
+    "tiles": {"tile": 1},
+    "precincts of a tile": {"precincts": SMALL_PRECINCTS, "in_tile": True},
+}
+
+
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT)
+def test_a_jpeg_2000_in_millions_of_pieces_is_refused(cut: dict[str, Any]) -> None:
+    """Three hundred bytes for each, before any of them is decoded."""
+    error = refusal(Fit(20, 20), jpeg2000_in_pieces(4000, **cut), "a.j2k")
+    assert error.limit == 10_000 + 4000 * 4000 // 25
+    assert error.measured > 1_000_000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("tile", [0, 64, 128, 1024])
+def test_a_jpeg_2000_in_as_many_pieces_as_usual_is_taken(tile: int) -> None:
+    options = {"tile_size": (tile, tile)} if tile else {}
+    data = written(Image.new("RGB", (2048, 2048)), "JPEG2000", num_resolutions=6 if tile != 64 else 4, **options)
+    run([Fit(20, 20)], Attachment.upload(data), "")
 
 
 def test_all_frames_count_together() -> None:
