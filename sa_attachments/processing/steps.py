@@ -18,18 +18,23 @@ sa_attachments.errors.Refused: Note.file: drafts stay at home
 A step may read the attachment: that reads its source, which can be read again by the steps after it. Steps run in
 worker threads, those of several attachments at the same time: as many as the storage takes files, or as there are
 processors if a step has a true attribute ``keeps_busy``. What a transform does not say of its result (filename, the
-client's claim, metadata, storage) stays as it was.
+client's claim, metadata) stays as it was; where it is stored was decided before. A file that a transform gives away,
+``Attachment.upload(path, move=True)``, is removed when it is not needed any more.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..attachment import Attachment, binding_of, body_of, make
 from ..errors import AttachmentError, Refused
+from ..source import Source
 from ..upload import Upload
 from .sniffing import HEAD, content_type
 
@@ -81,12 +86,30 @@ def _through(step: Step, attachment: A, label: str) -> A:
     before, after = _body(attachment), _body(result)
     kept = dataclasses.replace(
         after,
+        source=_of_a_step(after, before),
         filename=after.filename or before.filename,
         claimed_content_type=after.claimed_content_type or before.claimed_content_type,
         metadata=after.metadata or before.metadata,
-        storage=after.storage or before.storage,
+        storage=before.storage,
     )
     return _typed(_with(attachment, kept))
+
+
+def _of_a_step(after: Upload, before: Upload) -> Source:
+    """The source of a step's result. A file that the step gave away is removed when nothing reads it any more: after a
+    rollback the steps make another one.
+    """
+    path = after.source.path()
+    if path is not None and path == before.source.path():
+        return before.source
+    if path is not None and after.move:
+        weakref.finalize(after.source, _remove, path)
+    return after.source
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _typed(attachment: A) -> A:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,8 +108,39 @@ def test_what_a_transform_says_is_taken() -> None:
         "b.png",
         "image/x-png",
         {"m": 2},
-        "third",
+        "other",  # where it goes was known before
     )
+
+
+def test_a_file_that_a_transform_gives_away_is_removed_when_nobody_needs_it_any_more(tmp_path: Path) -> None:
+    def program(attachment: Attachment) -> Attachment:
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.tmp"
+        path.write_bytes(attachment.read().upper())
+        return Attachment.upload(path, move=True)
+
+    def renamed(attachment: Attachment) -> Attachment:
+        with attachment.path() as path:
+            return Attachment.upload(path, "b.txt", move=True)
+
+    def refuse(attachment: Attachment) -> None:
+        raise ValueError("no")
+
+    given = tmp_path / "given.txt"
+    given.write_bytes(b"hello")
+    for steps in ([program], [program, renamed], [program, program, upper_later], [renamed]):
+        done = run(steps, Attachment.upload(given, move=True), "Doc.file")  # type: ignore[arg-type]
+        assert done.read().upper() == b"HELLO"
+        del done
+        assert list(tmp_path.iterdir()) == [given], steps  # whose turn comes with the commit
+    with pytest.raises(Refused):
+        run([program, refuse], upload(), "Doc.file")  # type: ignore[list-item]
+    gc.collect()  # the error holds what it happened to
+    assert list(tmp_path.iterdir()) == [given]
+
+
+def upper_later(attachment: Attachment) -> Attachment:
+    """Reads when it is read."""
+    return Attachment.upload(chunk.upper() for chunk in attachment.chunks())
 
 
 def test_a_transform_that_only_renames_keeps_the_type_and_the_guards() -> None:
