@@ -40,7 +40,7 @@ from .offload import in_greenlet
 from .references import Reference
 from .staging import Scope, Stage, Token, _refuse_autocommit
 from .upload import Upload
-from .wants import Want, copy_wanted, line
+from .wants import Want, copy_wanted, has_passed, line
 
 
 class Office(Home, Protocol):
@@ -207,7 +207,7 @@ class Desk:
         self, stage: _Stage, custody: Custody, attachment: Attachment, files: list[Named], place: Place
     ) -> bool:
         """Whether a stored file can be had under its own key: nobody owned it before, or whoever did dropped it."""
-        if getattr(binding_of(attachment), "files", None) is not self._files:
+        if getattr(binding_of(attachment), "files", None) is not self._files or not has_passed(attachment, place.type):
             return False
         origin = origin_of(attachment)
         if isinstance(origin, Token):

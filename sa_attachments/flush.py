@@ -27,7 +27,7 @@ from .processing.variants import is_there
 from .references import Reference, names, of_state, read_locked
 from .staging import Stage, Token
 from .undo import Undo
-from .wants import Want, copy_wanted, line
+from .wants import Want, copy_wanted, has_passed, line
 
 Name = tuple[str, str]
 """``(storage, key)``"""
@@ -265,6 +265,8 @@ class Flush:
         scope, connection = self._stage.of(slot.reference)
         # An object may not know which variants were made, or made anew, since it was loaded.
         present = given.get((item.storage, item.key))
+        if not has_passed(present or item, slot.reference.type):
+            return None  # A copy goes through the steps.
         prove = scope.ledger.reclaim if present is None else scope.ledger.transfer
         facts = facts_of(item if present is None else present)
         own, *_ = named(facts)

@@ -18,7 +18,7 @@ from .binding import Binding
 from .column import Home
 from .content import StoredSource
 from .descriptor import Facts, Named, named
-from .errors import FileMissing, OwnershipLost
+from .errors import AttachmentError, FileMissing, OwnershipLost
 from .ledger import Line
 from .offload import gather
 from .processing.steps import Step, run
@@ -180,7 +180,9 @@ class Whole:
         found = original.variants.get(name)
         if found is None or not is_current(held(original)[name], variant):
             return None
-        with suppress(FileMissing):  # It was made anew meanwhile.
+        with suppress(
+            AttachmentError
+        ):  # It was made anew meanwhile, or is damaged: no reason not to copy the original.
             return entry(self._put(found.copy(), cls), variant)
         return None
 

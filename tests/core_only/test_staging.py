@@ -286,6 +286,16 @@ def test_what_is_retained_can_be_staged_again(bench: Bench) -> None:
     bench.check(b"data")
 
 
+def test_what_is_retained_goes_through_the_steps_of_another_column(bench: Bench) -> None:
+    bench.insert(1, b"eleven byte", "scan")
+    with bench.begin() as connection:
+        old = bench.read(connection, 1, "scan")
+        files.drop(old, connection)
+        connection.execute(docs.update().values(scan=None))
+    with bench.begin() as connection, pytest.raises(Refused, match=r"plain_docs\.small: "):
+        files.stage(old, connection, docs.c.small)
+
+
 def test_what_is_gone_can_t_be_staged_again(bench: Bench) -> None:
     bench.insert(1, b"data")
     with bench.begin() as connection:

@@ -342,6 +342,37 @@ class TestOwners:
 
 
 @SOME
+class TestRules:
+    def test_what_moves_to_a_column_with_other_steps_goes_through_them(self, world: World) -> None:
+        with world.session() as session:
+            song = Song(id=1, verses=[b"la" * 20, b"lu"])
+            session.add(song)
+            session.commit()
+            song.text, song.verses = song.verses[0], [song.verses[1]]
+            with pytest.raises(Refused, match=r"Song\.text: it is long"):
+                session.commit()
+            session.rollback()
+            song.text, song.verses = song.verses[1], [song.verses[0]]
+            session.commit()
+            assert loud(song.text) == b"LU"
+        world.check(b"lu", b"LU", b"la" * 20, b"LA" * 20)
+
+    def test_a_variant_that_cannot_be_copied_does_not_lose_the_copy(self, world: World) -> None:
+        fill(world)
+        make_twice(world)
+        world.storage.fail("copy", on=2)
+        world.storage.fail("copy", on=3)
+        with world.session() as session:
+            session.add(Song(id=2, text=session.get_one(Song, 1).text))
+            session.commit()
+            copy = session.get_one(Song, 2).text
+            assert loud(copy) == b"LA"
+            assert copy is not None
+            assert set(copy.variants) == {"loud"}  # nobody asked for the other one yet
+        world.check(*[b"la", b"LA"] * 2, b"lala")
+
+
+@SOME
 class TestSavepoints:
     def test_one_that_is_rolled_back(self, world: World) -> None:
         fill(world)
