@@ -12,7 +12,8 @@ The digest is the same in every process as long as the steps say the same of the
 - a step with an attribute ``digest`` (text) says that: change it when the step makes other files than before;
 - a function is its module and name, whatever it does: give it a ``digest`` too, or another name, when it changes;
 - ``functools.partial`` is its function with the arguments;
-- any other object is its class, and its ``repr``, as dataclasses and the steps of this library have it.
+- any other object is its class, and its ``repr``, as dataclasses and the steps of this library have it: without sets of
+  text, whose order is another one in each process.
 """
 
 from __future__ import annotations
