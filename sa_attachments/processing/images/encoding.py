@@ -19,8 +19,8 @@ from ...errors import Refused
 QUALITY = {"JPEG": 85, "WEBP": 80, "AVIF": 70}
 """Unless told otherwise."""
 
-_LONGEST = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_535}
-"""Most pixels on a side."""
+_LONGEST = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 32_768}
+"""Most pixels on a side. AVIF may have more, which libavif writes and does not read."""
 _SEGMENT = 65_500
 
 

@@ -54,9 +54,9 @@ def test_quality_is_what_was_asked_for(kind: str) -> None:
     assert encode(image, kind) == encode(image, kind, quality=QUALITY[kind])
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("WEBP", 16_383), ("JPEG", 65_500), ("GIF", 65_535), ("AVIF", 65_535)])
+@pytest.mark.parametrize(("kind", "limit"), [("WEBP", 16_383), ("JPEG", 65_500), ("GIF", 65_535), ("AVIF", 32_768)])
 def test_a_side_that_is_too_long_is_refused(kind: str, limit: int) -> None:
-    encode(Image.new("L", (limit if kind != "AVIF" else 20_000, 1)), kind)
+    assert opened(encode(Image.new("L", (limit, 1)), kind)).size == (limit, 1)
     with pytest.raises(Refused, match=f"the image becomes 1 × {limit + 1:,} pixels, {kind} holds {limit:,}") as refused:
         encode(Image.new("L", (1, limit + 1)), kind)
     assert (refused.value.rule, refused.value.limit, refused.value.measured) == ("Convert", limit, limit + 1)
