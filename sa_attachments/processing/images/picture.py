@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin, TiffImagePlugin
 
 from ...attachment import Attachment
 from ...errors import Refused
@@ -35,6 +35,8 @@ HEADER = 64 * 1024 * 1024
 """Bytes that opening may read: a whole WebP, a camera's metadata."""
 PER_PIXEL = 16
 """Bytes for each pixel that decoding may read on top of that: more than any format needs."""
+MOST_EXIF = 1024 * 1024
+"""Bytes of EXIF: each that is read takes twenty in memory, and a microsecond. Cameras write 64 kB; more is damaged."""
 HEADER_SECONDS, FRAME_SECONDS = 10, 60
 """How long Pillow may go on reading; a header takes milliseconds."""
 
@@ -230,13 +232,20 @@ def _identified(file: Watched, rule: str) -> ImageFile.ImageFile | None:
             _check_icon(file, rule)
         try:
             file.seek(0)
-            image: Any = factory(cast(Any, file), "")
+            image: Any = (_Photo if kind == "JPEG" else factory)(cast(Any, file), "")
         except (SyntaxError, IndexError, TypeError, struct.error):
             continue  # as they say that it is another format
         if any(tile[0] == "fits_gzip" for tile in image.tile):
             return None  # unpacks any number of bytes at once
         return cast(ImageFile.ImageFile, image)
     return None
+
+
+class _Photo(JpegImagePlugin.JpegImageFile):
+    """Without what Pillow looks for in EXIF of any size as soon as it opens one; its further pictures are not shown."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
 
 
 def _check_icon(file: Watched, rule: str) -> None:
@@ -256,6 +265,8 @@ def _scale_key(image: ImageFile.ImageFile) -> None:
 
 
 def _exif(image: ImageFile.ImageFile) -> Image.Exif:
+    if len(image.info.get("exif") or b"") > MOST_EXIF:
+        return Image.Exif()
     try:
         # Not PNG's own method, which decodes all pixels to see whether EXIF follows them.
         return Image.Image.getexif(image)

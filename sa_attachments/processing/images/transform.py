@@ -18,7 +18,8 @@ Traps
 -----
 ``max_pixels`` counts what is decoded and what is made: width × height × frames, where ``animated``. It bounds the
 memory that one core needs: sixteen bytes for each in the worst case (WebP; JPEG 2000 takes forty), and hardly any for a
-large JPEG, unless it is progressive, as it is decoded at a fraction of its size. A file that says it is larger is refused before it is decoded.
+large JPEG, unless it is progressive, as it is decoded at a fraction of its size. A file that says it is larger is
+refused before it is decoded.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from sa_attachments.processing.images.thumbhash import decode
 from sa_attachments.processing.steps import run
 
 from .samples import chart, corners, samples, similar, written
+from .test_colour import SWAPPED
 from .test_exif import camera
 
 ALL: list[Any] = [Dimensions(), Capture(), DominantColour(), Placeholder()]
@@ -48,6 +49,15 @@ def test_every_format_has_them(name: str) -> None:
     )
     width, height, rgba = decode(base64.b64decode(found["thumbhash"]))
     assert similar(corners(Image.frombytes("RGBA", (width, height), rgba)), sample.expected, 90)
+
+
+def test_the_look_is_that_of_the_right_colours() -> None:
+    found = facts(
+        written(chart(colours=[(200, 20, 20)] * 4), "PNG", icc_profile=SWAPPED), DominantColour(), Placeholder()
+    )
+    assert similar([tuple(bytes.fromhex(found["dominant_colour"][1:]))], [(20, 200, 20)], 6)
+    width, height, rgba = decode(base64.b64decode(found["thumbhash"]))
+    assert similar(corners(Image.frombytes("RGBA", (width, height), rgba)), [(20, 200, 20)] * 4, 30)
 
 
 def test_the_dominant_colour_is_that_of_the_larger_part() -> None:

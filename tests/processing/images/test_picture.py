@@ -448,6 +448,25 @@ def test_damaged_exif_is_no_exif() -> None:
     assert look(data, lambda picture: (dict(picture.exif), picture.orientation)) == ({}, 1)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_exif_of_any_size_is_not_read(kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "x" * 1_050_000
+    assert look(written(chart(), kind, exif=exif), lambda picture: (dict(picture.exif), picture.size)) == ({}, (64, 48))
+
+
+def test_exif_of_a_jpeg_is_not_read_before_its_size_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(self: object, data: bytes) -> None:
+        raise AssertionError("read")
+
+    monkeypatch.setattr(Image.Exif, "load", read)
+    exif = b"Exif\0\0" + bytes(65_500)
+    segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    plain = written(chart(), "JPEG")
+    data = plain[:2] + segment * 17 + plain[20:]  # without JFIF's own, which tells the resolution
+    assert look(data, lambda picture: (dict(picture.exif), picture.size)) == ({}, (64, 48))
+
+
 def test_pngs_exif_is_found_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(self: object) -> None:
         raise AssertionError("decoded")
