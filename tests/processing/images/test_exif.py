@@ -112,6 +112,16 @@ def _with_xmp(kind: str, xmp: bytes = XMP, image: Image.Image | None = None) -> 
     return written(image or chart(), kind, **options)
 
 
+def test_exif_that_says_by_which_rules_it_was_written_is_kept() -> None:
+    """Its interoperability, of which the offset alone is known."""
+    exif = camera()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R98"}
+    data = written(chart(), "JPEG", exif=exif.tobytes())
+    found = opened(run([Convert("JPEG", keep="exif")], Attachment.upload(data), "").read()).getexif()
+    assert found.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] == 2.8
+    assert ExifTags.IFD.Interop not in found.get_ifd(ExifTags.IFD.Exif)
+
+
 def test_nothing_is_left_of_nothing() -> None:
     assert kept(Image.Exif(), ("exif", "gps", "copyright")) is None
     assert kept(camera(), ()) is None
