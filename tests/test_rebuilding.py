@@ -64,6 +64,14 @@ def test_stale_ones_are_replaced_and_undeclared_ones_dropped(gallery: Gallery) -
     assert last.held(1) == {}
 
 
+def test_a_copy_has_what_the_present_recipe_makes(gallery: Gallery) -> None:
+    later = gallery.deployed({"loud": double})
+    with Session(gallery.engine) as session:
+        session.add(later.Song(id=4, text=session.get_one(later.Song, 1).text))
+        session.commit()
+    assert (later.text(1).variant("loud").read(), later.text(4).variant("loud").read()) == (b"LA", b"lala")
+
+
 def test_a_dry_run_only_counts(gallery: Gallery) -> None:
     later = gallery.deployed({"loud": double, "new": shout})
     report = rebuild(later, dry_run=True)

@@ -75,6 +75,10 @@ def test_what_a_transform_does_by_default_is_not_in_its_digest() -> None:
     assert digest([Fit(400, 400)]) == "2fc01628af348039"
 
 
+def test_the_order_of_keywords_does_not_matter() -> None:
+    assert digest([partial(stamp, text="a", size=1)]) == digest([partial(stamp, size=1, text="a")])
+
+
 def test_a_step_may_say_what_it_is() -> None:
     before = digest([versioned])
     versioned.digest = "2"  # type: ignore[attr-defined]
