@@ -194,6 +194,7 @@ def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
     references = find(mapper)
     if not references:
         return
+    wire()  # A column may have been added since the mapper was constructed.
     for reference in references:
         _listen(reference)
         if not reference.type.triggers:

@@ -61,11 +61,21 @@ class Doc(Base):
     file: Mapped[sa_attachments.Attachment] = mapped_column(sa_attachments.AttachmentType(files))
 print(listeners())
 """
+# A column that a finished class gets.
+LATE = (
+    UNMAPPED.replace("    file: Mapped[sa_attachments.Attachment] = ", "Doc.file = ")
+    + "configure_mappers(); print(listeners())"
+)
 
 
 def test_nothing_is_listened_to_before_an_attachment_is_mapped() -> None:
     run = subprocess.run([sys.executable, "-c", UNMAPPED], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["[0, 0, 0]", "[1, 0, 0]"]
+
+
+def test_a_column_may_be_added_to_a_class() -> None:
+    run = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[1, 0, 0]"
 
 
 @sqlite
