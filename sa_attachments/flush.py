@@ -21,7 +21,7 @@ from sqlalchemy.orm.attributes import flag_modified
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
 from .descriptor import named, named_by, variants_of
-from .drops import Drops
+from .drops import Drops, Identity
 from .frames import Frame
 from .processing.variants import is_there
 from .references import Reference, names, of_state, read_locked
@@ -40,7 +40,8 @@ class Slot:
     state: InstanceState[Any]
     reference: Reference
     items: list[Attachment]
-    persistent: bool
+    identity: Identity | None
+    """Of the row that there was; None for a new one. The object may be made one of another row by a listener."""
     deleted: bool = False
     old: tuple[Attachment, ...] = ()
     value: Any = None
@@ -89,12 +90,12 @@ class Flush:
         late = []
         for reference in of_state(state):
             slot = self._slots.get((state, reference.key))
-            if slot is not None and state.dict.get(reference.key) is slot.value:
-                continue
             if slot is not None:
+                if slot.identity == _identity(state, reference) and state.dict.get(reference.key) is slot.value:
+                    continue
                 self._replaced.append(self._slots.pop((state, reference.key)))
             if state.key is None or reference.key in state.committed_state:
-                late += _slot(state, reference, persistent=state.key is not None)
+                late += _slot(state, reference)
         self._process(late)
 
     def deleting(self, state: InstanceState[Any]) -> None:
@@ -114,7 +115,7 @@ class Flush:
         drops = Drops(self._stage, self.frame)
         for slot in self._slots.values():
             gone = slot.state in self._deleted
-            drops.named(slot.reference, slot.old, slot.state.key and slot.reference.identity(slot.state))
+            drops.named(slot.reference, slot.old, slot.identity)
             if slot.state in self._saved and slot.there and not (slot.deleted or gone):
                 drops.keep(slot.items)
                 self._note(slot)
@@ -176,17 +177,16 @@ class Flush:
     def _read_old(self, slots: list[Slot]) -> None:
         by_table: dict[tuple[Any, Any], list[Slot]] = {}
         for slot in slots:
-            if slot.persistent:
+            if slot.identity is not None:
                 by_table.setdefault((slot.reference.mapper, slot.reference.table), []).append(slot)
         for group in by_table.values():
             scope, connection = self._stage.of(group[0].reference)
             scope.ledger.begin_write(connection)
             references = list({slot.reference.key: slot.reference for slot in group}.values())
-            rows = read_locked(
-                connection, references, dict.fromkeys(slot.reference.identity(slot.state) for slot in group)
-            )
+            identities = {slot.identity: None for slot in group if slot.identity is not None}
+            rows = read_locked(connection, references, identities)
             for slot in group:
-                row = rows.get(slot.reference.identity(slot.state))
+                row = None if slot.identity is None else rows.get(slot.identity)
                 slot.there = row is not None
                 slot.old = (row or {}).get(slot.reference.column.name, ())
 
@@ -291,7 +291,7 @@ class Flush:
         slot.value = slot.reference.type.value(slot.items)
         slot.state.dict[slot.reference.key] = slot.value
         column_type = slot.reference.type
-        if slot.persistent and not column_type.compare_values(column_type.value(slot.old), slot.value):
+        if slot.identity is not None and not column_type.compare_values(column_type.value(slot.old), slot.value):
             # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
             flag_modified(slot.state.obj(), slot.reference.key)
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
@@ -301,11 +301,10 @@ class Flush:
         """What a row names that was not written as foreseen: a new object took it over, a listener let its object be
         forgotten, or it is gone.
         """
-        if not slot.persistent:
+        if slot.identity is None:
             return ()
-        identity = slot.reference.identity(slot.state)
-        rows = read_locked(self._stage.of(slot.reference)[1], [slot.reference], [identity])
-        return rows.get(identity, {}).get(slot.reference.column.name, ())
+        rows = read_locked(self._stage.of(slot.reference)[1], [slot.reference], [slot.identity])
+        return rows.get(slot.identity, {}).get(slot.reference.column.name, ())
 
 
 def collect(session: Session) -> list[Slot]:
@@ -318,21 +317,25 @@ def collect(session: Session) -> list[Slot]:
     for state in session._new:
         for reference in of_state(state):
             if reference.key in state.dict:
-                slots += _slot(state, reference, persistent=False)
+                slots += _slot(state, reference)
     for state in session._dirty_states:
         for reference in of_state(state):
             if reference.key in state.committed_state and state not in session._deleted:
-                slots += _slot(state, reference, persistent=True)
+                slots += _slot(state, reference)
     for state in session._deleted:
         slots += _doomed(state)
     return slots
 
 
-def _slot(state: InstanceState[Any], reference: Reference, persistent: bool) -> list[Slot]:
-    value = reference.type.coerce(state.dict.get(reference.key))
+def _slot(state: InstanceState[Any], reference: Reference) -> list[Slot]:
+    value, identity = reference.type.coerce(state.dict.get(reference.key)), _identity(state, reference)
     items = list(reference.type.items(value))
-    return [Slot(state, reference, items, persistent, value=value)] if items or persistent else []
+    return [Slot(state, reference, items, identity, value=value)] if items or identity is not None else []
 
 
 def _doomed(state: InstanceState[Any]) -> list[Slot]:
-    return [Slot(state, reference, [], persistent=True, deleted=True) for reference in of_state(state)]
+    return [Slot(state, reference, [], _identity(state, reference), deleted=True) for reference in of_state(state)]
+
+
+def _identity(state: InstanceState[Any], reference: Reference) -> Identity | None:
+    return None if state.key is None else reference.identity(state)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import event, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, make_transient
 
 from .models import Doc, Note
 from .world import World
@@ -169,6 +169,28 @@ def test_a_flush_of_some_objects(world: World, rest: str) -> None:
             session.expunge(another)
         session.commit()
     world.check(b"new", b"new1" if rest == "commit" else b"old1")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("what", ["title", "file", "pages"])
+def test_a_listener_makes_a_change_a_new_row(world: World, what: str) -> None:
+    """Versions of rows, as SQLAlchemy's examples keep them: the old row stays as it was."""
+    with world.session() as session:
+        doc = Doc(id=1, title="old", file=b"old", pages=[b"page"])
+        session.add(doc)
+        session.commit()
+        session.refresh(doc)
+        setattr(doc, what, {"title": "other", "file": b"new", "pages": [*doc.pages, b"more"]}[what])
+
+        def new_version() -> None:
+            make_transient(doc)
+            doc.id, doc.title = 2, "new"
+            session.add(doc)
+
+        with before_flush(session, new_version):
+            session.commit()
+    new = {"title": [b"old", b"page"], "file": [b"new", b"page"], "pages": [b"old", b"page", b"more"]}[what]
+    world.check(b"old", b"page", *new)
 
 
 @on("when", ["before_flush", "before_update", "after_update"])
