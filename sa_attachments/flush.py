@@ -295,7 +295,7 @@ class Flush:
             # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
             flag_modified(slot.state.obj(), slot.reference.key)
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
-            self.frame.undo.append(Undo(slot.state.obj(), slot.reference))
+            self.frame.undo.append(Undo(slot.state.obj(), slot.reference, slot.items))
 
     def _named_now(self, slot: Slot) -> tuple[Attachment, ...]:
         """What a row names that was not written as foreseen: a new object took it over, a listener let its object be

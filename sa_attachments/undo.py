@@ -1,24 +1,31 @@
 """Undo: what a flush put on objects of the user's, taken back if its transaction is void.
 
-A stored attachment that is not committed yet remembers the new one that it came from; see ``Frame.undo``.
+A stored attachment that is not committed yet remembers the new one that it came from; what the object holds when the
+transaction ends may have been read from the database since, and is told by its name. See ``Frame.undo``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 from weakref import ref
 
 from .attachment import Attachment, origin_of, set_origin
+from .errors import DescriptorDamaged
 from .references import Reference
 
 
 class Undo:
     """Puts the new attachments of one attribute back on its object, should its transaction be void."""
 
-    __slots__ = ("_key", "_object", "_type")
+    __slots__ = ("_before", "_key", "_object", "_type")
 
-    def __init__(self, obj: Any, reference: Reference) -> None:
-        self._object = ref(obj)
+    def __init__(self, obj: Any, reference: Reference, items: Iterable[Attachment]) -> None:
+        """``items``: what was put there."""
+        before = {item: origin for item in items if isinstance(origin := origin_of(item), Attachment)}
+        self._before = before
+        # A transaction may go on for long after its objects, and must not keep what was uploaded.
+        self._object = ref(obj, lambda _: before.clear())
         self._key = reference.key
         self._type = reference.type
 
@@ -26,7 +33,7 @@ class Undo:
         """The transaction is void: a retry stores the sources again."""
         obj = self._object()
         if obj is not None and (value := obj.__dict__.get(self._key)) is not None:
-            obj.__dict__[self._key] = self._type.value([_before(item) for item in self._type.items(value)])
+            obj.__dict__[self._key] = self._type.value([self._was(item) for item in self._type.items(value)])
 
     def done(self) -> None:
         """The transaction is committed: the sources may go."""
@@ -36,7 +43,8 @@ class Undo:
                 if isinstance(origin_of(item), Attachment):
                     set_origin(item, None)
 
-
-def _before(item: Attachment) -> Attachment:
-    origin = origin_of(item)
-    return origin if isinstance(origin, Attachment) else item
+    def _was(self, item: Attachment) -> Attachment:
+        try:
+            return self._before.get(item, item)
+        except DescriptorDamaged:
+            return item

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sa_attachments import Attachment, OwnershipLost, SourceConsumed, StorageFailed
@@ -100,6 +102,40 @@ def test_an_object_whose_flush_succeeded_is_added_again_after_a_rollback(world: 
         session.commit()
     assert len(set(keys(world))) == 4
     world.check(b"data", b"page")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("how", ["refresh", "populate_existing"])
+def test_an_object_that_was_read_again_after_its_flush_is_added_again_after_a_rollback(world: World, how: str) -> None:
+    with world.session() as session:
+        doc = Doc(file=b"data", pages=[b"page"])
+        session.add(doc)
+        session.flush()
+        if how == "refresh":
+            session.refresh(doc)
+        else:
+            session.scalars(select(Doc).execution_options(populate_existing=True)).all()
+        session.rollback()
+        assert doc.file is not None
+        assert not doc.file.is_stored
+        session.add(doc)
+        session.commit()
+    world.check(b"data", b"page")
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_a_long_transaction_does_not_keep_the_sources_of_objects_that_are_gone(world: World) -> None:
+    with world.session() as session:
+        source = Odd(b"data")
+        session.add(Doc(file=source))
+        session.flush()
+        kept = ref(source)
+        del source
+        world.storage.calls.clear()  # which keep what was put
+        gc.collect()
+        assert kept() is None
+        session.commit()
+    world.check(b"data")
 
 
 def test_a_row_is_updated_again_after_a_rollback(world: World) -> None:
