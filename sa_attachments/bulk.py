@@ -27,7 +27,7 @@ from .conflicts import conditions, given, refuse_foreign, replacing
 from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
-from .references import Reference, Row, meant, names, read_locked, read_rows
+from .references import Reference, Row, meant, read_locked, read_rows
 from .staging import Stage, Token
 from .wants import Want, copy_wanted
 
@@ -118,7 +118,8 @@ class _Statement:
                 found.append(copy_wanted(item, reference))
         self.stage.put([want for want in found if isinstance(want, Want)])
         kept = [it for each in found if (it := each.stored if isinstance(each, Want) else each) is not None]
-        self.stage.allow(names(kept))
+        for (reference, _), item in zip(wanted, kept, strict=True):
+            self.stage.allow(reference, [item])
         return kept
 
     def keep(self, rows: Rows) -> None:

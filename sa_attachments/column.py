@@ -53,8 +53,8 @@ from .storage import Storage
 Hook = Callable[[list[Any]], object]
 """Told the primary keys of rows: one value each, or a tuple where the key has several columns."""
 
-nameable: ContextVar[set[str] | None] = ContextVar("nameable", default=None)
-"""Keys that the statements now running may write: those whose ownership was proved."""
+nameable: ContextVar[set[tuple[Column[Any] | None, str]] | None] = ContextVar("nameable", default=None)
+"""``(column, key)`` of what the statements now running may write: those whose ownership was proved."""
 
 
 class Home(Protocol):
@@ -218,9 +218,8 @@ class _ColumnType(TypeDecorator[Any]):
                 "Core statements come too late for that. Assign it to a mapped attribute, use "
                 "session.execute(insert(Model), ...), or Storages.stage(attachment, connection, table.c.column)"
             )
-        keys, claim = nameable.get(), origin_of(attachment)
-        proved = keys is not None and attachment.key in keys
-        if not proved and not (isinstance(claim, Claim) and claim.lets(self)):
+        proved, claim = nameable.get() or (), origin_of(attachment)
+        if (self.column, attachment.key) not in proved and not (isinstance(claim, Claim) and claim.lets(self)):
             raise _Unproved(
                 f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. "
                 "Assign it to a mapped attribute, use session.execute(insert(Model), ...), or stage it in the "

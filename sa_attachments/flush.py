@@ -283,9 +283,8 @@ class Flush:
 
     def _place(self, slot: Slot) -> None:
         """Put the stored attachments on the object."""
-        written = names(slot.items)
-        self._stage.allow(written)
-        self._taken |= written
+        self._stage.allow(slot.reference, slot.items)
+        self._taken |= names(slot.items)
         if slot.reference.key not in slot.state.dict:
             return
         slot.value = slot.reference.type.value(slot.items)

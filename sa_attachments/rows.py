@@ -14,9 +14,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, column, func, select, table, tuple_, update
 
-from .attachment import Attachment, facts_of
+from .attachment import Attachment
 from .column import AttachmentListType, AttachmentType, nameable
-from .descriptor import named
 from .recovery import Purger
 
 ColumnType = AttachmentType | AttachmentListType
@@ -93,7 +92,7 @@ class Rows:
         )
         key = [lean.c[c.name] for c in self._key]
         statement = update(lean).where(*(c == value for c, value in zip(key, identity, strict=True)))
-        token = nameable.set({file.key for item in items for file in named(facts_of(item))})
+        token = nameable.set({(self._column, item.key) for item in items})
         try:
             connection.execute(statement.values({lean.c[self._column.name]: self._type.value(items)}))
         finally:

@@ -80,7 +80,7 @@ class Stage:
         self._options = execution_options
         self._arguments = bind_arguments
         self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
-        self._nameable: set[str] = set()
+        self._nameable: set[tuple[Any, str]] = set()
         self._owned: list[tuple[Scope, Connection, Named]] = []
         self._outer = nameable.get()
         nameable.set(self._nameable)
@@ -202,9 +202,11 @@ class Stage:
         if nameable.get() is self._nameable:
             nameable.set(self._outer)
 
-    def allow(self, names: Iterable[tuple[str, str]]) -> None:
-        """Let the statements of this flush write these names."""
-        self._nameable.update(key for _, key in names)
+    def allow(self, reference: Reference, items: Iterable[Attachment]) -> None:
+        """Let the statements of this flush write these names into the attribute, and nowhere else."""
+        # One column, unless the mapping combines those of joined tables.
+        columns = reference.mapper.column_attrs[reference.key].columns
+        self._nameable.update((column, item.key) for column in columns for item in items)
 
 
 def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import String, insert, select, update
+from sqlalchemy import Connection, String, event, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, make_transient, mapped_column
 
 from sa_attachments import Attachment, AttachmentType, NotStored, OwnershipLost
@@ -16,6 +16,7 @@ from .world import World
 
 on = pytest.mark.parametrize
 docs: Any = Doc.__table__
+notes: Any = Note.__table__
 
 
 def seed(world: World) -> Attachment:
@@ -85,6 +86,28 @@ def test_a_file_that_another_flush_proved_is_refused(world: World) -> None:
             session.execute(update(docs).where(docs.c.id == 1).values(scan=doc.file))
         session.commit()
     world.check(b"old", b"new")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("when", ["after_insert", "after_update"])
+def test_a_file_that_this_flush_proves_is_refused_for_another_column(world: World, when: str) -> None:
+    """What a hook writes into a log: the row and the log would name one file."""
+    seed(world)
+
+    def log(_mapper: object, connection: Connection, doc: Doc) -> None:
+        connection.execute(insert(notes), {"file": doc.file})
+
+    event.listen(Doc, when, log)
+    try:
+        with world.session() as session:
+            doc = Doc() if when == "after_insert" else session.get_one(Doc, 1)
+            session.add(doc)
+            doc.file = Attachment.upload(b"new")
+            with pytest.raises(OwnershipLost, match=r"notes\.file"):
+                session.commit()
+    finally:
+        event.remove(Doc, when, log)
+    world.check(b"old")
 
 
 def test_a_file_that_an_earlier_statement_proved_is_refused(world: World) -> None:
