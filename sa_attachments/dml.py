@@ -1,0 +1,139 @@
+"""Dml: what ORM-enabled INSERT, UPDATE and DELETE have in common; see ``sa_attachments.bulk``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.sql.elements import BindParameter, Null
+
+from .attachment import Attachment, origin_of
+from .conflicts import replacing
+from .drops import Drops
+from .errors import OwnershipLost
+from .frames import Frame
+from .references import Reference, Row, read_locked, read_rows
+from .staging import Stage, Token
+from .wants import Want, copy_wanted
+
+Rows = dict[tuple[Any, ...], Row]
+
+_SAVEPOINT = "sa_attachments"
+
+
+class Statement:
+    """What the kinds have in common."""
+
+    run: Any
+
+    def __init__(self, state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> None:
+        self.state = state
+        self.statement: Any = state.statement
+        self.references = list(references)
+        self._frame = frame()
+        # Those with a list of parameters SQLAlchemy carries out as a flush would, on the mapper's own connection.
+        by_mapper = state.is_executemany and getattr(self.statement, "whereclause", None) is None
+        chosen_by = None if by_mapper else state.bind_arguments
+        self.stage = Stage(state.session, self._frame, state.execution_options, chosen_by)
+        self.drops = Drops(self.stage, self._frame)
+
+    def execute(self, *args: Any) -> Any:
+        """Run the statement with its files, or leave none of them."""
+        try:
+            return self.run(*args)
+        except BaseException:
+            self.stage.abandon()
+            raise
+
+    def items(self, reference: Reference, value: Any) -> list[Attachment]:
+        """The attachments in a value of the statement; OwnershipLost if it is SQL, which may name anything."""
+        if isinstance(value, BindParameter):
+            value = value.effective_value
+        elif isinstance(value, Null):
+            value = None
+        elif hasattr(value, "__clause_element__") or hasattr(value, "compile"):
+            raise OwnershipLost(
+                f"{reference.target} is set by an SQL expression, which may name the file of another row: "
+                "assign attachments instead, which are copied in the storage"
+            )
+        return list(reference.type.items(reference.type.coerce(value)))
+
+    def store(self, wanted: Sequence[tuple[Reference, Attachment]]) -> list[Attachment]:
+        """Store new attachments and copy stored ones, each for a row of its own; a staged one is claimed."""
+        found: list[Attachment | Want] = []
+        for reference, item in wanted:
+            token = origin_of(item)
+            if not item.is_stored:
+                found.append(Want(item, reference))
+            elif isinstance(token, Token) and self.stage.claim(reference, item, token):
+                found.append(item)
+            else:
+                found.append(copy_wanted(item, reference))
+        self.stage.put([want for want in found if isinstance(want, Want)])
+        kept = [it for each in found if (it := each.stored if isinstance(each, Want) else each) is not None]
+        for (reference, _), item in zip(wanted, kept, strict=True):
+            self.stage.allow(reference, [item])
+        return kept
+
+    def keep(self, rows: Rows) -> None:
+        """What the rows name after the statement."""
+        if self.state.session._flushing:
+            self._frame.met.append((self.references, rows))
+        for row in rows.values():
+            for items in row.values():
+                self.drops.keep(items)
+
+    def read(self, identities: Iterable[tuple[Any, ...]]) -> Rows:
+        return read_locked(self.begin(), self.references, identities)
+
+    def read_where(self, *conditions: Any, **parameters: Any) -> Rows:
+        """What the rows name that fulfil the conditions; locked."""
+        key = self.references[0].primary_key
+        statement = select(*key, *(reference.column for reference in self.references)).where(*conditions)
+        statement = statement.params(**parameters).order_by(*key).with_for_update(key_share=True)
+        return read_rows(self.begin(), statement, self.references)
+
+    def invoke(self, statement: Any = None, **options: Any) -> Any:
+        """Run the statement, which leaves no row if it fails: a transaction may go on after that."""
+        connection = self.stage.of(self.references[0])[1]
+        if connection.dialect.name == "postgresql":
+            return self.state.invoke_statement(statement, **options)
+        # Never released, which SQLite refuses while rows of a RETURNING are unread: the transaction's end does it.
+        connection.dialect.do_savepoint(connection, _SAVEPOINT)
+        try:
+            with replacing(connection, self.statement):
+                return self.state.invoke_statement(statement, **options)
+        except BaseException:
+            with suppress(SQLAlchemyError):  # The first error counts.
+                connection.dialect.do_rollback_to_savepoint(connection, _SAVEPOINT)
+            raise
+
+    def begin(self) -> Any:
+        scope, connection = self.stage.of(self.references[0])
+        scope.ledger.begin_write(connection)
+        return connection
+
+    def drop_from(self, rows: Rows) -> None:
+        """What these rows named may have lost its name."""
+        for identity, row in rows.items():
+            for reference in self.references:
+                self.drops.named(reference, row.get(reference.column.name, ()), identity)
+
+
+def distribute(
+    statement: Statement, places: Sequence[tuple[int, Reference]], value: Any, rows: int
+) -> list[dict[str, Any]]:
+    """Store the attachments of all rows at once; returns for each row what takes their place, by attribute."""
+    items = [statement.items(reference, value(index, reference)) for index, reference in places]
+    flat = [(reference, item) for (_, reference), group in zip(places, items, strict=True) for item in group]
+    stored = iter(statement.store(flat))
+    found: list[dict[str, Any]] = [{} for _ in range(rows)]
+    for (index, reference), group in zip(places, items, strict=True):
+        mine = [next(stored) for _ in group]
+        statement.drops.named(reference, mine, None)
+        found[index][reference.key] = reference.type.value(mine)
+    return found
