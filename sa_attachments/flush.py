@@ -24,7 +24,7 @@ from .descriptor import named, named_by, variants_of
 from .drops import Drops, Identity
 from .frames import Frame
 from .processing.variants import is_there
-from .references import Reference, names, of_state, read_locked
+from .references import Reference, names, of_row, of_state, read_locked
 from .staging import Stage, Token
 from .undo import Undo
 from .wants import Want, copy_wanted, has_passed, line
@@ -333,7 +333,9 @@ def _slot(state: InstanceState[Any], reference: Reference) -> list[Slot]:
 
 
 def _doomed(state: InstanceState[Any]) -> list[Slot]:
-    return [Slot(state, reference, [], _identity(state, reference), deleted=True) for reference in of_state(state)]
+    return [
+        Slot(state, reference, [], _identity(state, reference), deleted=True) for reference in of_row(state.manager)
+    ]
 
 
 def _identity(state: InstanceState[Any], reference: Reference) -> Identity | None:

@@ -15,12 +15,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Column, Connection, Table, select, tuple_
-from sqlalchemy.orm import InstanceState, Mapper
+from sqlalchemy.orm import ClassManager, InstanceState, Mapper
 from sqlalchemy.orm.attributes import manager_of_class
 
 from .attachment import Attachment, facts_of
@@ -30,6 +30,7 @@ from .errors import DescriptorDamaged
 from .ledger import chunked
 
 _INFO = "sa_attachments.references"
+_ROW = "sa_attachments.row"
 
 Row = dict[str, tuple[Attachment, ...]]
 """What one row names, by column name."""
@@ -65,22 +66,36 @@ class Reference:
 
 def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     """The references of a configured mapper, inherited ones included; remembered for ``of_class``."""
-    found = []
-    for prop in mapper.column_attrs:
-        column = prop.columns[0]
-        if (
-            isinstance(column, Column)
-            and isinstance(column.type, AttachmentType | AttachmentListType)
-            and isinstance(column.table, Table)
-        ):
-            table = column.table
-            key = tuple(table.primary_key) or tuple(c for c in mapper.primary_key if isinstance(c, Column))
-            names = tuple(mapper.get_property_by_column(c).key for c in key)
-            positions = tuple(_position(mapper, c) for c in key)
-            found.append(Reference(mapper, prop.key, column, column.type, table, key, names, positions))
+    found = (_reference(mapper, prop.key, prop.columns[0]) for prop in mapper.column_attrs if _holds(prop.columns[0]))
     references = tuple(found)
-    mapper.class_manager.info[_INFO] = references
+    # Columns of a subclass are empty in rows of this one.
+    family = {column for each in mapper.base_mapper.self_and_descendants for column in each._columntoproperty}
+    left_out = (reference for table in mapper.tables for reference in _others(mapper, table, family))
+    mapper.class_manager.info |= {_INFO: references, _ROW: (*references, *left_out)}
     return references
+
+
+def _holds(column: Any) -> bool:
+    """Whether a column of a table names files."""
+    return (
+        isinstance(column, Column)
+        and isinstance(column.type, AttachmentType | AttachmentListType)
+        and isinstance(column.table, Table)
+    )
+
+
+def _reference(mapper: Mapper[Any], name: str, column: Any) -> Reference:
+    key = tuple(column.table.primary_key) or tuple(c for c in mapper.primary_key if isinstance(c, Column))
+    names = tuple(mapper.get_property_by_column(c).key for c in key)
+    positions = tuple(_position(mapper, c) for c in key)
+    return Reference(mapper, name, column, column.type, column.table, key, names, positions)
+
+
+def _others(mapper: Mapper[Any], table: Any, known: Collection[Any]) -> list[Reference]:
+    """The columns of a mapper's table that name files, and that are not among those known."""
+    others = [column for column in table.columns if _holds(column) and column not in known]
+    is_written = others and all(column in mapper._columntoproperty for column in table.primary_key)
+    return [_reference(mapper, column.key, column) for column in others] if is_written else []
 
 
 def _position(mapper: Mapper[Any], column: Column[Any]) -> int:
@@ -100,6 +115,18 @@ def of_class(cls: type[Any]) -> tuple[Reference, ...]:
     """The references of a mapped class whose mapper is configured."""
     found: tuple[Reference, ...] = manager_of_class(cls).info.get(_INFO, ())
     return found
+
+
+def of_row(manager: ClassManager[Any]) -> tuple[Reference, ...]:
+    """Those of a class, and what its rows name besides: it may leave columns of its table out."""
+    found: tuple[Reference, ...] = manager.info.get(_ROW, ())
+    return found
+
+
+def of_table(mapper: Mapper[Any]) -> tuple[Reference, ...]:
+    """Those of a class, and what rows of its table name besides, those of subclasses too."""
+    references = of_class(mapper.class_)
+    return (*references, *_others(mapper, mapper.local_table, {reference.column for reference in references}))
 
 
 def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:

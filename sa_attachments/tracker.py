@@ -26,7 +26,7 @@ from .column import AttachmentListType, AttachmentType
 from .errors import AttachmentWarning
 from .flush import Flush, collect
 from .frames import Frame
-from .references import Reference, find, of_class, of_state
+from .references import Reference, find, of_row, of_state, of_table
 from .statements import hear
 from .watch import Watched, settle
 
@@ -171,13 +171,12 @@ def _joined(connection: Connection) -> bool:
 
 def _concerns(mapper: Mapper[Any]) -> bool:
     configure_mappers()  # A statement may be the first thing that the process does with them.
-    return bool(of_class(mapper.class_))
+    return bool(of_table(mapper))
 
 
 def _execute(state: ORMExecuteState) -> Any:
     assert state.bind_mapper is not None
-    references = of_class(state.bind_mapper.class_)
-    return execute(state, references, lambda: Frames.of(state.session).current(state.session))
+    return execute(state, of_table(state.bind_mapper), lambda: Frames.of(state.session).current(state.session))
 
 
 # Mapped classes
@@ -192,16 +191,17 @@ def _mapper_constructed(mapper: Mapper[Any], cls: type[Any]) -> None:
 @event.listens_for(Mapper, "mapper_configured")
 def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
     references = find(mapper)
+    if of_row(mapper.class_manager):
+        wire()  # A column may have been added since the mapper was constructed, or is none of the mapper's.
+        event.listen(mapper, "before_delete", _deleting)
     if not references:
         return
-    wire()  # A column may have been added since the mapper was constructed.
     for reference in references:
         _listen(reference)
         if not reference.type.triggers:
             _warn_of_cascades(reference.table)
     event.listen(mapper, "before_insert", _saving)
     event.listen(mapper, "before_update", _saving)
-    event.listen(mapper, "before_delete", _deleting)
     event.listen(cls, "pickle", _pickle)
     event.listen(cls, "unpickle", _unpickle)
 

@@ -147,6 +147,32 @@ def test_a_bulk_delete_of_one_of_the_tables(world: World) -> None:
     world.check(b"photo", b"badge", b"paper")
 
 
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("what", [delete(Person), update(Person).values({"ticket": None})], ids=["delete", "update"])
+def test_a_bulk_statement_of_a_class_meets_the_columns_of_its_subclasses(world: World, what: Any) -> None:
+    """They are in its table, and no attributes of it."""
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add_all([Guest(id=id_, photo=b"photo", ticket=b"ticket") for id_ in (1, 2)])
+        session.commit()
+        session.execute(what.where(Person.id == 2), execution_options={"synchronize_session": False})
+        session.commit()
+    world.check(b"photo", b"ticket", *([b"photo"] if what.is_update else []))
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_an_update_of_a_subclass_copies_nothing_for_others_in_its_table(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add_all([Person(id=1, photo=b"one"), Person(id=2), Guest(id=3)])
+        session.commit()
+        before = world.puts
+        session.execute(update(Guest).values(photo=b"new"))
+        session.commit()
+    assert world.puts == before + 1
+    world.check(b"one", b"new")
+
+
 @on("world", ["sqlite", "postgres", "aiosqlite", "asyncpg"], indirect=True)
 def test_concrete_tables(world: World) -> None:
     """Rows with the same primary key in two tables."""

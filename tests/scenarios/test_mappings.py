@@ -7,7 +7,7 @@ from typing import Any, Optional
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, text, update
+from sqlalchemy import Column, Integer, MetaData, String, Table, delete, func, insert, select, text, update
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -75,6 +75,13 @@ class HasFile:
     @classmethod
     def scan(cls) -> Mapped[Attachment | None]:
         return mapped_column(AttachmentType(files), deferred=True)
+
+
+class Light(Base):
+    """Another class for the same table, without its files."""
+
+    __table__ = Mapped_.__table__
+    __mapper_args__ = {"include_properties": ["id"]}  # noqa: RUF012 - SQLAlchemy's form
 
 
 class MixedOne(HasFile, Base):
@@ -288,6 +295,25 @@ def test_deferred_columns_and_aliases(world: World) -> None:
         session.delete(session.get_one(MixedOne, 1))
         session.commit()
     world.check()
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("how", ["delete", "bulk", "change"])
+def test_a_class_that_leaves_the_files_of_its_table_out(world: World, how: str) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add_all([Mapped_(id=id_, file=b"file", pages=[b"page"]) for id_ in (1, 2)])
+        session.commit()
+        session.expunge_all()
+        light: Any = session.get_one(Light, 2)
+        if how == "change":
+            light.id = 3
+        elif how == "delete":
+            session.delete(light)
+        else:
+            session.execute(delete(Light).where(Light.id == 2))
+        session.commit()
+    world.check(*[b"file", b"page"] * (2 if how == "change" else 1))
 
 
 # A schema
