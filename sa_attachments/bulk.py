@@ -8,6 +8,7 @@ Traps
 ``bulk_save_objects`` and its kin, Core statements and raw SQL pass here unseen; values of theirs that name files are
 refused by the column type, and what they delete is found by ``Storages.verify``, or by triggers. So is what PostgreSQL
 deletes inside of a SELECT, ``select(delete(Model).returning(...).cte())``.
+Inside of ``from_statement()`` a statement that may take files from rows is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sqlalchemy.orm import ORMExecuteState
 
 from .attachment import Attachment
 from .column import nameable
+from .conflicts import set_on_conflict
 from .dml import Rows, Statement, distribute
 from .errors import OwnershipLost
 from .frames import Frame
@@ -42,10 +44,12 @@ def execute(state: ORMExecuteState, references: Sequence[Reference], frame: Call
 
 
 def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> Any:
+    statement: Any = state.statement
+    if state.is_from_statement:
+        return _refuse_to_lose(statement.element, references)
     if state.execution_options.get("autoflush", True):
         # As the statement itself will do, but before rows are read: a flush in between would change what they name.
         state.session._autoflush()
-    statement: Any = state.statement
     table = statement.entity_description["table"]
     here = [reference for reference in references if reference.table is table or state.is_insert]
     if state.is_insert:
@@ -57,6 +61,17 @@ def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Cal
     given: Any = state.parameters if isinstance(state.parameters, dict) else {}
     values = {**_assigned(statement, here), **{r: given[r.key] for r in here if r.key in given}}
     return _Rows(state, list(values), frame).execute(values) if values else None
+
+
+def _refuse_to_lose(statement: Any, references: Sequence[Reference]) -> None:
+    """OwnershipLost if a statement that another one carries out may take files from rows."""
+    here = [reference for reference in references if reference.table is statement.entity_description["table"]]
+    lost = here if statement.is_delete else [*_assigned(statement, here), *dict(set_on_conflict(statement, here))]
+    if lost and not (statement.is_insert and statement._post_values_clause is None):
+        raise OwnershipLost(
+            f"rows may lose {lost[0].target} by a statement inside of from_statement(), unseen: execute it by itself, "
+            "session.scalars(delete(Model).returning(Model)) gives objects too"
+        )
 
 
 class _Rows(Statement):

@@ -53,18 +53,23 @@ def conditions(table: Table, values: Given) -> list[ColumnElement[bool]]:
     return [and_(*parts) for parts in agreeing if parts]
 
 
-def refuse_foreign(statement: Any, references: Sequence[Reference]) -> None:
-    """OwnershipLost if a conflict would set an attribute to something else than its own file, the new one or none."""
-    clause = statement._post_values_clause
+def set_on_conflict(statement: Any, references: Sequence[Reference]) -> Iterator[tuple[Reference, Any]]:
+    """The attributes that a conflict would set, and to what."""
+    clause = getattr(statement, "_post_values_clause", None)
     pairs = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or {}
     for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
-        for reference in references:
-            # Unlike in values(), a name is that of a column here.
-            if getattr(key, "key", key) == reference.column.key and not _is_own(value, reference):
-                raise OwnershipLost(
-                    f"{reference.target} may not be set to {str(value)[:80]!r} on conflict: a row can only keep its "
-                    "file, lose it, or take the one that the statement brings for it (excluded, inserted)"
-                )
+        # Unlike in values(), a name is that of a column here.
+        yield from ((each, value) for each in references if getattr(key, "key", key) == each.column.key)
+
+
+def refuse_foreign(statement: Any, references: Sequence[Reference]) -> None:
+    """OwnershipLost if a conflict would set an attribute to something else than its own file, the new one or none."""
+    for reference, value in set_on_conflict(statement, references):
+        if not _is_own(value, reference):
+            raise OwnershipLost(
+                f"{reference.target} may not be set to {str(value)[:80]!r} on conflict: a row can only keep its "
+                "file, lose it, or take the one that the statement brings for it (excluded, inserted)"
+            )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import false, or_
 
-from .conflicts import conditions, given, refuse_foreign
+from .conflicts import conditions, given, refuse_foreign, set_on_conflict
 from .dml import Statement, distribute
 from .errors import OwnershipLost
 from .references import Reference, meant
@@ -65,6 +65,14 @@ class Insert(Statement):
             raise OwnershipLost(
                 f"{target} can't be filled by INSERT ... SELECT: two rows would name one file. "
                 "Read the attachments and insert them, which copies them in the storage"
+            )
+        lost = [reference.target for reference, _ in set_on_conflict(self.statement, self.references)]
+        if any("REPLACE" in str(prefix).upper() for prefix, _ in self.statement._prefixes):
+            lost = [reference.target for reference in self.references]
+        if lost:
+            raise OwnershipLost(
+                f"rows may lose {lost[0]} by INSERT ... SELECT, and nobody could tell which: read the rows, and insert "
+                "them as values"
             )
 
 

@@ -2,7 +2,8 @@
 
 SQLAlchemy's event for it, ``do_orm_execute``, fires for SELECT too, and as soon as anybody listens each statement of
 each session is prepared twice: 3 % more instructions for a SELECT of one row. So we stand in for the classes that carry
-out the three kinds, and which SQLAlchemy keeps in a registry; what they do stays as it is.
+out the three kinds, by themselves or for a SELECT (``from_statement``), and which SQLAlchemy keeps in a registry; what
+they do stays as it is.
 
 Traps
 -----
@@ -21,7 +22,7 @@ from sqlalchemy.sql.base import CompileState
 Listener = Callable[[ORMExecuteState], Any]
 """Runs the statement and returns the result; None leaves that to SQLAlchemy."""
 
-KINDS = ("insert", "update", "delete")
+KINDS = ("insert", "update", "delete", "orm_from_statement")
 
 _HEARD = "sa_attachments_heard"
 
@@ -47,7 +48,8 @@ def _by_event(concerns: Callable[[Mapper[Any]], bool], listener: Listener) -> Li
 
 def _standing_in(known: Any, concerns: Callable[[Mapper[Any]], bool], listener: Listener) -> Any:
     def ours(statement: Any, execution_options: Any) -> bool:
-        subject = statement._propagate_attrs.get("plugin_subject")
+        inner = statement.element if statement.is_from_statement else statement
+        subject = inner._propagate_attrs.get("plugin_subject") if inner.is_dml else None
         return subject is not None and _HEARD not in execution_options and concerns(subject.mapper)
 
     class StandIn(known):  # type: ignore[misc]

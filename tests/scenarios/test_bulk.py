@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, delete, exists, insert, null, select, update
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy import bindparam, delete, exists, func, insert, null, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, InvalidRequestError
+from sqlalchemy.orm import Session, aliased
 from sqlalchemy.orm.exc import StaleDataError
 
 from sa_attachments import Attachment, OwnershipLost
@@ -336,3 +337,31 @@ def test_the_legacy_query(world: World) -> None:
         session.query(Doc).filter_by(id=2).delete()
         session.commit()
     world.check(b"new", b"three")
+
+
+# Inside of a SELECT
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("what", ["delete", "update", "upsert"])
+def test_statements_that_may_take_files_from_rows_unseen_are_refused(world: World, what: str) -> None:
+    seed(world, b"one")
+    upsert = (sqlite if world.name == "sqlite" else postgresql).insert(Doc).values(id=1, title="x")
+    statement: Any = {
+        "delete": delete(Doc),
+        "update": update(Doc).values(file=None),
+        "upsert": upsert.on_conflict_do_update(index_elements=["id"], set_={"file": upsert.excluded.file}),
+    }[what]
+    with world.session() as session:
+        with pytest.raises(OwnershipLost, match=r"inside of from_statement\(\)"):
+            session.scalars(select(Doc).from_statement(statement.returning(Doc)))
+        harmless = [
+            update(Doc).values(title="y"),
+            insert(Doc).values(id=2),
+            upsert.on_conflict_do_update(index_elements=["id"], set_={"title": upsert.excluded.title}),
+        ]
+        for each in harmless:
+            session.scalars(select(Doc).from_statement(each.returning(Doc))).all()
+        session.commit()
+        assert read(session) == {1: b"one", 2: None}
+    world.check(b"one")

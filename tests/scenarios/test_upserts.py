@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Index, String, UniqueConstraint, func, insert, select
+from sqlalchemy import Index, String, UniqueConstraint, func, insert, select, true
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -121,6 +121,19 @@ def test_a_row_that_conflicts_by_its_primary_key(world: World) -> None:
         session.commit()
         assert read(session) == {"a": b"new a", "b": b"old b", None: b"new"}
     world.check(b"new a", b"old b", b"scan b", b"new")
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+@on("what", ["update", "replace"])
+def test_an_upsert_from_a_select_that_may_take_files_from_rows_is_refused(world: World, what: str) -> None:
+    seed(world)
+    statement = insert(Doc).prefix_with("OR REPLACE") if what == "replace" else or_update(world, "file")
+    with world.session() as session:
+        with pytest.raises(OwnershipLost, match=r"rows may lose Doc\.file by INSERT \.\.\. SELECT"):
+            session.execute(statement.from_select(["title"], select(Doc.title)))
+        session.execute(or_update(world, "title").from_select(["title"], select(Doc.title).where(true())))
+        session.commit()
+    world.check(b"old a", b"old b", b"scan b")
 
 
 @with_targets
