@@ -119,6 +119,8 @@ class _Rows(Statement):
         self.drops.named(reference, more, None)
         sets = [items, *(more[at : at + len(items)] for at in range(0, len(more), len(items)))]
         if len(identities) < 2:
+            if getattr(statement, "_ordered_values", None) or getattr(statement, "_maintain_values_ordering", False):
+                raise OwnershipLost(f"{reference.target}: pass its file to update().values(), not to ordered_values()")
             return reference.type.value(items)
         branches = [
             (_among(reference, [identity]), literal(reference.type.value(each), reference.type))
@@ -133,12 +135,13 @@ class _UpdateByKey(Statement):
     def run(self) -> Any:
         parameters: Any = self.state.parameters
         self.references = [r for r in self.references if any(r.key in each for each in parameters)]
-        if not self.references:
-            return None
+        keys = self.references[0].identity_keys if self.references else ()
+        if not self.references or any(key not in each for key in keys for each in parameters):
+            return None  # What lacks is what SQLAlchemy complains of.
         self.stage.check(self.references)
         places = [(index, r) for index, each in enumerate(parameters) for r in self.references if r.key in each]
         overrides = distribute(self, places, lambda index, r: parameters[index][r.key], len(parameters))
-        identities = [tuple(each[key] for key in self.references[0].identity_keys) for each in parameters]
+        identities = [tuple(each[key] for key in keys) for each in parameters]
         self.drop_from(self.read(dict.fromkeys(identities)))
         result = self.invoke(params=overrides)
         self.keep(self.read(dict.fromkeys(identities)))

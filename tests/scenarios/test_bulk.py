@@ -276,6 +276,27 @@ def test_update_by_an_sql_expression_is_refused(world: World, value: Any) -> Non
     seed(world, b"one")
     with world.session() as session, world.nothing_stored():
         with pytest.raises(OwnershipLost, match=r"Doc\.file is set by an SQL expression"):
+@on("world", ["sqlite"], indirect=True)
+def test_update_by_a_primary_key_that_is_not_given(world: World) -> None:
+    seed(world, b"one")
+    with world.session() as session:
+        with world.nothing_stored(), pytest.raises(InvalidRequestError, match="primary key"):
+            session.execute(update(Doc), [{"id": 1, "file": b"new"}, {"file": b"another"}])
+        session.commit()
+    world.check(b"one")
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_update_in_an_order_is_refused(world: World) -> None:
+    seed(world, b"one")
+    with world.session() as session:
+        with pytest.raises(OwnershipLost, match=r"Doc\.file: pass its file to update\(\)\.values\(\)"):
+            session.execute(update(Doc).ordered_values((Doc.title, "x"), (Doc.file, Attachment.upload(b"new"))))
+        session.execute(update(Doc).ordered_values((Doc.title, "x"), (Doc.file, None)))
+        session.commit()
+    world.check()
+
+
             session.execute(update(Doc).values(file=value))
         session.execute(update(Doc).values(title=None))
         session.commit()
