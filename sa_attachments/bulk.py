@@ -79,12 +79,10 @@ class _Rows(Statement):
 
     def run(self, values: dict[Reference, Any]) -> Any:
         self.stage.check(self.references)
-        wanted = [(reference, item) for reference, value in values.items() for item in self.items(reference, value)]
-        first = iter(self.store(wanted))
+        given = {reference: self.items(reference, value) for reference, value in values.items()}
+        first = iter(self.store([(reference, item) for reference, items in given.items() for item in items]))
         # One set of files is stored before any row is locked; further rows get copies of it.
-        templates = {
-            reference: [next(first) for _ in self.items(reference, value)] for reference, value in values.items()
-        }
+        templates = {reference: [next(first) for _ in items] for reference, items in given.items()}
         rows = self._matching()
         self.drop_from(rows)
         for reference, items in templates.items():
@@ -97,20 +95,32 @@ class _Rows(Statement):
     def _matching(self) -> Rows:
         rows = {}
         parameters: Any = self.state.parameters
+        criteria = (*self.statement._where_criteria, *self._of_subclass())
         for each in parameters if isinstance(parameters, list) else [parameters or {}]:
-            rows.update(self.read_where(*self.statement._where_criteria, **each))
+            rows.update(self.read_where(*criteria, **each))
         return rows
+
+    def _of_subclass(self) -> list[Any]:
+        """The condition that rows of a table with several classes are of this one. Without, more are locked, and get
+        copies of a file.
+        """
+        mapper = self.references[0].mapper
+        condition, kind = mapper._single_table_criterion, mapper.polymorphic_on
+        is_here = kind is not None and self.statement.table.corresponding_column(kind) is kind
+        return [condition] if condition is not None and is_here else []
 
     def _rewritten(self, rows: dict[tuple[Any, ...], Any], templates: dict[Reference, list[Attachment]]) -> Any:
         statement = self.statement
         with_files = {reference: items for reference, items in templates.items() if items}
         if len(rows) <= (RESTRICTED if _can_be_written(self.references[0]) else BOUND) or with_files:
-            statement = statement.where(_among(self.references[0], list(rows)))
+            statement = statement.where(self._among(list(rows)))
         for reference, items in with_files.items():
             if reference.key in (self.state.parameters or {}):
                 raise OwnershipLost(
                     f"{reference.target}: pass its file to update().values(), not as a parameter of the execution"
                 )
+            if getattr(statement, "_ordered_values", None) or getattr(statement, "_maintain_values_ordering", False):
+                raise OwnershipLost(f"{reference.target}: pass its file to update().values(), not to ordered_values()")
             statement = statement.values({reference.key: self._one_set_each(reference, items, list(rows))})
         return statement
 
@@ -119,14 +129,23 @@ class _Rows(Statement):
         self.drops.named(reference, more, None)
         sets = [items, *(more[at : at + len(items)] for at in range(0, len(more), len(items)))]
         if len(identities) < 2:
-            if getattr(statement, "_ordered_values", None) or getattr(statement, "_maintain_values_ordering", False):
-                raise OwnershipLost(f"{reference.target}: pass its file to update().values(), not to ordered_values()")
             return reference.type.value(items)
         branches = [
-            (_among(reference, [identity]), literal(reference.type.value(each), reference.type))
+            (self._among([identity]), literal(reference.type.value(each), reference.type))
             for identity, each in zip(identities, sets, strict=True)
         ]
         return case(*branches)
+
+    def _among(self, identities: Sequence[tuple[Any, ...]]) -> Any:
+        """The condition that a row is one of these, in terms that ``synchronize_session="evaluate"`` understands."""
+        reference = self.references[0]
+        entity = self.statement.entity_description["entity"]
+        key = [getattr(entity, name) for name in reference.identity_keys]
+        if len(key) == 1:
+            values, written = [i[0] for i in identities], len(identities) > BOUND and _can_be_written(reference)
+            return key[0].in_(bindparam(None, values, expanding=True, literal_execute=written))
+        # No OR of comparisons: SQLite takes no more than 1,000 terms beside each other.
+        return tuple_(*key).in_(identities)
 
 
 class _UpdateByKey(Statement):
@@ -164,14 +183,3 @@ def _can_be_written(reference: Reference) -> bool:
     """Whether its primary keys can stand in the text of a statement."""
     key = reference.primary_key
     return len(key) == 1 and isinstance(key[0].type, Integer | String | Uuid)
-
-
-def _among(reference: Reference, identities: Sequence[tuple[Any, ...]]) -> Any:
-    """The condition that a row is one of these, in terms that ``synchronize_session="evaluate"`` understands."""
-    entity = reference.mapper.class_
-    key = [getattr(entity, name) for name in reference.identity_keys]
-    if len(key) == 1:
-        values, written = [i[0] for i in identities], len(identities) > BOUND and _can_be_written(reference)
-        return key[0].in_(bindparam(None, values, expanding=True, literal_execute=written))
-    # No OR of comparisons: SQLite takes no more than 1,000 terms beside each other.
-    return tuple_(*key).in_(identities)

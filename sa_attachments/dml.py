@@ -92,10 +92,13 @@ class Statement:
 
     def read_where(self, *conditions: Any, **parameters: Any) -> Rows:
         """What the rows name that fulfil the conditions; locked."""
-        key = self.references[0].primary_key
-        statement = select(*key, *(reference.column for reference in self.references)).where(*conditions)
-        statement = statement.params(**parameters).order_by(*key).with_for_update(key_share=True)
-        return read_rows(self.begin(), statement, self.references)
+        # Of the table itself, or of what the statement calls it.
+        table = self.statement.table
+        key = [table.corresponding_column(column) for column in self.references[0].primary_key]
+        columns = [table.corresponding_column(reference.column) for reference in self.references]
+        statement = select(*key, *columns).where(*conditions).params(**parameters).order_by(*key)
+        # What else is in a condition may be a subquery that can't be locked.
+        return read_rows(self.begin(), statement.with_for_update(key_share=True, of=key[0]), self.references)
 
     def invoke(self, statement: Any = None, **options: Any) -> Any:
         """Run the statement, which leaves no row if it fails: a transaction may go on after that."""

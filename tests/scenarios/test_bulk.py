@@ -222,6 +222,33 @@ def test_update_from_another_table(world: World) -> None:
     world.check(b"one", b"new")
 
 
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_a_condition_that_can_not_be_locked(world: World) -> None:
+    seed(world, b"one", b"two")
+    with world.session() as session:
+        session.add_all([Note(doc_id=1), Note(doc_id=2), Note(doc_id=2)])
+        session.flush()
+        counts = select(Note.doc_id, func.count().label("notes")).group_by(Note.doc_id).subquery()
+        statement = update(Doc).where(Doc.id == counts.c.doc_id, counts.c.notes > 1).values(file=b"new")
+        session.execute(statement, execution_options={"synchronize_session": False})
+        session.commit()
+        assert read(session) == {1: b"one", 2: b"new"}
+    world.check(b"one", b"new")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("what", ["file", "none", "delete"])
+def test_a_statement_of_an_alias(world: World, what: str) -> None:
+    seed(world, b"one", b"two", b"three")
+    with world.session() as session:
+        other = aliased(Doc)
+        statement = delete(other) if what == "delete" else update(other).values(file=b"new" if what == "file" else None)
+        first = select(func.min(Doc.id)).scalar_subquery()
+        session.execute(statement.where(other.id > first), execution_options={"synchronize_session": False})
+        session.commit()
+    world.check(b"one", *[b"new"] * (2 if what == "file" else 0))
+
+
 @on("world", ["sqlite", "sqlite-memory", "postgres", "aiosqlite", "asyncpg"], indirect=True)
 def test_update_returning(world: World) -> None:
     seed(world, b"one", b"two")
@@ -247,6 +274,27 @@ def test_update_by_primary_key(world: World, end: str) -> None:
         assert read(session) == {1: b"new", 2: b"new", 3: None, 4: b"four"}
         getattr(session, end)()
     world.check(*([b"new", b"new", b"four"] if end == "commit" else [b"one", b"two", b"three", b"four"]))
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_update_by_a_primary_key_that_is_not_given(world: World) -> None:
+    seed(world, b"one")
+    with world.session() as session:
+        with world.nothing_stored(), pytest.raises(InvalidRequestError, match="primary key"):
+            session.execute(update(Doc), [{"id": 1, "file": b"new"}, {"file": b"another"}])
+        session.commit()
+    world.check(b"one")
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_update_in_an_order_is_refused(world: World) -> None:
+    seed(world, b"one")
+    with world.session() as session:
+        with pytest.raises(OwnershipLost, match=r"Doc\.file: pass its file to update\(\)\.values\(\)"):
+            session.execute(update(Doc).ordered_values((Doc.title, "x"), (Doc.file, Attachment.upload(b"new"))))
+        session.execute(update(Doc).ordered_values((Doc.title, "x"), (Doc.file, None)))
+        session.commit()
+    world.check()
 
 
 def test_update_by_a_primary_key_that_is_not_there(world: World) -> None:
@@ -276,27 +324,6 @@ def test_update_by_an_sql_expression_is_refused(world: World, value: Any) -> Non
     seed(world, b"one")
     with world.session() as session, world.nothing_stored():
         with pytest.raises(OwnershipLost, match=r"Doc\.file is set by an SQL expression"):
-@on("world", ["sqlite"], indirect=True)
-def test_update_by_a_primary_key_that_is_not_given(world: World) -> None:
-    seed(world, b"one")
-    with world.session() as session:
-        with world.nothing_stored(), pytest.raises(InvalidRequestError, match="primary key"):
-            session.execute(update(Doc), [{"id": 1, "file": b"new"}, {"file": b"another"}])
-        session.commit()
-    world.check(b"one")
-
-
-@on("world", ["sqlite"], indirect=True)
-def test_update_in_an_order_is_refused(world: World) -> None:
-    seed(world, b"one")
-    with world.session() as session:
-        with pytest.raises(OwnershipLost, match=r"Doc\.file: pass its file to update\(\)\.values\(\)"):
-            session.execute(update(Doc).ordered_values((Doc.title, "x"), (Doc.file, Attachment.upload(b"new"))))
-        session.execute(update(Doc).ordered_values((Doc.title, "x"), (Doc.file, None)))
-        session.commit()
-    world.check()
-
-
             session.execute(update(Doc).values(file=value))
         session.execute(update(Doc).values(title=None))
         session.commit()
