@@ -17,7 +17,6 @@ from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
-from sqlalchemy.orm.attributes import flag_modified
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
 from .descriptor import named, named_by, variants_of
@@ -289,10 +288,9 @@ class Flush:
             return
         slot.value = slot.reference.type.value(slot.items)
         slot.state.dict[slot.reference.key] = slot.value
-        column_type = slot.reference.type
-        if slot.identity is not None and not column_type.compare_values(column_type.value(slot.old), slot.value):
+        if slot.identity is not None:
             # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
-            flag_modified(slot.state.obj(), slot.reference.key)
+            slot.state.committed_state[slot.reference.key] = slot.reference.type.value(slot.old)
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
             self.frame.undo.append(Undo(slot.state.obj(), slot.reference, slot.items))
 

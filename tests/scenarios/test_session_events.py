@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, inspect, update
 from sqlalchemy.orm import Session, make_transient
 
 from .models import Doc, Note
@@ -169,6 +169,26 @@ def test_a_flush_of_some_objects(world: World, rest: str) -> None:
             session.expunge(another)
         session.commit()
     world.check(b"new", b"new1" if rest == "commit" else b"old1")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("loaded", [True, False])
+def test_a_listener_keeps_the_old_file_in_another_row(world: World, loaded: bool) -> None:
+    """The history that it sees is that of the row."""
+    (key,) = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        if not loaded:
+            session.expire(doc)
+        doc.file = b"new"
+
+        def keep() -> None:
+            (old,) = inspect(doc).attrs.file.history.deleted
+            session.add(Note(file=old))
+
+        with before_flush(session, keep):
+            session.commit()
+    world.check(b"old", b"new")
 
 
 @on("world", ["sqlite", "postgres"], indirect=True)
