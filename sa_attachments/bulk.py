@@ -51,13 +51,13 @@ def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Cal
         # As the statement itself will do, but before rows are read: a flush in between would change what they name.
         state.session._autoflush()
     table = statement.entity_description["table"]
-    here = [reference for reference in references if reference.table is table or state.is_insert]
+    here = [reference for reference in references if reference.table is table]
     if state.is_insert:
-        return Insert(state, here, frame).execute()
+        return Insert(state, references, frame).execute()
     if state.is_delete:
         return _Rows(state, here, frame).execute({}) if here else None
     if state.is_executemany and statement.whereclause is None and not _assigned(statement, here):
-        return _UpdateByKey(state, here, frame).execute()
+        return _UpdateByKey(state, references, frame).execute()
     given: Any = state.parameters if isinstance(state.parameters, dict) else {}
     values = {**_assigned(statement, here), **{r: given[r.key] for r in here if r.key in given}}
     return _Rows(state, list(values), frame).execute(values) if values else None
@@ -84,11 +84,11 @@ class _Rows(Statement):
         # One set of files is stored before any row is locked; further rows get copies of it.
         templates = {reference: [next(first) for _ in items] for reference, items in given.items()}
         rows = self._matching()
-        self.drop_from(rows)
+        self.drop_from(rows, self.references)
         for reference, items in templates.items():
             self.drops.named(reference, items, None)
         result = self.invoke(self._rewritten(rows, templates))
-        self.keep(self.read(rows))
+        self.keep(self.read(rows, self.references), self.references)
         self.drops.carry_out()
         return result
 
@@ -154,18 +154,29 @@ class _UpdateByKey(Statement):
     def run(self) -> Any:
         parameters: Any = self.state.parameters
         self.references = [r for r in self.references if any(r.key in each for each in parameters)]
-        keys = self.references[0].identity_keys if self.references else ()
-        if not self.references or any(key not in each for key in keys for each in parameters):
+        by_table: dict[Any, list[Reference]] = {}  # with joined inheritance several
+        for each in self.references:
+            by_table.setdefault(each.table, []).append(each)
+        groups = [(group, self._identities(group)) for group in by_table.values()]
+        if not groups or any(None in identities for _, identities in groups):
             return None  # What lacks is what SQLAlchemy complains of.
         self.stage.check(self.references)
         places = [(index, r) for index, each in enumerate(parameters) for r in self.references if r.key in each]
         overrides = distribute(self, places, lambda index, r: parameters[index][r.key], len(parameters))
-        identities = [tuple(each[key] for key in keys) for each in parameters]
-        self.drop_from(self.read(dict.fromkeys(identities)))
+        for group, identities in groups:
+            self.drop_from(self.read(identities, group), group)
         result = self.invoke(params=overrides)
-        self.keep(self.read(dict.fromkeys(identities)))
+        for group, identities in groups:
+            self.keep(self.read(identities, group), group)
         self.drops.carry_out()
         return result
+
+    def _identities(self, references: Sequence[Reference]) -> dict[Any, None]:
+        """The primary keys of the rows of one table; None among them if one lacks."""
+        parameters: Any = self.state.parameters
+        mine = [each for each in parameters if any(reference.key in each for reference in references)]
+        keys = references[0].identity_keys
+        return dict.fromkeys(tuple(each[k] for k in keys) if all(k in each for k in keys) else None for each in mine)
 
 
 def _assigned(statement: Any, references: Sequence[Reference]) -> dict[Any, Any]:

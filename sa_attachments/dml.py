@@ -79,16 +79,16 @@ class Statement:
             self.stage.allow(reference, [item])
         return kept
 
-    def keep(self, rows: Rows) -> None:
-        """What the rows name after the statement."""
+    def keep(self, rows: Rows, references: Sequence[Reference]) -> None:
+        """What the rows of one table name after the statement."""
         if self.state.session._flushing:
-            self._frame.met.append((self.references, rows))
+            self._frame.met.append((references, rows))
         for row in rows.values():
             for items in row.values():
                 self.drops.keep(items)
 
-    def read(self, identities: Iterable[tuple[Any, ...]]) -> Rows:
-        return read_locked(self.begin(), self.references, identities)
+    def read(self, identities: Iterable[tuple[Any, ...]], references: Sequence[Reference]) -> Rows:
+        return read_locked(self.begin(), references, identities)
 
     def read_where(self, *conditions: Any, **parameters: Any) -> Rows:
         """What the rows name that fulfil the conditions; locked."""
@@ -120,10 +120,10 @@ class Statement:
         scope.ledger.begin_write(connection)
         return connection
 
-    def drop_from(self, rows: Rows) -> None:
-        """What these rows named may have lost its name."""
+    def drop_from(self, rows: Rows, references: Sequence[Reference]) -> None:
+        """What these rows of one table named may have lost its name."""
         for identity, row in rows.items():
-            for reference in self.references:
+            for reference in references:
                 self.drops.named(reference, row.get(reference.column.name, ()), identity)
 
 

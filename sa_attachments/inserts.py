@@ -35,9 +35,9 @@ class Insert(Statement):
             return self._invoke(rows, stored, many, parameters)
         met = [conditions(self.references[0].table, given(self.references[0], row)) for row in rows]
         conflict = or_(false(), *(condition for each in met for condition in each))
-        self.drop_from(self.read_where(conflict))
+        self.drop_from(self.read_where(conflict), self.references)
         result = self._invoke(rows, stored, many, parameters)
-        self.keep(self.read_where(conflict))
+        self.keep(self.read_where(conflict), self.references)
         for new, each in zip(stored, met, strict=True):
             for reference in self.references:
                 if not each and reference.key in new:
