@@ -97,7 +97,7 @@ class _Rows(Statement):
         parameters: Any = self.state.parameters
         criteria = (*self.statement._where_criteria, *self._of_subclass())
         for each in parameters if isinstance(parameters, list) else [parameters or {}]:
-            rows.update(self.read_where(*criteria, **each))
+            rows.update(self.read_where(self.references, *criteria, **each))
         return rows
 
     def _of_subclass(self) -> list[Any]:
@@ -154,10 +154,7 @@ class _UpdateByKey(Statement):
     def run(self) -> Any:
         parameters: Any = self.state.parameters
         self.references = [r for r in self.references if any(r.key in each for each in parameters)]
-        by_table: dict[Any, list[Reference]] = {}  # with joined inheritance several
-        for each in self.references:
-            by_table.setdefault(each.table, []).append(each)
-        groups = [(group, self._identities(group)) for group in by_table.values()]
+        groups = [(group, self._identities(group)) for _, group in self.by_table()]
         if not groups or any(None in identities for _, identities in groups):
             return None  # What lacks is what SQLAlchemy complains of.
         self.stage.check(self.references)

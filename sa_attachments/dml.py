@@ -90,15 +90,25 @@ class Statement:
     def read(self, identities: Iterable[tuple[Any, ...]], references: Sequence[Reference]) -> Rows:
         return read_locked(self.begin(), references, identities)
 
-    def read_where(self, *conditions: Any, **parameters: Any) -> Rows:
-        """What the rows name that fulfil the conditions; locked."""
-        # Of the table itself, or of what the statement calls it.
-        table = self.statement.table
-        key = [table.corresponding_column(column) for column in self.references[0].primary_key]
-        columns = [table.corresponding_column(reference.column) for reference in self.references]
+    def by_table(self) -> list[tuple[Any, list[Reference]]]:
+        """The references by table; with joined inheritance there are several."""
+        found: dict[Any, list[Reference]] = {}
+        for reference in self.references:
+            found.setdefault(reference.table, []).append(reference)
+        return list(found.items())
+
+    def read_where(self, references: Sequence[Reference], *conditions: Any, **parameters: Any) -> Rows:
+        """What the rows of one table name that fulfil the conditions; locked."""
+
+        def called(column: Any) -> Any:
+            found = self.statement.table.corresponding_column(column)  # an alias's, perhaps
+            return column if found is None else found
+
+        key = [called(column) for column in references[0].primary_key]
+        columns = [called(reference.column) for reference in references]
         statement = select(*key, *columns).where(*conditions).params(**parameters).order_by(*key)
         # What else is in a condition may be a subquery that can't be locked.
-        return read_rows(self.begin(), statement.with_for_update(key_share=True, of=key[0]), self.references)
+        return read_rows(self.begin(), statement.with_for_update(key_share=True, of=key[0]), references)
 
     def invoke(self, statement: Any = None, **options: Any) -> Any:
         """Run the statement, which leaves no row if it fails: a transaction may go on after that."""

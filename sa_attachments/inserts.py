@@ -33,15 +33,18 @@ class Insert(Statement):
         stored = distribute(self, places, lambda index, r: _value(rows[index], r), len(rows))
         if not upsert:
             return self._invoke(rows, stored, many, parameters)
-        met = [conditions(self.references[0].table, given(self.references[0], row)) for row in rows]
-        conflict = or_(false(), *(condition for each in met for condition in each))
-        self.drop_from(self.read_where(conflict), self.references)
+        met = [(group, [conditions(table, given(group[0], row)) for row in rows]) for table, group in self.by_table()]
+        conflicts = [(group, or_(false(), *(c for each in found for c in each))) for group, found in met]
+        for group, conflict in conflicts:
+            self.drop_from(self.read_where(group, conflict), group)
         result = self._invoke(rows, stored, many, parameters)
-        self.keep(self.read_where(conflict), self.references)
-        for new, each in zip(stored, met, strict=True):
-            for reference in self.references:
-                if not each and reference.key in new:
-                    self.drops.keep(reference.type.items(new[reference.key]))
+        for group, conflict in conflicts:
+            self.keep(self.read_where(group, conflict), group)
+        for group, found in met:
+            for new, each in zip(stored, found, strict=True):
+                for reference in group:
+                    if not each and reference.key in new:
+                        self.drops.keep(reference.type.items(new[reference.key]))
         self.drops.carry_out()
         return result
 

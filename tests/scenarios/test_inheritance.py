@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey, String, delete, insert, inspect, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, selectin_polymorphic, with_polymorphic
 
@@ -158,6 +159,21 @@ def test_a_bulk_statement_of_a_class_meets_the_columns_of_its_subclasses(world: 
         session.execute(what.where(Person.id == 2), execution_options={"synchronize_session": False})
         session.commit()
     world.check(b"photo", b"ticket", *([b"photo"] if what.is_update else []))
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+@on("nothing", [True, False])
+def test_an_upsert_of_one_of_the_tables(world: World, nothing: bool) -> None:
+    seed(world)
+    upsert = (sqlite if world.name == "sqlite" else postgresql).insert(Boss).values(boss_id=1, contract=b"new")
+    with world.session() as session:
+        session.execute(
+            upsert.on_conflict_do_nothing()
+            if nothing
+            else upsert.on_conflict_do_update(index_elements=["boss_id"], set_={"contract": upsert.excluded.contract})
+        )
+        session.commit()
+    world.check(b"photo", b"badge", b"paper", b"guest", b"ticket", b"contract" if nothing else b"new")
 
 
 @on("world", ["sqlite", "postgres"], indirect=True)
