@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from .errors import BadSource
+
 MAX_BYTES = 255
 """The longest name that common file systems take, in UTF-8 bytes."""
 
@@ -25,7 +27,10 @@ def clean(name: str) -> str:
 
     It has at most 255 bytes, its extension kept. ``:`` becomes ``_``, as it would name a drive or a hidden stream on
     Windows; names that Windows reserves for devices get a leading underscore; nothing left is ``"unnamed"``.
+    Raises BadSource for what is no text.
     """
+    if not isinstance(name, str):
+        raise BadSource(f"a filename is text, not {type(name).__name__}")
     name = name.replace("\\", "/").rsplit("/", 1)[-1]
     if len(name) > _LOOKED_AT:
         name = name[: _LOOKED_AT // 2] + name[-_LOOKED_AT // 2 :]

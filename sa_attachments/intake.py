@@ -71,7 +71,12 @@ def described(value: Any) -> tuple[str | None, str | None]:
 
 
 def claimed(content_type: str | None) -> str | None:
-    """What a client said of the type, cut down to text that databases and headers take; None if nothing is left."""
+    """What a client said of the type, cut down to text that databases and headers take; None if nothing is left.
+
+    Raises BadSource for what is no text.
+    """
+    if not isinstance(content_type, str | None):
+        raise BadSource(f"a content type is text, not {type(content_type).__name__}")
     printable = "".join(filter(str.isprintable, (content_type or "")[:1000]))
     return printable.strip()[:255] or None
 

@@ -184,6 +184,12 @@ def test_metadata_is_json(metadata: Any) -> None:
         Attachment.upload(b"x", metadata=metadata)
 
 
+@pytest.mark.parametrize("said", [{"filename": Path("a.txt")}, {"filename": b"a"}, {"content_type": 5}])
+def test_what_is_said_of_a_file_is_text(said: Any) -> None:
+    with pytest.raises(BadSource, match="is text, not"):
+        Attachment.upload(b"x", **said)
+
+
 def test_metadata_that_refers_to_itself_is_refused() -> None:
     ring: dict[str, Any] = {}
     ring["again"] = ring
