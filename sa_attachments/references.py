@@ -68,9 +68,9 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     """The references of a configured mapper, inherited ones included; remembered for ``of_class``."""
     found = (_reference(mapper, prop.key, prop.columns[0]) for prop in mapper.column_attrs if _holds(prop.columns[0]))
     references = tuple(found)
-    # Columns of a subclass are empty in rows of this one.
-    family = {column for each in mapper.base_mapper.self_and_descendants for column in each._columntoproperty}
-    left_out = (reference for table in mapper.tables for reference in _others(mapper, table, family))
+    # Under a name that no attribute has.
+    others = (column for table in mapper.tables for column in _others(mapper, table, mapper._columntoproperty))
+    left_out = (_reference(mapper, str(column), column) for column in others)
     mapper.class_manager.info |= {_INFO: references, _ROW: (*references, *left_out)}
     return references
 
@@ -91,11 +91,11 @@ def _reference(mapper: Mapper[Any], name: str, column: Any) -> Reference:
     return Reference(mapper, name, column, column.type, column.table, key, names, positions)
 
 
-def _others(mapper: Mapper[Any], table: Any, known: Collection[Any]) -> list[Reference]:
+def _others(mapper: Mapper[Any], table: Any, known: Collection[Any]) -> list[Column[Any]]:
     """The columns of a mapper's table that name files, and that are not among those known."""
     others = [column for column in table.columns if _holds(column) and column not in known]
-    is_written = others and all(column in mapper._columntoproperty for column in table.primary_key)
-    return [_reference(mapper, column.key, column) for column in others] if is_written else []
+    is_written = all(column in mapper._columntoproperty for column in table.primary_key)
+    return others if is_written else []
 
 
 def _position(mapper: Mapper[Any], column: Column[Any]) -> int:
@@ -118,7 +118,9 @@ def of_class(cls: type[Any]) -> tuple[Reference, ...]:
 
 
 def of_row(manager: ClassManager[Any]) -> tuple[Reference, ...]:
-    """Those of a class, and what its rows name besides: it may leave columns of its table out."""
+    """Those of a class, and what its rows may name besides: columns that it leaves out, or those of a class that they
+    belonged to.
+    """
     found: tuple[Reference, ...] = manager.info.get(_ROW, ())
     return found
 
@@ -126,7 +128,8 @@ def of_row(manager: ClassManager[Any]) -> tuple[Reference, ...]:
 def of_table(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     """Those of a class, and what rows of its table name besides, those of subclasses too."""
     references = of_class(mapper.class_)
-    return (*references, *_others(mapper, mapper.local_table, {reference.column for reference in references}))
+    others = _others(mapper, mapper.local_table, {reference.column for reference in references})
+    return (*references, *(_reference(mapper, column.key, column) for column in others))
 
 
 def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:

@@ -162,6 +162,19 @@ def test_a_bulk_statement_of_a_class_meets_the_columns_of_its_subclasses(world: 
 
 
 @on("world", ["sqlite", "postgres"], indirect=True)
+def test_a_row_that_became_one_of_another_class(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add(Guest(id=1, photo=b"photo", ticket=b"ticket"))
+        session.execute(update(Person).values(kind="person"))
+        session.commit()
+        session.expunge_all()
+        session.delete(session.get_one(Person, 1))
+        session.commit()
+    world.check()
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
 @on("nothing", [True, False])
 def test_an_upsert_of_one_of_the_tables(world: World, nothing: bool) -> None:
     seed(world)
