@@ -31,6 +31,7 @@ from .ledger import chunked
 
 _INFO = "sa_attachments.references"
 _ROW = "sa_attachments.row"
+_KEY = "sa_attachments.key"
 
 Row = dict[str, tuple[Attachment, ...]]
 """What one row names, by column name."""
@@ -88,6 +89,8 @@ def _reference(mapper: Mapper[Any], name: str, column: Any) -> Reference:
     key = tuple(column.table.primary_key) or tuple(c for c in mapper.primary_key if isinstance(c, Column))
     names = tuple(mapper.get_property_by_column(c).key for c in key)
     positions = tuple(_position(mapper, c) for c in key)
+    if all(each.table is column.table for each in key):
+        column.table.info[_KEY] = key
     return Reference(mapper, name, column, column.type, column.table, key, names, positions)
 
 
@@ -136,6 +139,11 @@ def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:
     """The references of an object's class."""
     found: tuple[Reference, ...] = state.manager.info.get(_INFO, ())
     return found
+
+
+def row_key(table: Table) -> list[Column[Any]]:
+    """What tells the rows of a table apart: its primary key, or what a mapper takes for one."""
+    return list(table.primary_key or table.info.get(_KEY, ()))
 
 
 def meant(reference: Reference, key: Any) -> Column[Any] | None:

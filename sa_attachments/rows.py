@@ -17,6 +17,7 @@ from sqlalchemy import Connection, and_, column, func, select, table, tuple_, up
 from .attachment import Attachment
 from .column import AttachmentListType, AttachmentType, nameable
 from .recovery import Purger
+from .references import row_key
 
 ColumnType = AttachmentType | AttachmentListType
 Identity = tuple[Any, ...]
@@ -36,7 +37,7 @@ class Rows:
         self._type = column_type
         self._column = column_type.column
         self._table = self._column.table
-        self._key = list(self._table.primary_key)
+        self._key = row_key(self._table)
 
     def count(self, condition: Any) -> int:
         """How many fulfil a condition."""
@@ -48,14 +49,15 @@ class Rows:
         """Those that fulfil a condition, by primary key. ``part=(2, 4)``: the second quarter of them."""
         last: Identity | None = None
         while True:
-            statement = select(*self._key, self._column).where(condition).order_by(*self._key).limit(PAGE)
+            statement = select(*self._key, self._column).where(condition).order_by(*self._key)
+            statement = statement.limit(PAGE if self._key else None)
             if last is not None:
                 later = self._key[0] > last[0] if len(self._key) == 1 else tuple_(*self._key) > last
                 statement = statement.where(later)
             page = self._read(statement)
             if mine := [(identity, items) for identity, items in page if _is_in(identity, part)]:
                 yield mine
-            if len(page) < PAGE:
+            if len(page) < PAGE or not self._key:
                 return
             last = page[-1][0]
 

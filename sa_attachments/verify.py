@@ -39,6 +39,7 @@ from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorag
 from .key import is_key, moment
 from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked
 from .recovery import Purger
+from .references import row_key
 from .source import CHUNK as BYTES
 from .storage import Heals
 from .sweep import raise_unless_held
@@ -131,17 +132,18 @@ class Verification:
         """All rows of a column that name files, in pages by primary key."""
         assert column.column is not None
         table: Table = column.column.table
-        key = list(table.primary_key)
+        key = row_key(table)
         last: tuple[Any, ...] | None = None
         while True:
-            statement = select(*key, column.column).where(column.column.is_not(None)).order_by(*key).limit(CHUNK)
+            statement = select(*key, column.column).where(column.column.is_not(None)).order_by(*key)
+            statement = statement.limit(CHUNK if key else None)
             if last is not None:
                 statement = statement.where(key[0] > last[0] if len(key) == 1 else tuple_(*key) > last)
             with self._purger.connection() as connection, self._purger.transaction(connection):
                 page = [(tuple(row[:-1]), column.items(row[-1])) for row in connection.execute(statement)]
             if page:
                 yield page
-            if len(page) < CHUNK:
+            if len(page) < CHUNK or not key:
                 return
             last = page[-1][0]
 

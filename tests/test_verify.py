@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, text
+from sqlalchemy import Column, Engine, Integer, Table, delete, text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
 from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Attachment, AttachmentType, Storages
@@ -355,6 +355,32 @@ def test_composite_primary_keys_are_paged_too(engine: Engine) -> None:
         session.commit()
     report = files.verify(engine)
     assert (report.findings, report.rows, report.files) == ([], 600, 600)
+
+
+@sqlite
+@on("mapped", [True, False])
+def test_a_table_without_a_primary_key(engine: Engine, mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapping may say what is one. Who does not say it can't have files moved."""
+    monkeypatch.setattr("sa_attachments.verify.CHUNK", 2)
+    monkeypatch.setattr("sa_attachments.rows.PAGE", 2)
+    files = Storages({"default": "memory:", "other": "memory:"})
+
+    class Base(DeclarativeBase):
+        pass
+
+    pages = Table("pages", Base.metadata, Column("number", Integer), Column("scan", AttachmentType(files)))
+    if mapped:
+        type("Page", (Base,), {"__table__": pages, "__mapper_args__": {"primary_key": [pages.c.number]}})
+        configure_mappers()
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        for number in range(5):
+            scan = files.stage(Attachment.upload(b"x"), connection, pages.c.scan)
+            connection.execute(pages.insert(), {"number": number, "scan": scan})
+    report = files.verify(engine)
+    assert (report.findings, report.rows, report.files) == ([], 5, 5)
+    assert files.move(engine, "default", "other").files == (5 if mapped else 0)
+    assert files.verify(engine).findings == []
 
 
 # Reports
