@@ -86,32 +86,36 @@ def _holds(column: Any) -> bool:
 
 
 def _reference(mapper: Mapper[Any], name: str, column: Any) -> Reference:
-    key = tuple(column.table.primary_key) or tuple(c for c in mapper.primary_key if isinstance(c, Column))
+    key = tuple(column.table.primary_key)
+    positions = [position for c in key if (position := _position(mapper, c)) is not None]
+    if not key or len(positions) < len(key):  # The mapping says what is one.
+        key = tuple(c for c in mapper.primary_key if isinstance(c, Column))
+        positions = list(range(len(key)))
     names = tuple(mapper.get_property_by_column(c).key for c in key)
-    positions = tuple(_position(mapper, c) for c in key)
     if all(each.table is column.table for each in key):
         column.table.info[_KEY] = key
-    return Reference(mapper, name, column, column.type, column.table, key, names, positions)
+    return Reference(mapper, name, column, column.type, column.table, key, names, tuple(positions))
 
 
 def _others(mapper: Mapper[Any], table: Any, known: Collection[Any]) -> list[Column[Any]]:
     """The columns of a mapper's table that name files, and that are not among those known."""
     others = [column for column in table.columns if _holds(column) and column not in known]
-    is_written = all(column in mapper._columntoproperty for column in table.primary_key)
-    return others if is_written else []
+    return others if others and table in mapper._pks_by_table else []  # else it is not written by this mapper
 
 
-def _position(mapper: Mapper[Any], column: Column[Any]) -> int:
+def _position(mapper: Mapper[Any], column: Column[Any]) -> int | None:
     """Where a column's value is in the mapper's primary key. With joined inheritance, each table has a primary key of
-    its own, whose attribute may have another name.
+    its own, whose attribute may have another name; a class that is mapped to a join may have one attribute for both.
     """
     primary_key = {each: position for position, each in enumerate(mapper.primary_key)}
     pending: list[Any] = [column]
     for each in pending:
         if each in primary_key:
             return primary_key[each]
-        pending += [other for other in mapper._equivalent_columns.get(each, ()) if other not in pending]
-    raise AssertionError(f"{mapper} has no column like {column} in its primary key")
+        combined = getattr(mapper._columntoproperty.get(each), "columns", ())
+        alike = [*mapper._equivalent_columns.get(each, ()), *combined]
+        pending += [other for other in alike if other not in pending]
+    return None
 
 
 def of_class(cls: type[Any]) -> tuple[Reference, ...]:

@@ -7,7 +7,21 @@ from typing import Any, Optional
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, String, Table, delete, func, insert, select, text, update
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    func,
+    insert,
+    join,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -128,6 +142,32 @@ class Versioned(Base):
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - SQLAlchemy's form
 
 
+class Coded(Base):
+    """The mapping takes something else than the table for its primary key."""
+
+    __tablename__ = "coded"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str] = mapped_column(String(32), unique=True, default=lambda: uuid4().hex)
+    file: Mapped[Attachment | None]
+    __mapper_args__ = {"primary_key": [code]}  # noqa: RUF012 - SQLAlchemy's form
+
+
+lefts = Table("lefts", Base.metadata, Column("id", Integer, primary_key=True), Column("file", AttachmentType(files)))
+rights = Table(
+    "rights",
+    Base.metadata,
+    Column("id", ForeignKey("lefts.id"), primary_key=True),
+    Column("scan", AttachmentType(files)),
+)
+
+
+class Joined(Base):
+    """Two tables, with one attribute for their primary keys."""
+
+    __table__ = join(lefts, rights)
+    id = column_property(lefts.c.id, rights.c.id)
+
+
 class Imperative:
     def __init__(self, **values: object) -> None:
         for name, value in values.items():
@@ -164,6 +204,8 @@ KINDS: dict[str, tuple[Any, list[str], list[str]]] = {
     "imperative": (Imperative, ["file"], ["pages"]),
     "sqlmodel": (Modelled, ["file"], ["pages"]),
     "versioned": (Versioned, ["file"], []),
+    "another primary key": (Coded, ["file"], []),
+    "two tables": (Joined, ["file", "scan"], []),
 }
 
 
@@ -208,7 +250,7 @@ def test_the_life_of_a_row(world: World, kind: str) -> None:
 
 
 @databases
-@on("kind", [kind for kind in KINDS if kind != "versioned"])
+@on("kind", [kind for kind in KINDS if kind not in ("versioned", "another primary key", "two tables")])
 def test_bulk_statements(world: World, kind: str) -> None:
     cls, single, plural = KINDS[kind]
     world.create(SQLModel.metadata if kind == "sqlmodel" else Base.metadata)
