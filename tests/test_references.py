@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, Engine, ForeignKey, Integer, MetaData, String, Table, func, inspect, select, text
+from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -131,6 +132,25 @@ def test_an_imperative_mapping_is_found_too() -> None:
     (reference,) = of_class(Thing)
     assert reference.target == "Thing.file"
     assert of_state(inspect(Thing())) == (reference,)
+
+
+def test_a_class_of_several_tables_that_writes_none_has_nothing() -> None:
+    class Own(DeclarativeBase):
+        pass
+
+    class Any_(AbstractConcreteBase, Own):
+        strict_attrs = True
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class One(Any_):
+        __tablename__ = "one"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        file: Mapped[Attachment] = mapped_column(AttachmentType(files))
+        __mapper_args__ = {"polymorphic_identity": "one", "concrete": True}  # noqa: RUF012 - SQLAlchemy's form
+
+    configure_mappers()
+    assert [reference.key for reference in of_class(One)] == ["file"]
+    assert of_class(Any_) == ()
 
 
 @everywhere
