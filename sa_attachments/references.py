@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Column, Connection, Table, select, tuple_
 from sqlalchemy.orm import ClassManager, InstanceState, Mapper
@@ -31,6 +31,7 @@ from .ledger import chunked
 
 _INFO = "sa_attachments.references"
 _ROW = "sa_attachments.row"
+_TABLE = "sa_attachments.table"
 _KEY = "sa_attachments.key"
 
 Row = dict[str, tuple[Attachment, ...]]
@@ -134,9 +135,14 @@ def of_row(manager: ClassManager[Any]) -> tuple[Reference, ...]:
 
 def of_table(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     """Those of a class, and what rows of its table name besides, those of subclasses too."""
-    references = of_class(mapper.class_)
-    others = _others(mapper, mapper.local_table, {reference.column for reference in references})
-    return (*references, *(_reference(mapper, column.key, column) for column in others))
+    info, table = mapper.class_manager.info, mapper.local_table
+    width, found = info.get(_TABLE, (0, ()))
+    if width != len(table.columns):  # Each statement comes by here; a subclass may have brought columns.
+        references = of_class(mapper.class_)
+        others = _others(mapper, table, {reference.column for reference in references})
+        found = (*references, *(_reference(mapper, column.key, column) for column in others))
+        info[_TABLE] = len(table.columns), found
+    return cast(tuple[Reference, ...], found)
 
 
 def of_state(state: InstanceState[Any]) -> tuple[Reference, ...]:
