@@ -8,18 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from sa_attachments import making, rebuilding
-
 from .world import World
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def world(
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    open_engine: Callable[..., Engine],
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[..., Engine]) -> Iterator[World]:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/test.db"
         engine = open_engine(url)
@@ -28,8 +21,6 @@ def world(
         # A lock that another session of the same thread holds is not released while this one waits for it.
         engine = open_engine(url, connect_args={"options": "-c lock_timeout=30"})
     made = World(engine, open_engine(url))
-    monkeypatch.setattr(making, "WAIT", 0.02)  # sessions of the same thread give no row up meanwhile
-    monkeypatch.setattr(rebuilding, "_PASSES", 1)
     made.begin()
     yield made
     made.end()
