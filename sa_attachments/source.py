@@ -16,7 +16,7 @@ import io
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -139,11 +139,14 @@ class FileSource:
 
     def head(self, size: int) -> bytes:
         self.seek(0)
-        return self.read(size)
+        try:
+            return self.read(size)
+        finally:
+            self.rewind()
 
     def open(self, guards: Guards = ()) -> BinaryIO:
         self._check()
-        return cast(BinaryIO, io.BufferedReader(Window(self)))
+        return cast(BinaryIO, io.BufferedReader(Window(self, on_close=self.rewind)))
 
     def stream(self) -> Readable:
         self.seek(0)
@@ -157,6 +160,11 @@ class FileSource:
         self._check()
         self._file.seek(self._start + offset if whence == io.SEEK_SET else offset, whence)
         return self._file.tell() - self._start  # some files' seek returns nothing
+
+    def rewind(self) -> None:
+        """Leave the file where it stood: another attempt may wrap it again, and would find a part of it, or nothing."""
+        with suppress(Exception):  # It may be closed by now.
+            self._file.seek(self._start)
 
     def read(self, size: int = -1, /) -> bytes:
         """The file's next bytes; BadSource if it gives anything else."""

@@ -172,6 +172,22 @@ def test_asking_for_the_size_does_not_move_the_file() -> None:
     assert file.tell() == 4
 
 
+@on("how", ["head", "open", "put"])
+def test_a_file_that_was_read_stands_where_it_stood(how: str) -> None:
+    """Whoever tries again, or stores it after a form has looked at it, may wrap the file itself once more."""
+    file = io.BytesIO(b"header" + DATA)
+    file.seek(6)
+    if how == "put":
+        stored = Storages("memory:").stage(Attachment.upload(file, "a.txt"))
+        assert stored.read() == DATA
+    elif how == "head":
+        FileSource(file).head(3)
+    else:
+        with FileSource(file).open() as reader:
+            assert reader.read() == DATA
+    assert file.tell() == 6
+
+
 @on("verb", ["size", "head", "open", "stream"])
 def test_a_file_that_was_closed_before_it_was_read(verb: str) -> None:
     file = io.BytesIO(DATA)

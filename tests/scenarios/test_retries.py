@@ -56,6 +56,22 @@ SEEKABLE: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@on("world", ["sqlite"], indirect=True)
+def test_each_attempt_wraps_the_same_file(world: World) -> None:
+    """As pyramid_retry and plain loops do with an upload: its file would have been at its end by then."""
+    take(world)
+    file = Odd(b"data")
+    for title in ("taken", "free"):
+        with world.session() as session:
+            session.add(Doc(title=title, file=file))
+            if title == "taken":
+                with pytest.raises(IntegrityError):
+                    session.commit()
+            else:
+                session.commit()
+    world.check(b"data")
+
+
 @on("kind", SEEKABLE)
 def test_the_same_object_in_a_new_transaction(world: World, kind: str, tmp_path: Path) -> None:
     """The source is rewound, and each attempt gets a fresh key."""
