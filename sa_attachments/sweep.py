@@ -173,6 +173,9 @@ class Sweep:
         """
         try:
             with self._purger.connection() as connection, self._purger.transaction(connection):
+                if connection.dialect.name in ("mysql", "mariadb"):
+                    # Its least patience, a second, is too much for each of thousands of files of one that is prepared.
+                    connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 0")
                 self._insert(connection, name, key)
         except DBAPIError as error:
             raise_unless_held(error)
