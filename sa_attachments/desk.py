@@ -34,7 +34,7 @@ from .clock import milliseconds
 from .column import AttachmentListType, AttachmentType, Home
 from .custody import Custody, states_of
 from .descriptor import Named, named
-from .errors import BadConfiguration, OwnershipLost
+from .errors import BadConfiguration, BadSource, OwnershipLost
 from .ledger import CONDEMNED, OWNED, Drop, Ledger
 from .offload import in_greenlet
 from .references import Reference
@@ -64,6 +64,15 @@ class Place(Reference):
         return self.label
 
 
+def check(said: Any) -> None:
+    """BadSource unless it is an attachment."""
+    if not isinstance(said, Attachment):
+        raise BadSource(
+            f"expected an attachment, not {type(said).__name__}: Attachment.upload makes one of what can be read; "
+            "of a list, pass one after the other"
+        )
+
+
 class Where(NamedTuple):
     """What was said of a file besides itself."""
 
@@ -71,8 +80,8 @@ class Where(NamedTuple):
     place: Place | None
 
 
-def where(said: Sequence[Any]) -> Where:
-    """Sort what was said: a connection, a column or attribute, both, or nothing. BadConfiguration."""
+def where(files: Office, said: Sequence[Any]) -> Where:
+    """Sort what was said: a connection, a column or attribute of these files, both, or nothing. BadConfiguration."""
     connection: Connection | None = None
     place: Place | None = None
     for each in said:
@@ -81,7 +90,7 @@ def where(said: Sequence[Any]) -> Where:
         if connects and connection is None:
             connection = _plain(each)
         elif each is not None and not connects and place is None:
-            place = _place(each)
+            place = _place(files, each)
         elif each is not None:
             raise BadConfiguration(f"{each!r} is one too many: expected a connection, a column, or one of each")
     return Where(connection, place)
@@ -97,7 +106,7 @@ def _plain(connection: Any) -> Connection:
     return connection.sync_connection
 
 
-def _place(said: Any) -> Place:
+def _place(files: Office, said: Any) -> Place:
     if isinstance(said, Session):
         raise BadConfiguration("a session's objects need no staging; for its connection, pass session.connection()")
     owner = getattr(said, "class_", None)
@@ -105,12 +114,14 @@ def _place(said: Any) -> Place:
     if not isinstance(column, Column) or not isinstance(column.type, AttachmentType | AttachmentListType):
         raise BadConfiguration(f"{said} holds no attachments: expected a column or attribute of AttachmentType")
     label = column.type.label if owner is None else f"{owner.__name__}.{said.key}"
-    return _of_column(column, label)
+    return _of_column(files, column, label)
 
 
-def _of_column(column: Column[Any], label: str) -> Place:
+def _of_column(files: Office, column: Column[Any], label: str) -> Place:
     table: Any = column.table
     column_type: Any = column.type
+    if column_type.files is not files:
+        raise BadConfiguration(f"{label} keeps its files in another Storages than this one: use that")
     key = tuple(table.primary_key)
     return Place(cast(Mapper[Any], None), column.key, column, column_type, table, key, (), (), label)
 
@@ -147,7 +158,7 @@ class Desk:
         files = list(named(facts_of(attachment)))
         binding = binding_of(attachment)
         if place is None and isinstance(binding, AttachmentType | AttachmentListType) and binding.column is not None:
-            place = _of_column(binding.column, binding.label)
+            place = _of_column(self._files, binding.column, binding.label)
         place = place or self._elsewhere(attachment)
         stage, custody = self._open(place)
         stage.close()

@@ -62,7 +62,8 @@ class Storages(Care):
         another row owns is copied, one that was dropped and not purged yet is owned again. OwnershipLost,
         NoTransaction, LedgerMissing.
         """
-        connection, place = desk.where(where)
+        desk.check(attachment)
+        connection, place = desk.where(self, where)
         if connection is not None:
             return cast(A, desk.Desk(self, connection).stage(attachment, place, storage))
         if attachment.is_stored:
@@ -93,10 +94,11 @@ class Storages(Care):
 
         OwnershipLost if nobody owns it: read the row with ``with_for_update()`` before.
         """
-        found, place = desk.where([connection, column])
+        found, place = desk.where(self, [connection, column])
         if found is None:
             raise BadConfiguration(f"{connection!r} is no connection: for a session, pass session.connection()")
         if attachment is not None:
+            desk.check(attachment)
             desk.Desk(self, found).drop(attachment, place)
 
     async def adrop(self, attachment: Attachment | None, connection: Any, column: Any = None) -> None:
@@ -110,6 +112,7 @@ class Storages(Care):
         """
         if isinstance(attachment, str):
             attachment = make(attachment_class, decode(attachment, "a text"), None)
+        desk.check(attachment)
         bind(attachment, _Bound(self))
         return attachment
 

@@ -6,6 +6,7 @@ What can't be told afterwards is refused before; see ``Naming.doubt``.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from sqlalchemy import CTE, Connection, TextClause, UpdateBase, literal, select
@@ -91,8 +92,11 @@ class Naming:
                 "nobody can tell whether an upsert gives it to a row. SELECT the row FOR UPDATE, then INSERT or "
                 "UPDATE; or map the table, and use session.execute()"
             )
+        if self._chooses:
+            return "it names several for one column, and nobody can tell which of them a row takes"
         if self._brings_rows:
-            if upsert is not None and self._is_uncounted:
+            # OR IGNORE, for one, is a prefix.
+            if (upsert is not None or self._what._prefixes) and self._is_uncounted:
                 return "nobody can tell how many rows it meets: on SQLite with RETURNING, for asyncpg in a list"
             return None
         if (self.sets > 1 or self._is_uncounted) and not (self._context.isupdate and names_one_row(self._what)):
@@ -101,6 +105,12 @@ class Naming:
                 "or execute it for one row at a time"
             )
         return None
+
+    @property
+    def _chooses(self) -> bool:
+        """Whether it has several names for one row's column, as in a CASE."""
+        single = Counter(column_type for _, column_type in self.bound if not column_type.plural)
+        return not self._is_text and any(count > self.sets for count in single.values())
 
     @property
     def _is_uncounted(self) -> bool:

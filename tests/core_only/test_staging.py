@@ -14,6 +14,8 @@ from sa_attachments import (
     Attachment,
     AttachmentType,
     BadConfiguration,
+    BadSource,
+    DescriptorDamaged,
     LedgerMissing,
     NoTransaction,
     NotStored,
@@ -455,6 +457,40 @@ def test_what_is_no_place_is_refused(bench: Bench) -> None:
             files.stage(new, session)
         with pytest.raises(BadConfiguration, match="is no connection"):
             files.drop(new, docs.c.file)
+
+
+@one
+def test_a_column_of_other_storages_is_refused(bench: Bench) -> None:
+    """The row would have been read from there, where the file is not."""
+    other = Storages("memory:")
+    owned = bench.insert(1, b"data")
+    refused = pytest.raises(BadConfiguration, match="keeps its files in another Storages than this one")
+    with refused:
+        other.stage(upload(b"void"), Doc.file)
+    with bench.begin() as connection:
+        with refused:
+            other.stage(upload(b"void"), connection, docs.c.file)
+        for column in (docs.c.file, None):
+            with refused:
+                other.drop(owned, connection, column)
+    assert list(other.resolve().keys()) == []
+    bench.check(b"data")
+
+
+@one
+@on("said", [b"data", "text", 7, [upload(b"1"), upload(b"2")]], ids=["bytes", "text", "number", "list"])
+def test_what_is_no_attachment_is_refused(bench: Bench, said: Any) -> None:
+    refused = pytest.raises(BadSource, match=f"expected an attachment, not {type(said).__name__}")
+    with bench.begin() as connection:
+        with refused:
+            files.stage(said)
+        with refused:
+            files.stage(said, connection, docs.c.file)
+        with refused:
+            files.drop(said, connection)
+        with pytest.raises(DescriptorDamaged) if isinstance(said, str) else refused:
+            files.bind(said)
+    bench.check()
 
 
 @one
