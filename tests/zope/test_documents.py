@@ -24,7 +24,7 @@ from transaction.interfaces import (
 from zope.interface.verify import verifyObject
 
 from sa_attachments import Attachment, FileMissing, OwnershipLost, Refused, StorageFailed
-from sa_attachments.errors import BadConfiguration
+from sa_attachments.errors import BadConfiguration, BadSource
 from sa_attachments.integrations.zope import DocumentFiles, Recovered
 from sa_attachments.integrations.zope.manager import FilesManager
 from sa_attachments.processing.validators import MaxSize
@@ -310,6 +310,23 @@ def test_what_a_sweep_condemned_meanwhile_can_be_owned_no_more(archive: Archive)
         archive.manager.commit()
     archive.manager.abort()
     archive.check()  # neither is left, and nobody waits for a sweep
+
+
+@pytest.mark.parametrize("said", [b"data", None, []], ids=["bytes", "nothing", "list"])
+def test_what_is_no_attachment_is_refused(lite: Archive, said: Any) -> None:
+    for verb in (lite.files.stage, lite.files.drop, lite.files.bind):
+        with pytest.raises(BadSource, match="expected an attachment"):
+            verb(said)
+
+
+def test_a_file_of_others_is_dropped_there(lite: Archive) -> None:
+    """Here nobody would have heard of it, and it would have stayed."""
+    staged = lite.write("a", b"one")
+    lite.manager.commit()
+    other = DocumentFiles("memory:", "sqlite://", is_named=bool, transaction_manager=lite.manager)
+    with pytest.raises(BadConfiguration, match="drop it there"):
+        other.drop(staged)
+    lite.check(a=b"one")
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it() -> None:

@@ -11,8 +11,10 @@ import transaction
 from sqlalchemy import MetaData
 from sqlalchemy.engine import URL
 
+from ... import desk
 from ...attachment import Attachment, binding_of, body_of, facts_of, origin_of
 from ...descriptor import named
+from ...errors import BadConfiguration
 from ...files import Storages
 from ...processing.steps import Step
 from ...processing.steps import run as run_steps
@@ -78,6 +80,7 @@ class DocumentFiles:
         One that ``DocumentFiles.storages.stage`` stored before the transaction is taken as it is; any other stored one
         belongs to somebody, and is copied. Raises what a step, the source or the storage raises.
         """
+        desk.check(attachment)
         manager = self._manager()
         token = origin_of(attachment)
         waiting = isinstance(token, Token) and not token.used and self._is_ours(attachment)
@@ -97,8 +100,11 @@ class DocumentFiles:
 
     def drop(self, attachment: Attachment) -> None:
         """A document names the file no longer, if the transaction is committed: it is removed then, or when ``retain``
-        is over.
+        is over. BadConfiguration if it is of other ``Storages``.
         """
+        desk.check(attachment)
+        if binding_of(attachment) is not None and not self._is_ours(attachment):
+            raise BadConfiguration(f"{attachment!r} is not of these files, but of other Storages: drop it there")
         manager = self._manager()
         for file in named(facts_of(attachment)):
             manager.drop(file)
@@ -111,7 +117,8 @@ class DocumentFiles:
 
     def recover(self, in_doubt_for: timedelta | None = None) -> Recovered:
         """Ask the documents about what killed processes and failed commits left in doubt, longer ago than
-        ``in_doubt_for``. Raises what ``is_named`` raises; what was not asked stays in doubt.
+        ``in_doubt_for``, which is to be longer than any commit takes: one that is on its way would lose its files.
+        Raises what ``is_named`` raises; what was not asked stays in doubt.
         """
         kept, removed = self._keeper.recover(self._keeper.in_doubt_for if in_doubt_for is None else in_doubt_for)
         return Recovered(kept, removed)
