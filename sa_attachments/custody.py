@@ -138,10 +138,11 @@ class Custody:
             return
         for claim, _type in statement.bound:
             claim.written, claim.doubtful = None, False
-        if statement.rows == 0:
+        met_none = statement.rows == 0 and statement.met_no_row(said[0])
+        if met_none or met_none is None:
             for claim, _type in statement.bound:
-                claim.tried = True
-        elif statement.is_exact:
+                claim.tried = met_none is True
+        elif statement.rows == 0 or statement.is_exact:
             for claim, _type in statement.bound:
                 claim.written = self._savepoints()
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import CTE, Connection, TextClause, UpdateBase, literal, select
+from sqlalchemy import CTE, Connection, TextClause, UpdateBase, literal, select, text
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClauseList
 
@@ -75,6 +75,16 @@ class Naming:
             self.rows = sum(len(connection.execute(meets, each).all()) for each in self._context.compiled_parameters)
             self._foretold = True
 
+    def met_no_row(self, connection: Connection) -> bool | None:
+        """Whether it is true that none took them, as the count says; None if nobody can tell. What an INSERT brings,
+        triggers may have taken elsewhere; of a view SQLite counts nothing.
+        """
+        if self._is_text:
+            return True if connection.dialect.name != "sqlite" and _is_update(self._what.text) else None
+        if self._brings_rows:
+            return self._may_be_ignored
+        return connection.dialect.name != "sqlite" or not connection.scalar(_VIEWS, {"name": self._what.table.name})
+
     @property
     def is_exact(self) -> bool:
         """Whether each set of parameters met one row."""
@@ -95,8 +105,7 @@ class Naming:
         if self._chooses:
             return "it names several for one column, and nobody can tell which of them a row takes"
         if self._brings_rows:
-            # OR IGNORE, for one, is a prefix.
-            if (upsert is not None or self._what._prefixes) and self._is_uncounted:
+            if self._may_be_ignored and self._is_uncounted:
                 return "nobody can tell how many rows it meets: on SQLite with RETURNING, for asyncpg in a list"
             return None
         if (self.sets > 1 or self._is_uncounted) and not (self._context.isupdate and names_one_row(self._what)):
@@ -105,6 +114,11 @@ class Naming:
                 "or execute it for one row at a time"
             )
         return None
+
+    @property
+    def _may_be_ignored(self) -> bool:
+        """Whether it is told to leave out rows; OR IGNORE is a prefix."""
+        return getattr(self._what, "_post_values_clause", None) is not None or bool(self._what._prefixes)
 
     @property
     def _chooses(self) -> bool:
@@ -122,6 +136,16 @@ class Naming:
     @property
     def _returns(self) -> bool:
         return "returning" in self._what.text.lower() if self._is_text else bool(getattr(self._what, "_returning", ()))
+
+
+_VIEWS = text(
+    "SELECT COUNT(*) FROM (SELECT * FROM sqlite_master UNION ALL SELECT * FROM sqlite_temp_master) "
+    "WHERE type = 'view' AND name = :name"
+)
+
+
+def _is_update(said: str) -> bool:
+    return said.lstrip().lower().startswith("update")
 
 
 def names_one_row(statement: Any) -> bool:

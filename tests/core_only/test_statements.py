@@ -292,6 +292,46 @@ def test_what_no_row_takes_is_dropped_with_the_commit(bench: Bench) -> None:
     bench.check()
 
 
+@one
+@on("many", [False, True])
+def test_what_triggers_of_a_view_take_is_kept(bench: Bench, many: bool) -> None:
+    """SQLite counts none of it."""
+    change = "INSTEAD OF UPDATE ON seen BEGIN UPDATE plain_docs SET scan = NEW.scan WHERE id = NEW.id; END"
+    insert = "INSTEAD OF INSERT ON seen BEGIN INSERT INTO plain_docs (id, file) VALUES (NEW.id, NEW.file); END"
+    names = [Column(name, AttachmentType(files)) for name in ("file", "scan")]
+    seen = Table("seen", MetaData(), Column("id", Integer, primary_key=True), *names)
+    with bench.begin() as connection:
+        connection.execute(text("CREATE VIEW seen AS SELECT id, file, scan FROM plain_docs"))
+        for number, trigger in enumerate((change, insert)):
+            connection.execute(text(f"CREATE TRIGGER hands_on_{number} {trigger}"))
+    with bench.begin() as connection:
+        rows = [{"id": pk, "file": files.stage(upload(b"file"), connection, seen.c.file)} for pk in range(1 + many)]
+        connection.execute(seen.insert(), rows if many else rows[0])
+        scan = files.stage(upload(b"scan"), connection, seen.c.scan)
+        connection.execute(seen.update().where(seen.c.id == 0).values(scan=scan))
+    bench.check(b"scan", *[b"file"] * len(rows))
+
+
+@on("world", ["postgres"], indirect=True)
+def test_what_a_trigger_gives_to_an_heir_is_kept(bench: Bench) -> None:
+    """As tables were divided before there were partitions: nothing is counted."""
+    hand_on = "BEGIN INSERT INTO heir VALUES (NEW.*); RETURN NULL; END"
+    with bench.begin() as connection:
+        connection.execute(text("CREATE TABLE heir () INHERITS (plain_docs)"))
+        connection.execute(text(f"CREATE FUNCTION hand_on() RETURNS trigger LANGUAGE plpgsql AS $$ {hand_on} $$"))
+        connection.execute(
+            text("CREATE TRIGGER hands_on BEFORE INSERT ON plain_docs FOR EACH ROW EXECUTE FUNCTION hand_on()")
+        )
+    with bench.engine.connect() as connection:
+        connection.execute(docs.insert(), {"id": 1, "file": stage(connection, b"1")})
+        statement = text("INSERT INTO plain_docs (id, file) VALUES (2, CAST(:file AS JSONB))")
+        typed = statement.bindparams(bindparam("file", type_=docs.c.file.type))
+        connection.execute(typed, {"file": stage(connection, b"2")})
+        with pytest.warns(AttachmentWarning, match="no statement gave it to a row"):
+            connection.commit()
+    bench.check(b"1", b"2")
+
+
 def test_what_no_row_took_may_go_to_another(bench: Bench) -> None:
     with bench.begin() as connection:
         staged = stage(connection)
