@@ -312,6 +312,17 @@ def test_what_a_sweep_condemned_meanwhile_can_be_owned_no_more(archive: Archive)
     archive.check()  # neither is left, and nobody waits for a sweep
 
 
+def test_the_vote_comes_before_that_of_all_others(make: Callable[..., Archive]) -> None:
+    """One that commits in its own would name a file that can't be owned."""
+    archive = make(one_phase=True, sort=" first")
+    archive.write("a", b"one")
+    archive.sweep()
+    with pytest.raises(OwnershipLost):
+        archive.manager.commit()
+    archive.manager.abort()
+    archive.check()
+
+
 @pytest.mark.parametrize("said", [b"data", None, []], ids=["bytes", "nothing", "list"])
 def test_what_is_no_attachment_is_refused(lite: Archive, said: Any) -> None:
     for verb in (lite.files.stage, lite.files.drop, lite.files.bind):

@@ -95,8 +95,8 @@ class FilesManager:
         """Nothing: others are not aborted yet; see ``afterCompletion``."""
 
     def sortKey(self) -> str:
-        """Before all others."""
-        return f"!sa_attachments:{self.id}"
+        """Before all others, of whom one may start with a space."""
+        return f"\0sa_attachments:{self.id}"
 
     def savepoint(self) -> FilesSavepoint:
         """See ``FilesSavepoint``."""
