@@ -146,7 +146,7 @@ class FileSource:
 
     def open(self, guards: Guards = ()) -> BinaryIO:
         self._check()
-        return cast(BinaryIO, io.BufferedReader(Window(self, on_close=self.rewind)))
+        return cast(BinaryIO, io.BufferedReader(Window(self)))
 
     def stream(self) -> Readable:
         self.seek(0)
@@ -242,6 +242,16 @@ class ChunkReader:
             self._rest = memoryview(chunk)
         piece, self._rest = self._rest[:size], self._rest[size:]
         return bytes(piece)
+
+
+@contextmanager
+def rewound(source: Source) -> Iterator[None]:
+    """Read a source; a file is left where it stood, see ``FileSource.rewind``."""
+    try:
+        yield
+    finally:
+        if isinstance(source, FileSource):
+            source.rewind()
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import Column, MetaData, Table
 
-from sa_attachments import Attachment, BadSource, FileMissing, Refused, SourceConsumed, Storages
+from sa_attachments import Attachment, AttachmentType, BadSource, FileMissing, Refused, SourceConsumed, Storages
 from sa_attachments import source as module
 from sa_attachments.source import (
     SPOOL_MEMORY,
@@ -172,19 +173,37 @@ def test_asking_for_the_size_does_not_move_the_file() -> None:
     assert file.tell() == 4
 
 
-@on("how", ["head", "open", "put"])
+def shout(attachment: Attachment) -> Attachment:
+    return Attachment.upload(attachment.read() + b"!")
+
+
+def refuse(attachment: Attachment) -> None:
+    if attachment.read():
+        raise ValueError("no digits")
+
+
+@on("how", ["head", "put", "variant", "transform", "refusal", "check"])
 def test_a_file_that_was_read_stands_where_it_stood(how: str) -> None:
     """Whoever tries again, or stores it after a form has looked at it, may wrap the file itself once more."""
     file = io.BytesIO(b"header" + DATA)
     file.seek(6)
-    if how == "put":
-        stored = Storages("memory:").stage(Attachment.upload(file, "a.txt"))
-        assert stored.read() == DATA
-    elif how == "head":
-        FileSource(file).head(3)
-    else:
-        with FileSource(file).open() as reader:
-            assert reader.read() == DATA
+    files = Storages("memory:")
+    steps: list[Any] = {"transform": [shout], "refusal": [refuse], "check": [refuse]}.get(how, [])
+    variants = {"loud": shout} if how == "variant" else None
+    column: Column[Any] = Column("file", AttachmentType(files, steps=steps, variants=variants))
+    Table("docs", MetaData(), column)
+    new = Attachment.upload(file, "a.txt")
+    match how:
+        case "head":
+            assert FileSource(file).head(3) == b"012"
+        case "check":
+            with pytest.raises(Refused):
+                column.type.check(new)  # type: ignore[attr-defined]
+        case "refusal":
+            with pytest.raises(Refused):
+                files.stage(new, column)
+        case _:
+            assert files.stage(new, column).read() == DATA + b"!" * (how == "transform")
     assert file.tell() == 6
 
 

@@ -34,7 +34,7 @@ from typing import Protocol, TypeVar
 
 from ..attachment import Attachment, binding_of, body_of, make
 from ..errors import AttachmentError, Refused
-from ..source import Source
+from ..source import Source, rewound
 from ..upload import Upload
 from .sniffing import HEAD, content_type
 
@@ -60,14 +60,15 @@ def run(steps: Iterable[Step], attachment: A, label: str) -> A:
 
     Raises Refused, which names ``label``, and whatever else reading the source or a step raises.
     """
-    attachment = _typed(attachment)
-    for step in steps:
-        attachment = _through(step, attachment, label)
-    body = _body(attachment)
-    if body.guards:
-        guards = tuple(partial(_refusing, guard, label, _name(guard)) for guard in body.guards)
-        attachment = _with(attachment, dataclasses.replace(body, guards=guards))
-    return attachment
+    with rewound(_body(attachment).source):
+        attachment = _typed(attachment)
+        for step in steps:
+            attachment = _through(step, attachment, label)
+        body = _body(attachment)
+        if body.guards:
+            guards = tuple(partial(_refusing, guard, label, _name(guard)) for guard in body.guards)
+            attachment = _with(attachment, dataclasses.replace(body, guards=guards))
+        return attachment
 
 
 def check(steps: Iterable[Step], attachment: Attachment, label: str) -> None:

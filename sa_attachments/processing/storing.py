@@ -21,7 +21,7 @@ from ..content import StoredSource
 from ..descriptor import VERSION, Facts, Named, thawed
 from ..errors import AttachmentError, BadSource, FileDamaged, StorageFailed, storage_errors
 from ..key import mint, moment
-from ..source import CHUNK, FileSource
+from ..source import CHUNK
 from ..storage import Copies, Readable, Storage, TakesFile
 from ..upload import Upload
 
@@ -158,8 +158,6 @@ def _put(body: Upload, name: str, storage: Storage, key: str, content_type: str)
     finally:
         if body.source.shared is None:
             stream.close()
-        elif isinstance(body.source, FileSource):
-            body.source.rewind()
     if body.source.shared is not None and size and meter.size != size:
         # Its position is one for all who read it: two threads would each store a part.
         raise BadSource(
