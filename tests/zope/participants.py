@@ -11,7 +11,7 @@ from repoze.sendmail.delivery import QueuedMailDelivery
 
 from .shelf import Shelf
 
-BEFORE, AFTER = " ", "~~~"
+BEFORE, AFTER = "", "~~~"
 """Sort keys: before and after all others."""
 PHASES = ["tpc_begin", "commit", "tpc_vote", "tpc_finish"]
 

@@ -25,7 +25,7 @@ class Shelf:
         self.path = path
         self.manager = manager
         self.one_phase = one_phase
-        self.sort = sort or ("~shelf" if one_phase else "shelf")
+        self.sort = ("~shelf" if one_phase else "shelf") if sort is None else sort
         self.at: Callable[[str], None] = lambda phase: None
 
     def committed(self) -> Texts:
