@@ -168,8 +168,8 @@ def finish_rebuild(ground: Ground, where: str) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_small_workload(ground: Ground, request: pytest.FixtureRequest) -> None:
-    # Every other step is every state: between one call's end and the next one's beginning nothing happens.
-    every = {"sqlite": 2, "sqlite-wal": 7, "postgres": 7}
+    # Even steps: between the end of one call and the beginning of the next nothing happens.
+    every = {"sqlite": 6, "sqlite-wal": 14, "postgres": 14}
     kill_at_each(ground, "small", every=every[request.node.callspec.params["ground"]], sweeps=37)
 
 
@@ -180,13 +180,13 @@ def test_a_file_given_away(ground: Ground) -> None:
 
 @pytest.mark.timeout(600)
 def test_variants(ground: Ground, request: pytest.FixtureRequest) -> None:
-    every = {"sqlite": 31, "sqlite-wal": 83, "postgres": 71}
+    every = {"sqlite": 61, "sqlite-wal": 163, "postgres": 141}
     kill_at_each(ground, "variants", every=every[request.node.callspec.params["ground"]], sweeps=31)
 
 
 @pytest.mark.timeout(600)
 def test_all_operations(ground: Ground) -> None:
-    kill_at_each(ground, "all", every=31, sweeps=29)
+    kill_at_each(ground, "all", every=67, sweeps=29)
 
 
 @pytest.mark.timeout(600)
@@ -196,7 +196,7 @@ def test_system_calls(ground: Ground, nameless: bool) -> None:
     """Where unfinished files need a name they stay behind, and are discarded by the sweep."""
     if not nameless:
         ground.server.prepare("tests.crash.scenes:forbid_nameless_files")
-    kill_at_each(ground, "small", every=11, sweeps=41, system_calls=True)
+    kill_at_each(ground, "small", every=23, sweeps=41, system_calls=True)
 
 
 @pytest.mark.torture

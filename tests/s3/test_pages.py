@@ -1,6 +1,6 @@
 """A sweep costs what the new files cost, however many old ones there are: its requests are counted.
 
-A million keys take the test's server too long; 5,000 are five pages of a listing, 100,000 a hundred.
+A million keys take the test's server too long; 2,200 are three pages of a listing, 100,000 a hundred.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.storages.test_s3 import count_requests
 from .conftest import Make
 
 LONG_AGO = 1_760_000_000_000
-FEW, MANY, NEW = 500, 5_000, 40
+FEW, MANY, NEW = 200, 2_200, 40
 
 
 def sweep_over(engine: Engine, make: Make, seaweed: Seaweed, old: int) -> Counter[str]:

@@ -247,10 +247,10 @@ def test_reading_goes_on_where_a_connection_was_cut(make: Make, proxy: Proxy) ->
 
 def test_bytes_of_two_objects_never_mix(make: Make, proxy: Proxy, seaweed: Seaweed, bucket: str) -> None:
     storage = make(endpoint_url=f"http://127.0.0.1:{proxy.port}")
-    key = put(storage, mint(), bytes(4 * MIB))
+    key = put(storage, mint(), bytes(32 * MIB))  # more than all sockets on the way hold
     with storage.open(key) as file:
         file.read(1000)
-        seaweed.client().put_object(Bucket=bucket, Key=f"some/prefix/{key}", Body=b"x" * 4 * MIB)
+        seaweed.client().put_object(Bucket=bucket, Key=f"some/prefix/{key}", Body=b"x" * 32 * MIB)
         proxy.drop()
         with pytest.raises(OSError, match="PreconditionFailed"):
             file.read()

@@ -114,7 +114,7 @@ PHASES = ["tpc_begin", "tpc_vote", "after tpc_vote", "tpc_finish", "after tpc_fi
 @pytest.mark.parametrize("one_phase", [False, True], ids=["two phases", "one phase"])
 def test_a_workload(ground: Callable[[bool], Ground], one_phase: bool) -> None:
     made = ground(one_phase)
-    kill_at_each(made, "work", every=29 if made.is_sqlite else 61, recoveries=83)
+    kill_at_each(made, "work", every=59 if made.is_sqlite else 121, recoveries=83)
 
 
 @pytest.mark.timeout(600)
