@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from sqlalchemy.orm import Session
 from .attachment import Attachment, body_of, facts_of
 from .column import Home, nameable
 from .descriptor import Named, named
-from .errors import BadConfiguration, NoTransaction
+from .errors import BadConfiguration, FileMissing, NoTransaction, OwnershipLost, storage_errors
 from .frames import Frame
 from .ledger import Drop, Ledger
+from .offload import gather
 from .references import Reference
 from .upload import Upload
 from .wants import Want, let_in, line, store_all
@@ -54,11 +56,13 @@ class Token:
     away for it.
     """
 
-    __slots__ = ("path", "used")
+    __slots__ = ("path", "tried", "used")
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.used = False
+        self.tried = False
+        """Whether it ever was; that it was rolled back is what the session heard, and it may have heard wrong."""
 
     def revert(self) -> None:
         """The claim was rolled back."""
@@ -190,11 +194,21 @@ class Stage:
         lines = [line(each, reference) for each in named(facts_of(item))]
         scope.ledger.own(connection, lines, scope.files.own_within)
         self._owned += [(scope, connection, each.named) for each in lines]
+        if token.tried:
+            self._look_for(reference, [each.named for each in lines])
         if token.path is not None:
             self._frame.work(scope).given.append((token.path, lines[0].named))
-        token.used = True
+        token.used = token.tried = True
         self._frame.undo.append(token)
         return True
+
+    def _look_for(self, reference: Reference, files: Sequence[Named]) -> None:
+        """OwnershipLost if a file is gone: a commit that failed, as it seemed, may have dropped it. Nobody deletes what
+        is owned, so what is there stays.
+        """
+        for outcome in gather([partial(_look_for, reference, file) for file in files], len(files)):
+            if outcome.error is not None:
+                raise outcome.error
 
     def close(self) -> None:
         """Its statements are done; perhaps they were those of a hook, while another session's flush goes on."""
@@ -207,6 +221,17 @@ class Stage:
         # One column, unless the mapping combines those of joined tables.
         columns = reference.mapper.column_attrs[reference.key].columns
         self._nameable.update((column, item.key) for column in columns for item in items)
+
+
+def _look_for(reference: Reference, file: Named) -> None:
+    try:
+        with storage_errors(file.storage, "stat"):
+            reference.type.files.resolve(file.storage).stat(file.key)
+    except FileMissing:
+        raise OwnershipLost(
+            f"{reference.target}: {file.storage}:{file.key} was deleted, by a transaction that was committed although "
+            "its session heard of an error: upload it again"
+        ) from None
 
 
 def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:

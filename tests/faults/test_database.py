@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from time import monotonic, sleep
 
 import pytest
-from sqlalchemy import Engine, event, func, select, text
+from sqlalchemy import Engine, event, func, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from sa_attachments import Attachment, OwnershipLost
 from tests import engines
 from tests.proxy import Proxy
 from tests.scenarios.models import Doc, files
@@ -208,6 +209,25 @@ def test_who_tries_again_after_a_lost_answer_stores_another_file(world: World, p
         session.commit()
         assert session.scalar(select(func.count()).select_from(Doc)) == 3
     recover(world, proxy, b"old", b"new", b"new")
+
+
+def test_a_staged_file_that_was_dropped_unheard_is_not_named_again(world: World, proxy: Proxy) -> None:
+    """The transaction owned it for no row, and dropped it; its session heard of an error, and tries again."""
+    staged = files.stage(Attachment.upload(b"staged"))
+    with world.session() as session:
+        session.execute(update(Doc).where(Doc.id == 99).values(file=staged))
+        proxy.lose_answer_to_commit()
+        with pytest.raises(DBAPIError):
+            session.commit()
+        session.rollback()
+        world.settle()
+        session.add(Doc(file=staged))
+        with pytest.raises(OwnershipLost, match="was deleted"):
+            session.flush()
+        session.rollback()
+        session.add(Doc(file=b"again"))
+        session.commit()
+    recover(world, proxy, b"again")
 
 
 def test_an_answer_lost_in_a_savepoint_s_release_is_one_lost_transaction(world: World, proxy: Proxy) -> None:
