@@ -288,7 +288,7 @@ class Flush:
             return
         slot.value = slot.reference.type.value(slot.items)
         slot.state.dict[slot.reference.key] = slot.value
-        if slot.identity is not None:
+        if slot.identity is not None and slot.there:
             # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
             slot.state.committed_state[slot.reference.key] = slot.reference.type.value(slot.old)
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):

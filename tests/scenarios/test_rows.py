@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from sqlalchemy import inspect, select, update
 from sqlalchemy.orm import Session, defer, load_only, make_transient, make_transient_to_detached
+from sqlalchemy.orm.exc import StaleDataError
 
 from sa_attachments import Attachment, OwnershipLost
 
@@ -327,3 +328,17 @@ def test_a_stored_file_is_one_attachment_of_its_row(world: World) -> None:
         assert (doc.file.filename, doc.file.metadata["a"], doc.file.size) == ("one.txt", (1,), 3)
         session.commit()
     world.check(b"one")
+
+
+def test_a_row_that_is_gone_is_told_though_its_file_is_taken_away(world: World) -> None:
+    with world.session(expire_on_commit=False) as session:
+        doc = Doc(file=b"data")
+        session.add(doc)
+        session.commit()
+        with world.session() as other:
+            other.delete(other.get_one(Doc, doc.id))
+            other.commit()
+        doc.file = None
+        with pytest.raises(StaleDataError):
+            session.commit()
+    world.check()
