@@ -34,6 +34,7 @@ from .clock import milliseconds
 from .descriptor import Facts, Named, named_by
 from .errors import (
     AttachmentError,
+    BadConfiguration,
     DescriptorDamaged,
     FileDamaged,
     FileMissing,
@@ -237,6 +238,9 @@ class Maker:
                 taken, met, dropped = self._swap(connection, wishes)
         except Busy:
             return [], list(wishes)
+        except BadConfiguration:
+            self.discard(wishes)
+            raise
         except (DBAPIError, OwnershipLost) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise  # Perhaps it was committed: a sweep will know.
@@ -279,8 +283,7 @@ class Maker:
         owner = self._type.column.table.fullname, self._type.column.name
         if lines := [Line(file, *owner) for wish in taken if (file := wish.file) is not None]:
             self._purger.ledger.own(connection, lines, self._files.own_within)
-        for identity, items in changed.items():
-            self._rows.write(connection, identity, items)
+        self._rows.write(connection, changed)
         self._purger.ledger.drop(connection, drops)
         return taken, met, drops
 

@@ -21,24 +21,33 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Text, and_, cast
 from sqlalchemy.exc import DBAPIError
 
-from .attachment import Attachment, facts_of, make
+from .attachment import Attachment, facts_of
 from .clock import milliseconds
-from .descriptor import Named, described, named, renamed
-from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileDamaged, FileMissing, storage_errors
-from .key import mint
+from .descriptor import Named, described, named
+from .errors import (
+    AttachmentError,
+    BadConfiguration,
+    DescriptorDamaged,
+    FileDamaged,
+    FileMissing,
+    OwnershipLost,
+    storage_errors,
+)
+from .key import is_key, mint, moment
 from .ledger import Drop, Line, chunked
 from .offload import gather
 from .processing.storing import Meter
 from .recovery import Purger
-from .rows import PAGE, ColumnType, Identity, Page, Rows
+from .rows import PAGE, ColumnType, Identity, Page, Rows, renamed_items
 from .sweep import raise_unless_held
 
 log = logging.getLogger("sa_attachments")
@@ -122,28 +131,54 @@ class Move:
         self._part = part
         self._dry_run = dry_run
         self._progress = progress
+        self._known: dict[Any, Rows] = {}
+        self._told: set[Identity] = set()
+        """Rows of the column that is moved of which something was reported."""
 
     def run(self, columns: Sequence[ColumnType]) -> None:
         """Move what these columns name."""
         total = self._count(columns)
+        began = time.time_ns() // 1_000_000  # by this machine's clock, as keys are minted
         for each in columns:
-            left: list[_Row] = []
-            for page in Rows(self._purger, each).pages(self._mentions(each), self._part):
-                left += self._move(each, page)
-                self._progress(len(page), total)
-            for attempt in range(_PASSES):
-                if left:
-                    time.sleep(0.1 * attempt)
-                    left = [row for rows in chunked(left, PAGE) for row in self._switch(each, rows)]
-            self._report.busy += len(left)
-            self._discard([copy for row in left for copy in row.copies.values()])
+            self._told = set()
+            met = self._pass(each, total, None)
+            # A row that was passed over is met by another pass; what the application stores meanwhile is left to it.
+            for _ in range(_PASSES):
+                if met and not self._dry_run:
+                    met = self._pass(each, total, began)
+            if met and not self._dry_run:
+                why = f"{met:,} rows name files of {self._source!r} still: their primary keys don't lead to them"
+                self._report.failed.append(f"{each.label}: {why}")
+
+    def _pass(self, each: ColumnType, total: int, before: int | None) -> int:
+        """Move files, or those stored ``before``. Returns how many rows named some, but those that were reported."""
+        left: list[_Row] = []
+        met = 0
+        for page in self._rows_of(each).pages(self._mentions(each), self._part):
+            page = [(identity, items) for identity, items in page if identity not in self._told]
+            wanted = [want for want in self._wanted_in(each, page) if before is None or _is_older(want.file, before)]
+            left += self._move(each, wanted)
+            met += len({want.row.identity for want in wanted} - self._told)
+            self._progress(len(page), total)
+        for attempt in range(_PASSES):
+            if left:
+                time.sleep(0.1 * attempt)
+                left = [row for rows in chunked(left, PAGE) for row in self._switch(each, rows)]
+        self._report.busy += len(left)
+        self._discard([copy for row in left for copy in row.copies.values()])
+        busy = {row.identity for row in left} - self._told
+        self._told |= busy
+        return met - len(busy)
 
     def _count(self, columns: Sequence[ColumnType]) -> int:
         """How many rows there are to move, about."""
-        total = sum(Rows(self._purger, each).count(self._mentions(each)) for each in columns)
+        total = sum(self._rows_of(each).count(self._mentions(each)) for each in columns)
         return -(-total // self._part[1])
 
     # Rows
+
+    def _rows_of(self, each: ColumnType) -> Rows:
+        return self._known.setdefault(each.column, Rows(self._purger, each))  # tables of two schemas have one label
 
     def _mentions(self, each: ColumnType) -> Any:
         """A cheap condition that holds for every row that names the source, and perhaps for others."""
@@ -154,38 +189,46 @@ class Move:
 
     # One page
 
-    def _move(self, each: ColumnType, page: Page) -> list[_Row]:
-        """Copy and switch; returns the rows that somebody holds."""
+    def _wanted_in(self, each: ColumnType, page: Page) -> list[_Wanted]:
+        """The files of the source that rows name."""
         wanted: list[_Wanted] = []
         for identity, items in page:
             try:
                 wanted += self._wanted(_Row(identity), items)
             except DescriptorDamaged as error:
-                self._report.failed.append(f"{each.label} {identity}: {error}")
+                self._fail(each, identity, error)
+        return wanted
+
+    def _fail(self, each: ColumnType, identity: Identity, why: object) -> None:
+        self._told.add(identity)
+        self._report.failed.append(f"{each.label} {identity}: {why}")
+
+    def _move(self, each: ColumnType, wanted: Sequence[_Wanted]) -> list[_Row]:
+        """Copy and switch; returns the rows that somebody holds."""
         rows = list({id(want.row): want.row for want in wanted}.values())
         self._report.rows += len(rows)
         if self._dry_run:
             for want in wanted:
                 self._moved(want.file)
             return []
-        outcomes = gather([_Copy(self, want) for want in wanted], min(self._from.parallel, self._to.parallel))
+        outcomes = gather([partial(self._copy, want) for want in wanted], min(self._from.parallel, self._to.parallel))
         for want, outcome in zip(wanted, outcomes, strict=True):
             if outcome.value is not None:
                 want.row.copies[want.file.storage, want.file.key] = outcome.value
             elif isinstance(outcome.error, FileMissing) and not self._still_named(each, want):
                 self._report.overtaken += 1
             elif isinstance(outcome.error, AttachmentError):
-                self._report.failed.append(f"{each.label} {want.row.identity}: {outcome.error}")
+                self._fail(each, want.row.identity, outcome.error)
             elif outcome.error is not None:
                 raise outcome.error
         return self._switch(each, [row for row in rows if row.copies])
 
     def _still_named(self, each: ColumnType, want: _Wanted) -> bool:
         """Whether a file that is not there is still due, or was given up by its row meanwhile."""
-        rows = Rows(self._purger, each)
+        rows = self._rows_of(each)
         copies = {(want.file.storage, want.file.key): want.file}
         found = rows.find(rows.is_one(want.row.identity))
-        return any(_renamed(each, items, copies)[1] for _, items in found)
+        return any(renamed_items(each, items, copies)[1] for _, items in found)
 
     def _wanted(self, row: _Row, items: Sequence[Attachment]) -> list[_Wanted]:
         """The files of the source that a row names."""
@@ -199,7 +242,7 @@ class Move:
                     found.append(_Wanted(row, file, content_type, known.get("sha256")))
         return found
 
-    def copy(self, want: _Wanted) -> Named:
+    def _copy(self, want: _Wanted) -> Named:
         """Copy the bytes to a fresh key of the target. FileMissing, FileDamaged, StorageFailed."""
         key, file = mint(), want.file
         with storage_errors(self._source, "open", file.key):
@@ -228,8 +271,8 @@ class Move:
         try:
             with self._purger.connection() as connection, self._purger.transaction(connection):
                 taken, met = self._rename(each, connection, rows)
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        except (DBAPIError, BadConfiguration, OwnershipLost) as error:
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise
             if len(rows) > 1:
                 return [left for row in rows for left in self._switch(each, [row])]
@@ -244,12 +287,14 @@ class Move:
                         self._discard([copy])
         return [row for row in rows if row.identity not in met]
 
-    def _is_held(self, each: ColumnType, row: _Row, error: DBAPIError) -> bool:
+    def _is_held(self, each: ColumnType, row: _Row, error: Exception) -> bool:
         """Whether somebody else holds a row that can't be switched; what the database refuses is reported."""
         try:
+            if not isinstance(error, DBAPIError):
+                raise error
             raise_unless_held(error)
-        except DBAPIError:
-            self._report.failed.append(f"{each.label} {row.identity}: {error.orig}")
+        except (DBAPIError, BadConfiguration, OwnershipLost):
+            self._fail(each, row.identity, getattr(error, "orig", error))
             self._discard(list(row.copies.values()))
             return False
         return True
@@ -259,12 +304,12 @@ class Move:
     ) -> tuple[set[tuple[Identity, tuple[str, str]]], set[Identity]]:
         """In one transaction; returns which copies were taken, and which rows were met (a deleted one counts)."""
         assert each.column is not None
-        ledger, rows_of = self._purger.ledger, Rows(self._purger, each)
+        ledger, rows_of = self._purger.ledger, self._rows_of(each)
         by_identity = {row.identity: row for row in rows}
         locked, met = rows_of.lock(connection, list(by_identity))
         changed: dict[Identity, tuple[list[Attachment], dict[tuple[str, str], Named]]] = {}
         for identity, present in locked.items():
-            items, used = _renamed(each, present, by_identity[identity].copies)
+            items, used = renamed_items(each, present, by_identity[identity].copies)
             if used:
                 changed[identity] = items, used
         if changed:
@@ -272,8 +317,7 @@ class Move:
             new = [copy for _, used in changed.values() for copy in used.values()]
             lines = [Line(copy, table.fullname, each.column.name) for copy in new]
             ledger.own(connection, lines, self._purger.scope.files.own_within)
-            for identity, (items, _) in changed.items():
-                rows_of.write(connection, identity, items)
+            rows_of.write(connection, {identity: items for identity, (items, _) in changed.items()})
             old = [Named(*name, 0) for _, used in changed.values() for name in used]
             ledger.drop(connection, [Drop(file, self._retain) for file in old])
         return {(identity, name) for identity, (_, used) in changed.items() for name in used}, met
@@ -291,29 +335,5 @@ class Move:
             log.warning("could not delete %d copies in %r, a sweep finds them: %s", len(copies), self._target, error)
 
 
-def _renamed(
-    each: ColumnType, items: Sequence[Attachment], copies: Mapping[tuple[str, str], Named]
-) -> tuple[list[Attachment], dict[tuple[str, str], Named]]:
-    """The attachments of a row under their new names, and which copies that took; none if one of them is damaged."""
-    renamed_items = []
-    used: dict[tuple[str, str], Named] = {}
-    try:
-        for item in items:
-            facts = facts_of(item)
-            for file in list(named(facts)):
-                if (copy := copies.get((file.storage, file.key))) is not None:
-                    facts = renamed(facts, file, copy)
-                    used[file.storage, file.key] = copy
-            renamed_items.append(make(each.attachment_class, facts, each))
-    except DescriptorDamaged:
-        return [], {}
-    return renamed_items, used
-
-
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    move: Move
-    want: _Wanted
-
-    def __call__(self) -> Named:
-        return self.move.copy(self.want)
+def _is_older(file: Named, moment_: int) -> bool:
+    return not is_key(file.key) or moment(file.key) < moment_

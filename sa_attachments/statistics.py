@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from .recovery import Purger
 
@@ -16,12 +16,15 @@ class LedgerStats(NamedTuple):
     state: str
     files: int
     size: int
+    held: int = 0
+    """How many of the files belong to an adoption that is not finished, and are not purged before."""
 
 
 def read(purger: Purger) -> list[LedgerStats]:
     """The statistics of one ledger."""
     c = purger.ledger.lines.c
-    statement = select(c.storage, c.state, func.count(), func.coalesce(func.sum(c.size), 0))
+    held = func.sum(case((c.held.is_(True), 1), else_=0))
+    statement = select(c.storage, c.state, func.count(), func.coalesce(func.sum(c.size), 0), held)
     with purger.connection() as connection, purger.transaction(connection):
         rows = connection.execute(statement.group_by(c.storage, c.state).order_by(c.storage, c.state)).all()
-    return [LedgerStats(storage, state, files, int(size)) for storage, state, files, size in rows]
+    return [LedgerStats(storage, state, files, int(size), int(held)) for storage, state, files, size, held in rows]

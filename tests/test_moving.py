@@ -6,11 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import DateTime, Engine, func, insert, select, text
+from sqlalchemy import Column, DateTime, Engine, Enum, Integer, MetaData, Table, func, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, BadConfiguration, Storages, UnknownStorage
 from sa_attachments.moving import MoveReport
+from sa_attachments.rows import Rows
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 
@@ -67,6 +68,7 @@ def world(engine: Engine) -> Iterator[World]:
             session.add_all(Doc(file=b"file %d" % n, pages=[b"page %d.1" % n, b"page %d.2" % n]) for n in range(1, 8))
             session.add(Doc())
             session.commit()
+        assert files.settled(20)  # which reads a marker, and would be what a test waits for
         yield World(engine, old, new)
 
 
@@ -123,6 +125,19 @@ def test_descriptions_and_other_columns_are_as_they_were(world: World) -> None:
         assert doc.file is not None
         assert doc.edited == edited
         assert doc.file.to_json() == facts.replace(old.key, doc.file.key).replace('"old"', '"new"')
+
+
+def test_a_time_that_the_database_sets_by_itself_is_as_it_was(world: World) -> None:
+    if world.engine.dialect.name not in ("mysql", "mariadb"):
+        pytest.skip("other databases have no ON UPDATE")
+    with world.engine.begin() as connection:
+        for name in ("changed", "`by Key`"):
+            connection.execute(text(f"ALTER TABLE docs ADD {name} DATETIME NULL ON UPDATE CURRENT_TIMESTAMP"))
+        connection.execute(text("UPDATE docs SET changed = '2001-02-03 04:05:06', `by Key` = '2001-02-03 04:05:06'"))
+    assert world.move().files == 21
+    with world.engine.connect() as connection:
+        times = connection.execute(text("SELECT DISTINCT changed, `by Key` FROM docs")).all()
+        assert [list(map(str, row)) for row in times] == [["2001-02-03 04:05:06"] * 2]
 
 
 def test_rows_that_change_while_their_files_are_copied_keep_their_change(world: World) -> None:
@@ -197,6 +212,85 @@ def test_a_row_that_the_database_does_not_let_change_is_reported(world: World) -
     assert [failure[:16] for failure in report.failed] == ["docs.file (5,): ", "docs.pages (5,):"]
     assert "it is archived" in report.failed[0]
     assert len(list(world.new.inner.keys())) == 18
+
+
+KEEPING = {
+    "sqlite": "AFTER UPDATE ON docs WHEN old.id = 5"
+    " BEGIN UPDATE docs SET file = old.file, pages = old.pages WHERE id = 5; END",
+    "postgresql": "BEFORE UPDATE ON docs FOR EACH ROW WHEN (old.id = 5) EXECUTE FUNCTION keep()",
+    "mysql": "BEFORE UPDATE ON docs FOR EACH ROW"
+    " IF old.id = 5 THEN SET new.file = old.file; SET new.pages = old.pages; END IF",
+}
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_row_that_a_trigger_keeps_as_it_is_keeps_its_file(world: World, counted: bool) -> None:
+    """Though it is counted as written."""
+    dialect = world.engine.dialect.name
+    if not counted and dialect != "postgresql":
+        pytest.skip("other databases have no such triggers")
+    with world.engine.begin() as connection:
+        if dialect == "postgresql":
+            back = "NEW.file := OLD.file; NEW.pages := OLD.pages; RETURN NEW;" if counted else "RETURN NULL;"
+            body = f"CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {back} END$$"
+            connection.exec_driver_sql(body)
+        connection.exec_driver_sql(f"CREATE TRIGGER keep {KEEPING['mysql' if dialect == 'mariadb' else dialect]}")
+    report = world.move()
+    assert report.failed == [f"docs.{name} (5,): its row does not keep what it is given" for name in ("file", "pages")]
+    assert [storage for storage, _ in world.contents()[5]] == ["old"] * 3
+    assert world.clean() == (3, 18)
+
+
+def test_tables_of_one_name_in_two_schemas(engine: Engine) -> None:
+    """Each has rows of its own."""
+    if engine.dialect.name != "postgresql":
+        pytest.skip("the databases of MariaDB and SQLite are no schemas of this test's own")
+    stores = Storages({"default": "memory:", "new": "memory:"})
+    metadata = MetaData()
+    tables = [
+        Table(
+            "docs",
+            metadata,
+            Column("id", Integer, primary_key=True),
+            Column("file", AttachmentType(stores)),
+            schema=name,
+        )
+        for name in ("one", "two")
+    ]
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA one"))
+        connection.execute(text("CREATE SCHEMA two"))
+        metadata.create_all(connection)
+        for number, table in enumerate(tables):
+            for key in range(3):
+                file = stores.stage(Attachment.upload(b"%d" % number), connection, table.c.file)
+                connection.execute(table.insert(), {"id": key, "file": file})
+    report = stores.move(engine, "default", "new")
+    assert (report.ok, report.rows, report.files) == (True, 6, 6)
+    with engine.connect() as connection:
+        for table in tables:
+            assert [file.storage for file in connection.scalars(select(table.c.file))] == ["new"] * 3
+
+
+def test_keys_that_rows_of_an_inheriting_table_have_too(world: World) -> None:
+    """One row's new name would be written into two."""
+    if world.engine.dialect.name != "postgresql":
+        pytest.skip("other databases know no INHERITS")
+    with world.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE child (PRIMARY KEY (id)) INHERITS (docs)"))
+        connection.execute(text("INSERT INTO child SELECT 9, edited, file, pages FROM docs WHERE id = 5"))
+        connection.execute(text("DELETE FROM ONLY docs WHERE id = 5"))
+        connection.execute(text("UPDATE child SET id = 4"))
+    before = world.contents
+    report = world.move()
+    assert (report.ok, report.files) == (False, 15)
+    assert "several rows of table 'docs' have the primary key (4,)" in report.failed[0]
+    with world.engine.begin() as connection:
+        connection.execute(text("UPDATE child SET id = 5"))
+    assert [storage for n in (4, 5) for storage, _ in before()[n]] == ["old"] * 6
+    assert world.move().ok
+    assert world.contents() == ALL
+    assert world.clean() == (0, 21)
 
 
 def test_a_file_that_is_lost_or_damaged_is_reported_and_the_others_are_moved(world: World) -> None:
@@ -295,6 +389,60 @@ def test_pages_of_many_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     assert world.contents() == ALL
 
 
+def test_keys_that_the_database_sorts_in_an_order_of_their_own(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MariaDB sorts an ENUM by the number of its value, and compares it by its text."""
+    monkeypatch.setattr("sa_attachments.verify.CHUNK", 20)
+    monkeypatch.setattr("sa_attachments.rows.PAGE", 20)
+    kept = Storages({"default": "memory:", "new": "memory:"})
+    kinds = ("zebra", "monkey", "ape")
+
+    class Zoo(DeclarativeBase):
+        pass
+
+    class Beast(Zoo):
+        __tablename__ = "beasts"
+        kind: Mapped[str] = mapped_column(Enum(*kinds, name="beast"), primary_key=True)
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+        file: Mapped[Attachment] = mapped_column(AttachmentType(kept))
+
+    Zoo.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all(Beast(kind=kind, id=n, file=b"%d" % n) for kind in kinds for n in range(21))
+        session.commit()
+    assert kept.verify(engine).rows == 63
+    report = kept.move(engine, "default", "new")
+    assert (report.ok, report.rows, report.files) == (True, 63, 63)
+    found = kept.verify(engine)
+    assert (found.ok, found.rows) == (True, 63)
+
+
+@pytest.mark.parametrize("ever", [True, False])
+def test_rows_that_reading_passes_over_are_met_again_or_reported(
+    world: World, monkeypatch: pytest.MonkeyPatch, ever: bool
+) -> None:
+    lock, asked = Rows.lock, 0
+
+    def lock_some(self: Any, connection: Any, identities: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        found, met = lock(self, connection, identities)
+        if not ever or asked == 1:
+            found.pop((3,), None)
+        return found, met
+
+    monkeypatch.setattr(Rows, "lock", lock_some)
+    report = world.move()
+    assert report.ok == ever
+    if ever:
+        assert world.contents() == ALL
+    else:
+        assert report.failed[0] == "docs.file: 1 rows name files of 'old' still: their primary keys don't lead to them"
+        assert report.files == 18
+    monkeypatch.undo()
+    assert world.move().ok
+    assert world.clean() == (0, 21)
+
+
 def test_mistakes(world: World) -> None:
     for source, target in (("old", "old"), ("default", "old")):
         with pytest.raises(BadConfiguration, match="can't be moved to itself"):
@@ -316,3 +464,27 @@ def test_a_name_may_have_quotes(engine: Engine) -> None:
             session.add(Doc(file=Attachment.upload(b"x", storage=odd)))
             session.commit()
         assert files.move(engine, odd, "new").files == 1
+
+
+def test_a_default_with_one_url_becomes_an_alias(engine: Engine) -> None:
+    """As docs/storages.md says under "Began with one URL"."""
+    Base.metadata.create_all(engine)
+    old, new = MemoryStorage(), MemoryStorage()
+    with files.override({"default": old}), Session(engine) as session:
+        session.add(Doc(id=1, file=b"first"))
+        session.commit()
+    with files.override({"default": old, "new": new}), Session(engine) as session:
+        session.add(Doc(id=2, file=Attachment.upload(b"second", storage="new")))
+        session.commit()
+        assert files.move(engine, "default", "new", retain=timedelta(0)).ok
+        assert files.move(engine, "default", "new").rows == 0
+        files.sweep(engine)
+        assert list(old.keys()) == []
+    with files.override({"new": new, "default": "new"}), Session(engine) as session:
+        session.add(Doc(id=3, file=b"third"))
+        session.commit()
+        found = [
+            (doc.file.storage, doc.file.read()) for doc in session.scalars(select(Doc).order_by(Doc.id)) if doc.file
+        ]
+        assert found == [("new", b"first"), ("new", b"second"), ("new", b"third")]
+        assert files.verify(engine).ok

@@ -218,7 +218,7 @@ class _Adoption(MigrateOperation):
     @property
     def plan(self) -> Plan:
         """What was adopted, as far as the end of it tells; a source may be a library's."""
-        return Plan(self.table, self.source or "", self.into, Depot(), schema=self.schemas.get("schema"))
+        return Plan(self.table, self.source or "", self.into, Depot(), **self.schemas)
 
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """What ``alembic check`` tells of it."""

@@ -26,10 +26,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..descriptor import Facts, Named, named
-from ..errors import OwnershipLost, storage_errors
+from ..errors import BadConfiguration, OwnershipLost, storage_errors
 from ..ledger import CONDEMNED, Line, chunked
 from ..offload import gather
 from ..source import BytesSource, PathSource
+from .passes import passes
 from .plan import Plan
 from .report import AdoptionReport
 from .rows import Held, Identity, Row, Rows
@@ -61,6 +62,7 @@ class Adopting:
         self._report = report
         self._progress = progress
         self._total = 0
+        self._left_alone: set[Identity] = set()
 
     def run(self) -> None:
         """Adopt all rows. Raises AdoptionFailed, UnknownStorage, BadConfiguration, StorageFailed."""
@@ -68,10 +70,20 @@ class Adopting:
         with self._place.work() as connection:
             for name in sorted(self._reader.storages()):
                 self._place.files.meet(self._place.ledger, connection, name)
+        for _ in passes(self._report, self._plan.label, self._left):
+            self._pass()
+
+    def _left(self) -> int:
+        """How many rows are still to be adopted, but those that were reported."""
+        with self._place.work() as connection:
+            return self._rows.count(connection) - len(self._left_alone)
+
+    def _pass(self) -> None:
         left: list[Row] = []
         for page in pages(self._place, self._rows, PAGE):
-            left += self._adopt(page)
-            self._progress(len(page), self._total)
+            rows = [row for row in page if row.identity not in self._left_alone]
+            left += self._adopt(rows)
+            self._progress(len(rows), self._total)
         for attempt in range(_TRIES):
             if left:
                 time.sleep(0.1 * attempt)
@@ -154,6 +166,9 @@ class Adopting:
         try:
             with self._place.work() as connection:
                 verdicts = self._write(connection, made)
+        except BadConfiguration:
+            self._discard([file for each in made for file in each.fresh])
+            raise
         except (DBAPIError, OwnershipLost, Unadoptable) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise  # Perhaps it was committed: copies that no row took are left to the sweep.
@@ -256,7 +271,9 @@ class Adopting:
         if self._plan.policy == "null" and problem.kind != "overtaken":
             with self._place.work() as connection:
                 self._place.ledger.begin_write(connection)
-                self._rows.empty(connection, row.identity, row.value)
+                if self._rows.empty(connection, row.identity, row.value):
+                    return []
+        self._left_alone.add(row.identity)
         return []
 
     def _discard(self, files: Sequence[Named]) -> None:

@@ -17,6 +17,7 @@ from ..errors import FileMissing
 from ..files import Storages
 from .plan import Blobs, Plan
 from .rows import Row
+from .spot import Spot
 from .taking import File, Made, Returned, Unadoptable, names_of, stored, whole
 
 
@@ -49,7 +50,12 @@ class BlobReader:
         )
         return Made(row, facts, facts["sha256"], [File(each, True, False) for each in names_of(facts)])
 
-    def give_back(self, items: list[Facts], plural: bool, said: str | None) -> Returned:
+    def spots(self, value: str) -> set[Spot]:
+        return set()
+
+    def give_back(
+        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
+    ) -> Returned:
         if plural:
             raise Unadoptable("unreadable", f"{len(items)} attachments in a list do not fit into {self._label}")
         facts = items[0]

@@ -13,7 +13,7 @@ from sqlalchemy import and_, null, or_, select, update
 from ..descriptor import Facts, Named, named, named_by, variants_of
 from ..errors import storage_errors
 from ..ledger import lockable
-from .report import AdoptionReport
+from .report import AdoptionReport, counted
 from .rows import Identity, Rows
 from .survey import LOOK, items_of
 from .workplace import Workplace
@@ -31,9 +31,12 @@ class Finishing:
     def finish(self) -> None:
         """Let go of the column's files, and delete what other libraries kept beside them."""
         with self._place.work() as connection:
-            left = self._rows.count(connection)
-        if left:
-            raise self._report.refuse(self._plan.label, f"{left:,} rows are not adopted: adopt or empty them first")
+            first = self._rows.first(connection, 3)
+            left = max(self._rows.count(connection) if first else 0, len(first))  # others may adopt meanwhile
+        if first:
+            why = f"{counted(left, 'row')} not adopted, adopt or empty {'it' if left == 1 else 'them'} first"
+            which = "; ".join(f"row {key}" for key in first) + (f" and {left - 3:,} more" if left > 3 else "")
+            raise self._report.refuse(self._plan.label, f"{why}: {which}")
         for items in self._adopted():
             clear(self._place, [(file.storage, key) for facts in items for file, key in beside(facts)])
         lines = self._place.ledger.lines

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH102, PTH108, PTH110, PTH112, PTH118, PTH120, PTH123
+# ruff: noqa: PTH102, PTH106, PTH108, PTH110, PTH112, PTH118, PTH120, PTH123
 # This module resolves links and works with descriptors; pathlib would hide that.
 """Folder: the root that paths may not leave.
 
@@ -28,7 +28,7 @@ from typing import BinaryIO
 from ..descriptor import Facts
 from ..errors import BadConfiguration
 from ..source import CHUNK
-from .taking import Unadoptable
+from .taking import Unadoptable, check_others
 
 
 class Folder:
@@ -38,6 +38,7 @@ class Folder:
         self.path = os.path.realpath(path)
         if not os.path.isdir(self.path):
             raise BadConfiguration(f"there is no folder {str(path)!r} for paths to be below")
+        self._made: set[str] = set()
 
     def find(self, path: str) -> str:
         """Where a file really lies. Raises Unadoptable: ``outside``, ``missing``, ``unreadable``."""
@@ -49,6 +50,7 @@ class Folder:
                 raise Unadoptable("missing", f"there is no file {path!r} in {self.path!r}") from error
             raise Unadoptable("unreadable", f"{path!r} can't be looked at: {error.strerror}") from error
         self._check_regular(found, path)
+        check_others(os.path.relpath(real, self.path))
         return real
 
     def straight(self, path: str) -> str:
@@ -58,6 +60,11 @@ class Folder:
         if real != plain:
             raise Unadoptable("name", f"{path!r} goes by a link: adopt it by mode='copy', or say fallback='copy'")
         return os.path.relpath(real, self.path)
+
+    def places(self, path: str) -> set[str]:
+        """The real paths of what a path names: of the file, and of a link that leads to it."""
+        folder, name = os.path.split(os.path.normpath(os.path.join(self.path, path)))
+        return {os.path.realpath(os.path.join(self.path, path)), os.path.join(os.path.realpath(folder), name)}
 
     @contextmanager
     def opened(self, path: str, *, linking: bool = False) -> Iterator[Path]:
@@ -106,6 +113,19 @@ class Folder:
         _flush(folder)
         return True
 
+    def remove(self, path: str) -> None:
+        """Delete a file that was written, and the folders that were made for it, as far as they are empty."""
+        target = os.path.normpath(os.path.join(self.path, path))
+        with suppress(FileNotFoundError):
+            os.unlink(target)
+        folder = os.path.dirname(target)
+        with suppress(OSError):  # not empty
+            while folder in self._made:
+                os.rmdir(folder)
+                self._made.discard(folder)
+                folder = os.path.dirname(folder)
+        _flush(folder)
+
     def _holds(self, path: str, facts: Facts) -> bool:
         try:
             with self.opened(path) as found, found.open("rb", buffering=0) as file:
@@ -126,6 +146,7 @@ class Folder:
         for each in reversed(missing):
             with suppress(FileExistsError):
                 os.mkdir(each)
+                self._made.add(each)
             _flush(os.path.dirname(each))
 
     def _inside(self, path: str, said: str) -> str:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ..descriptor import Facts, named, variant_of
@@ -28,7 +30,20 @@ from ..storages import well_formed
 from .libraries import LIBRARIES, Theirs
 from .plan import AdvancedAlchemy, Depot, Plan, SQLAlchemyFile
 from .rows import Row
-from .taking import File, Made, Returned, StorageSource, Unadoptable, can_be_key, discard, in_place, put_back, stored
+from .spot import Spot, spot_of
+from .taking import (
+    File,
+    Made,
+    Returned,
+    StorageSource,
+    Unadoptable,
+    can_be_key,
+    check_others,
+    discard,
+    in_place,
+    put_back,
+    stored,
+)
 
 
 class ForeignReader:
@@ -55,6 +70,7 @@ class ForeignReader:
         for theirs in self._read(row.value)[0]:
             for each in (theirs, *theirs.variants.values()):
                 self._ours(each.storage)
+                check_others(each.keys[0])
                 fits = can_be_key if self._origin.mode == "in_place" and not self._origin.fallback else well_formed
                 if not any(fits(key) for key in each.keys):
                     raise Unadoptable("name", f"{each.keys[0]!r} can't be a key")
@@ -69,7 +85,7 @@ class ForeignReader:
                 values.append(facts | {"adopted": {"value": each.said, **facts.get("adopted", {})}})
         except BaseException:
             for name in {file.storage for file in made.fresh}:
-                discard(name, self._files.resolve(name), [file for file in made.fresh if file.storage == name])
+                discard(name, self._files.resolve(name), [file.key for file in made.fresh if file.storage == name])
             raise
         made.value = values if plural else values[0]
         return made
@@ -100,6 +116,7 @@ class ForeignReader:
         name = self._ours(theirs.storage)
         storage = self._files.resolve(name)
         key = self._found(theirs, name, storage)
+        check_others(key)
         if not copying and not can_be_key(key):
             raise Unadoptable("name", f"{key!r} is too long for the ledger: say fallback='copy'")
         about: dict[str, Any] = {
@@ -138,30 +155,45 @@ class ForeignReader:
 
     # Back
 
-    def give_back(self, items: list[Facts], plural: bool, said: str | None) -> Returned:
-        values: list[str] = []
-        kept: set[tuple[str, str]] = set()
+    def spots(self, value: str) -> set[Spot]:
+        found = set()
+        for theirs in self._read(value)[0]:
+            for each in (theirs, *theirs.variants.values()):
+                name = self._ours(each.storage)
+                found |= {spot_of(name, self._files.resolve(name), key) for key in each.keys}
+        return found
+
+    def give_back(
+        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
+    ) -> Returned:
+        given: list[Returned] = []
         try:
             for facts in items:
-                value, names = self._as_it_was(facts) or self._written(facts)
-                values.append(value)
-                kept |= names
-        except FileMissing as error:
-            raise Unadoptable("missing", str(error)) from error
-        return Returned(f"[{', '.join(values)}]" if plural else values[0], frozenset(kept))
+                given.append(self._as_it_was(facts, avoid) or self._written(facts))  # noqa: PERF401 - see below
+        except (FileMissing, Unadoptable) as error:
+            for undo in (undo for each in given for undo in each.undo):
+                undo()
+            if isinstance(error, FileMissing):
+                raise Unadoptable("missing", str(error)) from error
+            raise
+        value = f"[{', '.join(each.value for each in given)}]" if plural else given[0].value
+        kept = frozenset().union(*(each.kept for each in given))
+        return Returned(value, kept, tuple(undo for each in given for undo in each.undo))
 
-    def _as_it_was(self, facts: Facts) -> tuple[str, set[tuple[str, str]]] | None:
-        """The value that an adopted file had; its bytes are put back where they are not. None if others are there."""
+    def _as_it_was(self, facts: Facts, avoid: frozenset[Spot]) -> Returned | None:
+        """The value that an adopted file had; its bytes are put back where they are not. None if others are there, or
+        if a file there is to be avoided.
+        """
         remembered = facts.get("adopted")
         value = remembered.get("value") if isinstance(remembered, dict) else None
-        if not isinstance(value, str):
+        if not isinstance(value, str) or avoid & self.spots(value):
             return None
         theirs = self._read(value)[0][0]
         pairs: list[tuple[Theirs, Facts | None]] = [(theirs, facts)]
         pairs += [(each, variant_of(facts, name)) for name, each in theirs.variants.items()]
         places = [self._put_back(each, ours, facts) for each, ours in pairs]
-        kept = {place for place in places if place is not None}
-        return (value, kept) if None not in places else None
+        kept = frozenset(place for place in places if place is not None)
+        return Returned(value, kept) if None not in places else None
 
     def _put_back(self, theirs: Theirs, facts: Facts | None, owner: Facts) -> tuple[str, str] | None:
         """See that a file is where it was; None if another one is there."""
@@ -183,16 +215,18 @@ class ForeignReader:
             self._set_aside(about, name, storage, key)
         return name, key
 
-    def _written(self, facts: Facts) -> tuple[str, set[tuple[str, str]]]:
+    def _written(self, facts: Facts) -> Returned:
         """A value for a file that was uploaded since."""
         name, place = self._home(facts)
         storage = self._files.resolve(name)
         key = self._library.key(facts, isinstance(storage, HasPath))
-        if (name, key) != (facts["storage"], facts["key"]) and not self._copied(facts, name, storage, key):
+        elsewhere = (name, key) != (facts["storage"], facts["key"])
+        if elsewhere and not self._copied(facts, name, storage, key):
             raise Unadoptable("unreadable", f"another file lies at {name}:{key}")
-        if isinstance(storage, HasPath):
-            self._set_aside(facts, name, storage, key)
-        return json.dumps(self._library.write(facts, place, key)), {(name, key)}
+        aside = self._set_aside(facts, name, storage, key) if isinstance(storage, HasPath) else []
+        value = json.dumps(self._library.write(facts, place, key))
+        undo = partial(discard, name, storage, [key, *aside])
+        return Returned(value, frozenset({(name, key)}), (undo,) if elsewhere else ())
 
     def _home(self, facts: Facts) -> tuple[str, str]:
         """Our and their name of the place for a file of ours: its own, if they know it, else the first that they do."""
@@ -204,12 +238,11 @@ class ForeignReader:
         """Let the bytes lie at a key of theirs; False if others do."""
         return put_back(name, storage, key, self._files.resolve(facts["storage"]), facts)
 
-    def _set_aside(self, facts: Facts, name: str, storage: Storage, key: str) -> None:
-        """See that what the library keeps beside a file in a local folder is there."""
+    def _set_aside(self, facts: Facts, name: str, storage: Storage, key: str) -> list[str]:
+        """See that what the library keeps beside a file in a local folder is there; returns its key, if any."""
         aside = self._library.aside(facts, key)
-        if aside is not None:
-            with storage_errors(name, "put", aside[0]):
-                try:
-                    storage.put(aside[0], io.BytesIO(aside[1]), size=len(aside[1]), content_type="application/json")
-                except FileExistsError:
-                    return
+        if aside is None:
+            return []
+        with storage_errors(name, "put", aside[0]), suppress(FileExistsError):
+            storage.put(aside[0], io.BytesIO(aside[1]), size=len(aside[1]), content_type="application/json")
+        return [aside[0]]

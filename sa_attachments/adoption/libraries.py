@@ -18,6 +18,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from ..descriptor import Facts, checked, thawed
 from ..errors import BadSource
+from .columns import is_text
 from .taking import Unadoptable
 
 
@@ -205,6 +206,8 @@ class AdvancedAlchemyColumn:
     def read(self, text: str) -> tuple[list[Theirs], bool]:
         parsed = _parsed(text)
         if isinstance(parsed, list):
+            if not any(parsed):
+                raise Unadoptable("empty", f"the list {text[:80]!r} names no file")
             return [self._read(_mapping(each, "filename"), json.dumps(each)) for each in parsed if each], True
         return [self._read(_mapping(parsed, "filename"), text)], False
 
@@ -258,6 +261,8 @@ def _parsed(text: str) -> Any:
     if not text.strip():
         raise Unadoptable("empty", "the value is an empty text")
     try:
+        if not is_text(text):
+            raise ValueError
         value = json.loads(text)
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:

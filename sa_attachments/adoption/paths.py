@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 from ..descriptor import Facts
@@ -36,9 +37,11 @@ from ..source import PathSource
 from ..storage import Storage, TakesFile
 from ..storages import well_formed
 from ..storages.registry import Registry
+from .columns import is_text
 from .folder import Folder
 from .plan import Paths, Plan
 from .rows import Row
+from .spot import Spot, is_local
 from .taking import (
     File,
     Made,
@@ -46,15 +49,14 @@ from .taking import (
     StorageSource,
     Unadoptable,
     can_be_key,
+    check_others,
     chunks_of,
+    discard,
     in_place,
     names_of,
     put_back,
     stored,
 )
-
-if TYPE_CHECKING:
-    from ..storages.local import LocalStorage
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
@@ -71,7 +73,9 @@ class PathReader:
         self._files = files
         self._name = files.real(plan.storage)
         self._storage = files.resolve(self._name)
-        self._is_url = "://" in plan.origin.prefix
+        prefix = plan.origin.prefix
+        self._prefix = f"{prefix}/" if prefix[-1:].isalnum() else prefix  # media is not the beginning of media2
+        self._is_url = "://" in prefix
         self._root, self._remote = _root(plan.origin, self._storage)
         self._inside = self._place_of_root() if plan.origin.mode == "in_place" else ""
         if plan.origin.mode == "link":
@@ -124,7 +128,7 @@ class PathReader:
 
     def _relative(self, row: Row) -> str:
         """The path below the root that a value stands for."""
-        value, prefix = row.value or "", self._paths.prefix
+        value, prefix = row.value or "", self._prefix
         if not value.strip():
             raise Unadoptable("empty", f"{self._label} is an empty text")
         if prefix:
@@ -136,7 +140,7 @@ class PathReader:
             value = value.lstrip("/")
         elif _URL.match(value) and "://" in value:
             raise Unadoptable("outside", f"{value!r} is a URL: say by prefix what is to be taken off")
-        if "\0" in value:
+        if "\0" in value or not is_text(value):
             raise Unadoptable("unreadable", f"{row.value!r} is no path")
         return value
 
@@ -145,11 +149,13 @@ class PathReader:
         if self._root is not None:
             path = self._root.straight(path)
         key = self._inside + path
+        check_others(key)
         if not can_be_key(key):
             raise Unadoptable("name", f"{key!r} can't be a key: adopt it by mode='copy', or say fallback='copy'")
         return key
 
     def _check_name(self, path: str) -> None:
+        check_others(path)
         if not well_formed(path):
             raise Unadoptable("name", f"{path!r} can't be a key in {self._paths.root}")
 
@@ -157,7 +163,7 @@ class PathReader:
         """What keys of files below the root begin with."""
         if self._root is None:
             return ""
-        if not _is_local(self._storage):
+        if not is_local(self._storage):
             raise BadConfiguration(
                 f"mode 'in_place': storage {self._name!r} is no folder of this machine: leave out root"
             )
@@ -170,7 +176,7 @@ class PathReader:
         place = self._storage
         if self._root is None or not isinstance(place, TakesFile):
             raise BadConfiguration(f"mode 'link' needs folders of this machine, and {self._name!r} is none: use 'copy'")
-        if not _is_local(place):
+        if not is_local(place):
             return  # it can take files, and copies those that it can't
         there = next(each for each in (place.root, *place.root.parents) if each.exists())
         if there.stat().st_dev != Path(self._root.path).stat().st_dev:
@@ -178,16 +184,23 @@ class PathReader:
 
     # Back
 
-    def give_back(self, items: list[Facts], plural: bool, said: str | None) -> Returned:
+    def spots(self, value: str) -> set[Spot]:
+        path = self._relative(Row((), value))
+        if self._root is not None:
+            return {Spot(None, real) for real in self._root.places(path)}
+        return set() if self._paths.root is not None else {Spot(self._name, path)}
+
+    def give_back(
+        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
+    ) -> Returned:
         if plural:
             raise Unadoptable("unreadable", f"{len(items)} attachments in a list do not fit into {self._label}")
         facts = items[0]
         adopted = facts.get("adopted")
-        value = adopted.get("path") if isinstance(adopted, dict) else None
+        value: Any = adopted.get("path") if isinstance(adopted, dict) else None
         try:
-            if isinstance(value, str) and (returned := self._as_it_was(value, facts)):
-                return returned
-            return self._written(facts)
+            remembered = isinstance(value, str) and not avoid & self.spots(value)
+            return (self._as_it_was(value, facts) if remembered else None) or self._written(facts)
         except FileMissing as error:
             raise Unadoptable("missing", str(error)) from error
         except StorageFailed:
@@ -205,7 +218,7 @@ class PathReader:
     def _is_own(self, path: str, facts: Facts) -> bool:
         """Whether the attachment's own file is the one at the path, which has to stay then, whatever the mode is."""
         storage, key = self._files.resolve(facts["storage"]), str(facts["key"])
-        if self._root is not None and _is_local(storage):
+        if self._root is not None and is_local(storage):
             return Path(storage.root, key).resolve() == Path(self._root.path, path).resolve()
         return f"/{key}".endswith(f"/{os.path.normpath(path)}")
 
@@ -217,11 +230,10 @@ class PathReader:
         path = facts["key"] + (suffix if well_formed(suffix) else ".bin")
         if not self._write(path, facts):
             raise Unadoptable("unreadable", f"another file lies at {path!r}")
-        return Returned(self._value(path))
+        return Returned(self._value(path), undo=(partial(self._remove, path),))
 
     def _value(self, path: str) -> str:
-        slash = "/" if self._paths.prefix[-1:].isalnum() else ""  # it may be said without
-        return self._paths.prefix + slash + (quote(path) if self._is_url else path)
+        return self._prefix + (quote(path) if self._is_url else path)
 
     def _write(self, path: str, facts: Facts) -> bool:
         """Let the bytes lie at the path; False if others do."""
@@ -231,23 +243,24 @@ class PathReader:
         assert self._remote is not None
         return put_back("root", self._remote, path, storage, facts)
 
+    def _remove(self, path: str) -> None:
+        if self._root is not None:
+            self._root.remove(path)
+        else:
+            assert self._remote is not None
+            discard("root", self._remote, [path])
+
 
 def _root(paths: Paths, storage: Storage) -> tuple[Folder | None, Storage | None]:
     """The root as a folder, or as a storage."""
     root = paths.root
     if root is None:
-        return (Folder(storage.root), None) if _is_local(storage) else (None, storage)
+        return (Folder(storage.root), None) if is_local(storage) else (None, storage)
     if isinstance(root, str) and _URL.match(root):
         remote = Registry(root).resolve()
-        if _is_local(remote):
+        if is_local(remote):
             return Folder(remote.root), None
         if paths.mode != "copy":
             raise BadConfiguration(f"mode {paths.mode!r} of {root!r}: leave out root, and name that storage instead")
         return None, remote
     return Folder(Path(root)), None
-
-
-def _is_local(storage: object) -> TypeGuard[LocalStorage]:
-    from ..storages.local import LocalStorage  # what needs no folder is to be had where there is no Unix, too
-
-    return isinstance(storage, LocalStorage)

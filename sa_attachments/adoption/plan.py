@@ -44,8 +44,9 @@ class Paths:
 
     ``mode``: ``copy`` the bytes into the storage, ``link`` them there (local folders of one file system), or leave them
     ``in_place``, where ``root`` lies in the place of the storage. ``prefix`` is what the values begin with and the
-    files' paths don't, as ``https://cdn.example/media/``. With ``fallback="copy"``, what can't be adopted in place is
-    copied: files that several rows share, links, and names that can't be keys.
+    files' paths don't, as ``https://cdn.example/media/``; after a letter or digit a slash is meant. With
+    ``fallback="copy"``, what can't be adopted in place is copied: files that several rows share, links, and names that
+    can't be keys.
     """
 
     kind: ClassVar[str] = "path"

@@ -10,7 +10,7 @@
 The kinds of rows that can't be adopted:
 
 ``missing``     there is no file at that path or key
-``outside``     the path leads out of its root, perhaps by a link
+``outside``     the path leads out of its root, perhaps by a link, or to what a storage keeps there for itself
 ``empty``       the value is an empty text
 ``unreadable``  the value is not what the column should hold, or the file is no regular file or can't be opened
 ``shared``      another row names the same file
@@ -99,19 +99,24 @@ class AdoptionReport:
                     file.flush()
                     os.fsync(file.fileno())
 
-    def refuse(self, label: str, why: str) -> AdoptionFailed:
-        """The error that says which rows stand in the way."""
+    def refuse(self, label: str, why: str, cure: str = "") -> AdoptionFailed:
+        """The error that says which rows stand in the way, and what to do."""
         first = "; ".join(str(each) for each in self.unadopted[:3])
         more = f" and {self.counts.total() - 3:,} more" if self.counts.total() > 3 else ""
-        return AdoptionFailed(f"{label}: {why}: {first}{more}", report=self)
+        rows = f": {first}{more}" if first else ""
+        return AdoptionFailed(f"{label}: {why}{rows}{cure and f'; {cure}'}", report=self)
 
     def __str__(self) -> str:
-        done = f"{_count(self.rows, 'row')}, {_count(self.files, 'file')}, {_count(self.size, 'byte')}"
+        done = f"{counted(self.rows, 'row')}, {counted(self.files, 'file')}, {counted(self.size, 'byte')}"
         if self.ok:
             return done
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in sorted(self.counts.items()))
-        return f"{done}; {_count(self.counts.total(), 'row')} not adopted: {kinds}"
+        return f"{done}; {counted(self.counts.total(), 'row')} not adopted: {kinds}"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """
+    >>> counted(1, "row"), counted(1000, "row")
+    ('1 row', '1,000 rows')
+    """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -3,12 +3,14 @@
 Bytes go back into their column, paths and other libraries' values into theirs; a file that was uploaded since is
 written where the old column can name it. For each batch:
 
-1. what rows need is read, or written where it has to be, in parallel;
-2. in one transaction, the rows are locked and read again; those that are as they were say what they said, and the lines
+1. what the ledger says of files that rows named, and that are not theirs any more, is looked up (see ``Ground``);
+2. what rows need is read, or written where it has to be, in parallel;
+3. in one transaction, the rows are locked and read again; those that are as they were say what they said, and the lines
    of the files that stay where they are removed; the others become ``purging``;
-3. their bytes are deleted, then their lines.
+4. their bytes are deleted, then their lines.
 
-It can be killed at any moment and begun again. At the end, files that the column had dropped before are purged too.
+It can be killed at any moment and begun again. At the end, files that the column had dropped before are purged too, but
+those that it names still.
 
 Traps
 -----
@@ -20,7 +22,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy import Connection, and_, func, select, update
@@ -33,6 +35,8 @@ from ..ledger import CONDEMNED, chunked
 from ..offload import gather
 from .adopting import PAGE, Progress
 from .finishing import clear, noted_beside
+from .ground import Ground, look, spare, spots
+from .passes import passes
 from .plan import Paths
 from .report import AdoptionReport, Unadopted
 from .rows import Held, Identity, Rows
@@ -46,7 +50,7 @@ _TRIES = 5
 _NOTHING = hashlib.sha256().hexdigest()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Back:
     """A row on its way back."""
 
@@ -55,6 +59,7 @@ class _Back:
     said: str | None
     items: list[Facts]
     plural: bool = False
+    ground: Ground = field(default_factory=Ground)
     returned: Returned | None = None
 
     @property
@@ -75,28 +80,39 @@ class Restoring:
         self._report = report
         self._progress = progress
         self._storages: set[str] = set(reader.storages())
+        self._left_alone: set[Identity] = set()
 
     def run(self) -> None:
         """Take back all rows. Raises AdoptionFailed, StorageFailed."""
         with self._place.work() as connection:
             total = self._rows.count_adopted(connection)
+        for _ in passes(self._report, self._plan.label, self._left):
+            self._pass(total)
+        self._clean()
+
+    def _left(self) -> int:
+        """How many rows still name attachments, but those that were reported."""
+        with self._place.work() as connection:
+            return self._rows.count_adopted(connection) - len(self._left_alone)
+
+    def _pass(self, total: int) -> None:
         after: Identity | None = None
         left: list[_Back] = []
         while True:
             with self._place.work() as connection:
                 page = self._rows.adopted(connection, after, PAGE)
-            left += self._return(self._read(page))
-            self._progress(len(page), total)
+            rows = [row for row in page if row[0] not in self._left_alone]
+            left += self._return(self._read(rows))
+            self._progress(len(rows), total)
             if len(page) < PAGE:
                 break
             after = page[-1][0]
         for attempt in range(_TRIES):
-            if left:
-                time.sleep(0.1 * attempt)
-                left = self._return(self._again(left))
+            time.sleep(0.1 * attempt if left else 0)
+            is_last = attempt == _TRIES - 1
+            left = [back for some in chunked(left, PAGE) for back in self._return(self._again(some), is_last)]
         for back in left:
             self._refuse(back, Unadoptable("overtaken", "somebody held or changed it all the time"))
-        self._clean()
 
     def _read(self, page: Sequence[tuple[Identity, str, str | None]]) -> list[_Back]:
         found = []
@@ -135,37 +151,50 @@ class Restoring:
             ]
         )
 
-    def _return(self, backs: Sequence[_Back]) -> list[_Back]:
+    def _return(self, backs: Sequence[_Back], is_last: bool = False) -> list[_Back]:
         """Returns the rows that are to be tried again."""
         left: list[_Back] = []
         group: list[_Back] = []
         for back in [*backs, None]:
             if group and (back is None or (self._rows.binary and sum(b.size for b in group) + back.size > MEMORY)):
-                left += self._give_back(group)
+                left += self._give_back(group, is_last)
                 group = []
             if back is not None:
                 group.append(back)
         return left
 
-    def _give_back(self, group: Sequence[_Back]) -> list[_Back]:
-        jobs = [partial(self._reader.give_back, back.items, back.plural, back.said) for back in group]
+    def _give_back(self, group: Sequence[_Back], is_last: bool) -> list[_Back]:
+        grounds = look(self._place, self._reader, [back.items for back in group])
+        for back, ground in zip(group, grounds, strict=True):
+            back.ground = ground
+        mine = self._plan.fullname, self._plan.into
+        left = [] if is_last else [back for back in group if mine in back.ground.owners]
+        group = [back for back in group if back not in left]
         ready = []
-        for back, outcome in zip(group, gather(jobs, 8), strict=True):
+        for back, outcome in zip(group, gather([partial(self._put, back) for back in group], 8), strict=True):
             if isinstance(outcome.error, Unadoptable):
                 self._refuse(back, outcome.error)
             elif outcome.error is not None:
                 raise outcome.error
+            elif outcome.value is None:
+                left.append(back)
             else:
                 back.returned = outcome.value
                 ready.append(back)
-        left = self._switch(ready)
+        left += self._switch(ready)
         for back in group:
             back.returned = None  # bytes, perhaps many
         return left
 
+    def _put(self, back: _Back) -> Returned | None:
+        """None if links lead elsewhere now."""
+        returned = self._reader.give_back(back.items, back.plural, back.said, back.ground.avoid)
+        return returned if spots(self._reader, back.items) == back.ground.spots else None
+
     # One transaction
 
     def _switch(self, backs: Sequence[_Back]) -> list[_Back]:
+        backs = [back for back in backs if back.identity not in self._left_alone]
         if not backs:
             return []
         doomed: list[Named] = []
@@ -177,7 +206,8 @@ class Restoring:
                 raise
             if len(backs) > 1:
                 return [left for each in backs for left in self._switch([each])]
-            if (refusal := refused(error, self._plan.label)) is None:
+            refusal = refused(error, self._plan.label)
+            if refusal is None or refusal.kind == "overtaken":
                 return list(backs)
             self._refuse(backs[0], refusal)
             return []
@@ -195,7 +225,7 @@ class Restoring:
         held, there = self._rows.lock(connection, [back.identity for back in backs])
         done = [back for back in backs if (row := held.get(back.identity)) is not None and row.into == back.text]
         changed = [back for back in done if self._is_changed(back, held[back.identity].token)]
-        done = [back for back in done if back not in changed]
+        done = self._standing(connection, [back for back in done if back not in changed])
         if done:
             values = {back.identity: back.returned.value for back in done if back.returned is not None}
             self._rows.give_back(connection, values)
@@ -204,9 +234,16 @@ class Restoring:
             files = [(file, back.returned) for back in done for facts in back.items for file in named(facts)]
             stay = [file for file, returned in files if returned is not None and file[:2] in returned.kept]
             self._place.disown(connection, stay)
+            if not self._place.keep(connection, {line for back in done for line in back.ground.condemned}):
+                raise Unadoptable("overtaken", "a file is being purged that a row is to name again")
             doomed += [file for file, returned in files if returned is not None and file[:2] not in returned.kept]
             self._place.doom(connection, doomed)
         return done, [back for back in backs if back not in done + changed and back.identity in there]
+
+    def _standing(self, connection: Connection, backs: Sequence[_Back]) -> list[_Back]:
+        """Those of whose ground the ledger says what it said before their files were looked at."""
+        lines = self._place.at(connection, {spot for back in backs for spot in back.ground.lines})
+        return [back for back in backs if all(lines[spot] == found for spot, found in back.ground.lines.items())]
 
     # What is not needed any more
 
@@ -237,6 +274,8 @@ class Restoring:
         c = self._place.ledger.lines.c
         owned_here = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into)
         mine = and_(owned_here, c.state == CONDEMNED)
+        if not self._rows.binary:
+            spare(self._place, self._rows, self._reader)
         # What triggers say that a row names is left alone, as ``doom`` leaves it.
         held_ones = and_(mine, c.held.is_(True), func.coalesce(c.names, 0) <= 0)
         while True:
@@ -272,6 +311,10 @@ class Restoring:
             )
 
     def _refuse(self, back: _Back, problem: Unadoptable) -> None:
+        self._left_alone.add(back.identity)
+        if back.returned is not None:
+            for undo in back.returned.undo:
+                undo()
         self._report.note(
             Unadopted(back.identity, problem.kind, back.text[:120], str(problem)),
             back.text,

@@ -19,14 +19,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from sqlalchemy import (
     JSON,
     Connection,
-    String,
     Text,
     and_,
     bindparam,
@@ -39,19 +38,20 @@ from sqlalchemy import (
     or_,
     select,
     table,
-    tuple_,
     update,
 )
 from sqlalchemy.types import LargeBinary, NullType, TypeEngine, _Binary
 
+from .. import habits
 from ..descriptor import Facts
 from ..errors import BadConfiguration, listing
+from ..keyset import Identity as Identity
+from ..keyset import Keyset, one_each
+from .columns import check_key, check_types, check_writable, is_text, names_something
 from .plan import AdvancedAlchemy, Blobs, Depot, Plan, SQLAlchemyFile
 
 SLICE = 4 * 1024 * 1024
 """Bytes of a blob that are read at a time."""
-
-Identity = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ class _Columns:
     key: list[Any]
     source: Any
     into: Any
-    extras: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Any]
 
 
 class Rows:
@@ -102,16 +102,15 @@ class Rows:
             )
         found = {str(each["name"]): each for each in there.get_columns(plan.table, schema)}
         names = there.get_pk_constraint(plan.table, schema)["constrained_columns"]
-        if not names:
-            raise BadConfiguration(f"table {plan.fullname!r} has no primary key to know its rows by")
+        check_key(plan, {name: found[name]["type"] for name in names})
         wanted = [plan.source, plan.into, plan.origin.filename, plan.origin.content_type]
         if missing := {name for name in wanted if name and name not in found}:
             raise BadConfiguration(f"table {plan.fullname!r} has no column {listing(missing)}; it has {listing(found)}")
         self.binary = isinstance(plan.origin, Blobs)
         kinds: dict[str, TypeEngine[Any]] = {name: each["type"] for name, each in found.items()}
         if types:
-            self._check_types(kinds[plan.source], kinds[plan.into])
-            self._check_writable(found, back)
+            check_types(plan, self.dialect, kinds[plan.source], kinds[plan.into])
+            check_writable(plan, found, back)
         if self.dialect != "postgresql":
             kinds[plan.into] = JSON()  # whatever text type reflection makes of it
         if self.dialect == "sqlite":  # whatever a type may promise, a key is what it is
@@ -121,30 +120,10 @@ class Rows:
         c = self._table.c
         extras = {"filename": plan.origin.filename, "content_type": plan.origin.content_type}
         source = c[plan.source] if plan.source else literal_column("NULL")
-        self._c = _Columns([c[name] for name in names], source, c[plan.into])
-        self._c.extras = {name: c[each] for name, each in extras.items() if each}
-
-    def _check_types(self, source: TypeEngine[Any], into: TypeEngine[Any]) -> None:
-        plan = self.plan
-        is_json = isinstance(into, JSON) or (self.dialect in ("mysql", "mariadb") and isinstance(into, String))
-        if not is_json and self.dialect != "sqlite":
-            raise BadConfiguration(f"{plan.fullname}.{plan.into} is {into}: expected JSON, as attachment columns are")
-        is_binary = isinstance(source, _Binary | LargeBinary) and not isinstance(source, JSON)
-        if self.dialect != "sqlite" and is_binary != self.binary and not isinstance(source, NullType):
-            expected = "a column of bytes" if self.binary else "a column of text or JSON"
-            raise BadConfiguration(f"{plan.label} is {source}: expected {expected}")
-
-    def _check_writable(self, found: Mapping[str, Any], back: bool) -> None:
-        plan = self.plan
-        for name in (plan.into, *([plan.source] if back or plan.policy == "null" else [])):
-            if found[name].get("computed"):
-                raise BadConfiguration(f"{plan.fullname}.{name} is generated: nothing can be written into it")
-        if plan.policy == "null" and not back and not found[plan.source]["nullable"]:
-            raise BadConfiguration(f"policy 'null' can't empty {plan.label}: it is NOT NULL")
-        if back and not found[plan.into]["nullable"]:
-            raise BadConfiguration(
-                f"{plan.fullname}.{plan.into} is NOT NULL: alter it first, so that it can be emptied"
-            )
+        known = habits.of_table(connection, plan.table, plan.schema)
+        self._keys = Keyset([c[name] for name in names], known.enums)
+        self._stamps = {name: c[name] for name in known.stamped}  # set to what they are, so that no row looks edited
+        self._c = _Columns(self._keys.columns, source, c[plan.into], {k: c[v] for k, v in extras.items() if v})
 
     # Reading
 
@@ -158,12 +137,12 @@ class Rows:
 
     @property
     def _says_something(self) -> Any:
-        """Libraries write JSON's null, or an empty list, where there is no file."""
+        """Libraries write JSON's null, or a list without items, where there is no file."""
         said = self._c.source.is_not(None)
         is_document = self.holds_json or isinstance(self.plan.origin, Depot | SQLAlchemyFile | AdvancedAlchemy)
         if not is_document or isinstance(self._c.source.type, _Binary | LargeBinary):
             return said
-        return and_(said, cast(self._c.source, Text).not_in(["null", "[]"]))
+        return and_(said, names_something(cast(self._c.source, Text)))
 
     def count(self, connection: Connection) -> int:
         """How many rows are still to be adopted."""
@@ -173,10 +152,15 @@ class Rows:
         """How many rows name attachments."""
         return connection.scalar(select(func.count()).select_from(self._table).where(~self._is_empty)) or 0
 
+    def first(self, connection: Connection, limit: int) -> list[Identity]:
+        """The primary keys of the first rows that are still to be adopted."""
+        statement = select(*self._c.key).where(self._todo).order_by(*self._keys.order).limit(limit)
+        return [tuple(row) for row in connection.execute(statement)]
+
     def page(self, connection: Connection, after: Identity | None, limit: int) -> list[Row]:
         """The next rows to be adopted, in the order of the primary key."""
-        statement = self._select().where(self._todo).order_by(*self._c.key).limit(limit)
-        return self._rows(connection, statement if after is None else statement.where(self._later(after)))
+        statement = self._select().where(self._todo).order_by(*self._keys.order).limit(limit)
+        return self._rows(connection, statement if after is None else statement.where(self._keys.later(after)))
 
     def again(self, connection: Connection, identities: Sequence[Identity]) -> list[Row]:
         """Those of these rows that are still to be adopted."""
@@ -206,13 +190,12 @@ class Rows:
         self, connection: Connection, after: Identity | None, limit: int
     ) -> list[tuple[Identity, str, str | None]]:
         """The next rows that name attachments: primary key, what names them, and what the source says, but of blobs."""
-        c = self._c
+        c, width = self._c, len(self._c.key)
         said = null() if self.binary else cast(c.source, Text)
-        statement = select(*c.key, cast(c.into, Text), said).where(~self._is_empty).order_by(*c.key).limit(limit)
-        if after is not None:
-            statement = statement.where(self._later(after))
-        width = len(c.key)
-        return [(tuple(row[:width]), row[width], row[width + 1]) for row in connection.execute(statement)]
+        statement = select(*c.key, cast(c.into, Text), said).where(~self._is_empty)
+        statement = statement.order_by(*self._keys.order).limit(limit)
+        found = connection.execute(statement if after is None else statement.where(self._keys.later(after)))
+        return [(tuple(row[:width]), row[width], row[width + 1]) for row in found]
 
     def doubles(self, connection: Connection, limit: int) -> list[tuple[str, int]]:
         """Values that several rows have, and how many."""
@@ -224,12 +207,13 @@ class Rows:
         return [(row[0], row[1]) for row in connection.execute(statement)]
 
     def mentions(self, connection: Connection, text: str) -> bool:
-        """Whether the column that was adopted says this anywhere, quoted perhaps, as URLs are."""
+        """Whether the column that was adopted says this anywhere, quoted perhaps, as in a URL or in JSON."""
         if self.binary:
             return False
         said = cast(self._c.source, Text)
         about = select(said).where(said.like(re.sub("[^A-Za-z0-9]+", "%", f" {text} ")))
-        return any(text in value or text in unquote(value) for value in connection.scalars(about))
+        forms = text, json.dumps(text)[1:-1]
+        return any(each in value or each in unquote(value) for value in connection.scalars(about) for each in forms)
 
     def blobs(self, connection: Connection, identities: Sequence[Identity]) -> dict[Identity, Any]:
         """The values of a column of bytes."""
@@ -249,20 +233,24 @@ class Rows:
             start += len(value)
 
     def astray(self, connection: Connection, identities: Sequence[Identity]) -> list[Identity]:
-        """Those that lead to no row."""
+        """Those that lead to no row. BadConfiguration if one leads to several."""
         try:
-            statement = select(*self._c.key).where(self._among(identities))
-            found = {tuple(row) for row in connection.execute(statement)}
+            found = self._there(connection, identities)
             return [identity for identity in identities if identity not in found]
         except TypeError:  # a list, or a set
             return list(identities)
 
     def says(self, connection: Connection, identities: Sequence[Identity]) -> dict[Identity, tuple[Any, Any]]:
         """What names the files of these rows, and what their source says; of a blob, its size."""
-        c, width = self._c, len(self._c.key)
+        c = self._c
         said = func.length(c.source) if self.binary else cast(c.source, Text)
         statement = select(*c.key, cast(c.into, Text), said).where(self._among(identities))
-        return {tuple(row[:width]): (row[width], row[width + 1]) for row in connection.execute(statement)}
+        found = one_each(connection.execute(statement), len(c.key), self.plan.fullname)
+        return {identity: (row[-2], row[-1]) for identity, row in found.items()}
+
+    def _there(self, connection: Connection, identities: Sequence[Identity]) -> set[Identity]:
+        found = connection.execute(select(*self._c.key).where(self._among(identities)))
+        return set(one_each(found, len(self._c.key), self.plan.fullname))
 
     # Writing
 
@@ -271,7 +259,7 @@ class Rows:
     ) -> tuple[dict[Identity, Held], set[Identity]]:
         """Rows that are ours until the transaction ends, and those that are there at all."""
         c, width = self._c, len(self._c.key)
-        there = {tuple(row) for row in connection.execute(select(*c.key).where(self._among(identities)))}
+        there = self._there(connection, identities)
         token = self._token()
         statement = select(*c.key, cast(c.into, Text), token).where(self._among(identities)).order_by(*c.key)
         locked = connection.execute(statement.with_for_update(skip_locked=True, key_share=True)).all()
@@ -320,14 +308,18 @@ class Rows:
     def empty(self, connection: Connection, identity: Identity, said: str | None) -> bool:
         """Empty the column that can't be adopted, if it still says this."""
         unchanged = cast(self._c.source, Text) == said
+        if said is not None and not is_text(said):
+            unchanged = cast(self._c.source, LargeBinary) == said.encode(errors="surrogateescape")
         statement = update(self._table).where(self._among([identity]), self._todo, unchanged)
-        return connection.execute(statement.values({self.plan.source: null()})).rowcount == 1
+        return connection.execute(statement.values({self.plan.source: null(), **self._stamps})).rowcount == 1
 
     def _write(self, connection: Connection, columns: Mapping[str, Mapping[Identity, Any]]) -> None:
         key = [each == bindparam(f"key_{number}", type_=each.type) for number, each in enumerate(self._c.key)]
         bound = {name: values for name, values in columns.items() if not _all_null(values)}
         new = {name: bindparam(f"new_{number}", type_=self._table.c[name].type) for number, name in enumerate(bound)}
-        statement = update(self._table).where(*key).values({name: new.get(name, null()) for name in columns})
+        statement = (
+            update(self._table).where(*key).values({name: new.get(name, null()) for name in columns} | self._stamps)
+        )
         parameters = [
             {f"key_{number}": value for number, value in enumerate(identity)}
             | {f"new_{number}": values[identity] for number, values in enumerate(bound.values())}
@@ -336,12 +328,7 @@ class Rows:
         connection.execute(statement, parameters)
 
     def _among(self, identities: Sequence[Identity]) -> Any:
-        key = self._c.key
-        return key[0].in_([each[0] for each in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
-
-    def _later(self, after: Identity) -> Any:
-        key = self._c.key
-        return key[0] > after[0] if len(key) == 1 else tuple_(*key) > after
+        return self._keys.among(identities)
 
 
 def _all_null(values: Mapping[Identity, Any]) -> bool:

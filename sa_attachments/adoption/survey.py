@@ -12,6 +12,7 @@ from functools import partial
 from ..descriptor import Facts, Named, named, parse, split
 from ..errors import BadConfiguration
 from ..offload import gather
+from .columns import is_text
 from .plan import Plan
 from .report import AdoptionReport, Unadopted
 from .rows import Identity, Row, Rows
@@ -51,7 +52,11 @@ class Survey:
         if is_strict:
             self._check_doubles()
             if not self._report.ok:
-                raise self._report.refuse(self._plan.label, "nothing was changed, since rows can't be adopted")
+                raise self._report.refuse(
+                    self._plan.label,
+                    "nothing was changed, since rows can't be adopted",
+                    "mend them, or say by policy= (--policy) what becomes of them: 'skip' leaves them alone",
+                )
         return total
 
     def _check_target(self) -> None:
@@ -84,14 +89,23 @@ class Survey:
             after = page[-1][0]
 
     def _check_keys(self, page: Sequence[Row], after: Identity | None) -> None:
-        """Refuse keys that don't lead back to their rows: NULL, that SQLite takes, and numbers that are not exact."""
+        """Refuse keys that don't lead back to their rows: NULL and text that is no UTF-8, which SQLite takes, and
+        numbers that are not exact.
+        """
         with self._place.work() as connection:
+            for row in page:
+                if not all(is_text(part) for part in row.identity if isinstance(part, str)):
+                    raise self._astray(row.identity)
             if astray := self._rows.astray(connection, [row.identity for row in page]):
                 # Deleted meanwhile, they are not there again.
                 for row in self._rows.page(connection, after, LOOK):
                     if row.identity in astray:
-                        key = f"the primary key {row.identity}"
-                        raise BadConfiguration(f"{key} of table {self._plan.fullname!r} does not lead back to its row")
+                        raise self._astray(row.identity)
+
+    def _astray(self, identity: Identity) -> BadConfiguration:
+        return BadConfiguration(
+            f"the primary key {identity} of table {self._plan.fullname!r} does not lead back to its row"
+        )
 
     def _check_doubles(self) -> None:
         origin = self._plan.origin

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,15 +26,20 @@ from .. import intake
 from ..attachment import Attachment, facts_of, make
 from ..descriptor import VERSION, Facts, Named, frozen, named
 from ..errors import AttachmentError, storage_errors
+from ..places import MARKER
 from ..processing.sniffing import HEAD, content_type
 from ..processing.steps import run as run_steps
 from ..processing.storing import store
 from ..source import CHUNK, Guards, Source
 from ..storage import Storage
-from ..storages import well_formed
+from ..storages import UNFINISHED, well_formed
 from ..sweep import raise_unless_held
 from ..upload import Upload
 from .rows import Identity, Row
+from .spot import Spot
+
+NOTES = {MARKER, UNFINISHED}
+"""What a storage keeps in its place for itself: the marker, and the folder of what is being written."""
 
 LONGEST = 255
 """Characters of a key in the ledger."""
@@ -88,6 +93,8 @@ class Returned(NamedTuple):
 
     value: Any
     kept: frozenset[tuple[str, str]] = frozenset()
+    undo: tuple[Callable[[], object], ...] = ()
+    """Deletes what was written for this row alone, if it does not take the value."""
 
 
 class Reader(Protocol):
@@ -105,8 +112,16 @@ class Reader(Protocol):
         """Make attachments of what a row holds; with ``copying``, by copies. Raises Unadoptable, StorageFailed."""
         ...
 
-    def give_back(self, items: list[Facts], plural: bool, said: str | None) -> Returned:
-        """Put back what a row held; ``said`` is what its column holds now. Raises Unadoptable, StorageFailed."""
+    def spots(self, value: str) -> set[Spot]:
+        """Where the files lie, or would, that a value of the column names. Raises Unadoptable, UnknownStorage."""
+        ...
+
+    def give_back(
+        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
+    ) -> Returned:
+        """Put back what a row held; ``said`` is what its column holds now. What it held names no file at one of the
+        spots to ``avoid``: then it gets another value, for a copy. Raises Unadoptable, StorageFailed.
+        """
         ...
 
 
@@ -129,15 +144,15 @@ def stored(
         ready = run_steps((), make(Attachment, body, None), label)
         return facts_of(store(ready, name, storage, started=put.append))
     except BaseException:
-        discard(name, storage, put)
+        discard(name, storage, [file.key for file in put])
         raise
 
 
-def discard(name: str, storage: Storage, files: list[Named]) -> None:
+def discard(name: str, storage: Storage, files: list[str]) -> None:
     """Delete files that nobody names."""
     if files:
         with storage_errors(name, "delete"):
-            storage.delete([file.key for file in files])
+            storage.delete(files)
 
 
 def in_place(
@@ -196,12 +211,18 @@ def _remembering(facts: Facts, about: Facts) -> Facts:
 
 def digest_of(text: str) -> str:
     """What tells one text from another."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def can_be_key(text: str) -> bool:
     """Whether a file of this name can be adopted where it is: the ledger has no room for more."""
     return well_formed(text) and len(text) <= LONGEST
+
+
+def check_others(path: str) -> None:
+    """Unadoptable if a path, or key, leads to what a storage keeps for itself: dropped, it would be deleted."""
+    if NOTES.intersection(path.split("/")):
+        raise Unadoptable("outside", f"{path!r} is what a storage keeps in its place for itself")
 
 
 def row_of(identity: Identity) -> list[str]:

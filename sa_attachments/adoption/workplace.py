@@ -16,10 +16,10 @@ set up with hold for the ledger and for the rows alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, func, select, text, update
 
@@ -32,9 +32,20 @@ from ..patience import impatient
 from ..recovery import Purger
 from ..settling import run
 from ..staging import Scope
+from .spot import Spot
 
 PATIENCE = 5000
 """Milliseconds to wait for SQLite's one writer."""
+
+
+class Found(NamedTuple):
+    """A line of the ledger."""
+
+    storage: str
+    key: str
+    state: str
+    owner: tuple[str | None, str | None]
+    """Table and column."""
 
 
 class Workplace(Purger):
@@ -72,6 +83,27 @@ class Workplace(Purger):
                 for row in connection.execute(select(c.storage, c.key, c.state).where(self.ledger.among(some)))
             )
         return found
+
+    def at(self, connection: Connection, spots: Collection[Spot]) -> dict[Spot, frozenset[Found]]:
+        """The lines of the files that lie there, under whatever names."""
+        c = self.ledger.lines.c
+        by_key: dict[str, list[Spot]] = {}
+        for spot in spots:
+            for key in spot.aliases():
+                by_key.setdefault(key, []).append(spot)
+        found: dict[Spot, set[Found]] = {spot: set() for spot in spots}
+        for chunk in chunked(by_key):
+            statement = select(c.storage, c.key, c.state, c.owner_table, c.owner_column).where(c.key.in_(chunk))
+            for row in connection.execute(statement):
+                try:
+                    storage = self.files.resolve(row.storage)
+                except (AttachmentError, ImportError):
+                    continue  # nothing is purged there
+                for spot in by_key[row.key]:
+                    if spot.has(row.storage, storage, row.key):
+                        owner = row.owner_table, row.owner_column
+                        found[spot].add(Found(row.storage, row.key, row.state, owner))
+        return {spot: frozenset(lines) for spot, lines in found.items()}
 
     def adopt(self, connection: Connection, lines: Sequence[tuple[Line, list[str]]]) -> None:
         """Insert held lines of files that were there before us, with the keys of what lies beside them. One that was
@@ -116,6 +148,16 @@ class Workplace(Purger):
         """Remove the lines of files that are nobody's business any more, and leave the files."""
         for chunk in lockable(connection, names):
             connection.execute(delete(self.ledger.lines).where(self.ledger.among(chunk)))
+
+    def keep(self, connection: Connection, files: Collection[Found]) -> bool:
+        """Remove the lines of condemned files, which something else names, and leave the files; False if one of them is
+        not condemned any more.
+        """
+        c, count = self.ledger.lines.c, 0
+        for chunk in lockable(connection, sorted(files)):
+            condemned = and_(self.ledger.among([line[:2] for line in chunk]), c.state == CONDEMNED)
+            count += connection.execute(delete(self.ledger.lines).where(condemned)).rowcount
+        return count == len(files)
 
     def doom(self, connection: Connection, names: Sequence[Named]) -> None:
         """Claim files for purging, in the transaction that takes their last name: nobody can own them after it."""
@@ -164,7 +206,23 @@ def workplace(connection: Connection, files: Storages, ledger: Ledger) -> Iterat
                 raise NoTransaction(
                     "the driver commits each statement: emit BEGIN in an engine event, or don't tell it to"
                 )
-        yield place
+        with _lenient(connection):
+            yield place
     finally:
         if change and not connection.closed and not connection.invalidated and not connection.in_transaction():
             connection.execution_options(isolation_level=before or connection.default_isolation_level)
+
+
+@contextmanager
+def _lenient(connection: Connection) -> Iterator[None]:
+    """Let SQLite's driver read texts that are no UTF-8, each as what is no text: else one stops the whole page."""
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name != "sqlite" or getattr(driver, "text_factory", None) is not str:
+        yield
+        return
+    driver.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # closed
+            driver.text_factory = str

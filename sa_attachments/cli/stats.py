@@ -20,6 +20,8 @@ def stats(application: Application, as_json: bool) -> int:
     purging    being deleted; a sweep finishes what was interrupted
     gone       deleted without ever having had an owner; remembered for a while, so that a late owner fails
 
+    The column held counts those of them that an adoption holds: they are not purged before "adopt finish".
+
     \b
     Examples:
       sa-attachments stats
@@ -32,7 +34,8 @@ def stats(application: Application, as_json: bool) -> int:
     table = Table("storage", "state", box=None)
     table.add_column("files", justify="right")
     table.add_column("size", justify="right")
+    table.add_column("held", justify="right")
     for line in found:
-        table.add_row(Text(line.storage), line.state, f"{line.files:,}", answer.size(line.size))
+        table.add_row(Text(line.storage), line.state, f"{line.files:,}", answer.size(line.size), f"{line.held:,}")
     answer.console().print(table if found else "the ledger has no files")
     return 0

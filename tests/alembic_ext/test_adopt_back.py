@@ -393,6 +393,7 @@ def test_what_the_old_column_is_too_small_for_is_not_lost(museum: Museum, lax: b
     assert paths.counts == {"unreadable": 1 if is_maria else 2}
     assert set(museum.facts()) == ({1} if is_maria else {1, 2})
     assert museum.problems() == []
+    assert list(museum.root.iterdir()) == [], "what was written for them is gone"
 
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)
@@ -415,6 +416,24 @@ def test_a_trigger_that_keeps_rows_as_they_are(museum: Museum) -> None:
     report = museum.migrate(lambda op: restore(op, policy="skip"))
     assert (report.rows, report.counts) == (1, {"unreadable": 1})
     assert (museum.folder / "default" / museum.facts()[1]["key"]).read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name == "mariadb"], indirect=True)
+def test_a_time_that_the_database_sets_by_itself_is_as_it_was(museum: Museum) -> None:
+    museum.open()
+    museum.insert({"id": 1, "data": b"1"}, {"id": 2, "data": b"2"})
+    with museum.engine.begin() as connection:
+        now = "TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP ON UPDATE CURRENT_TIMESTAMP"
+        connection.execute(text(f"ALTER TABLE docs ADD changed {now}"))
+        connection.execute(text("UPDATE docs SET changed = '2001-02-03 04:05:06'"))
+
+    def times() -> set[str]:
+        with museum.engine.connect() as connection:
+            return {str(time) for time in connection.scalars(text("SELECT changed FROM docs"))}
+
+    for work in (adopt, restore):
+        assert museum.migrate(work).rows == 2
+        assert times() == {"2001-02-03 04:05:06"}
 
 
 @here

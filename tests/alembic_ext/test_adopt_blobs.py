@@ -140,6 +140,128 @@ def test_composite_keys_and_urls_given_to_the_operation(museum: Museum) -> None:
             assert (museum.folder / "elsewhere" / said["key"]).read_bytes() == bytes(data)
 
 
+@pytest.mark.parametrize("engine", [name for name in SERVERS if name != "sqlite"], indirect=True)
+@pytest.mark.parametrize("key", ["kind, id", "id, kind"])
+def test_keys_that_the_database_sorts_in_an_order_of_their_own(museum: Museum, key: str) -> None:
+    """MariaDB sorts an ENUM by the number of its value, and compares it by its text."""
+    museum.metadata.create_all(museum.engine)
+    postgres = museum.engine.dialect.name == "postgresql"
+    kind = "mood" if postgres else "ENUM('zebra', 'Ape', 'monkey', 'ape') COLLATE utf8mb4_bin"
+    types = "data BYTEA, file JSONB" if postgres else "data LONGBLOB, file JSON"
+    rows = [{"k": k, "n": n, "d": b"%d" % n} for k in ("zebra", "monkey", "ape", "Ape") for n in range(120)]
+    del rows[0]  # so that a page ends between rows of one id
+    with museum.engine.begin() as connection:
+        if postgres:
+            connection.execute(text("CREATE TYPE mood AS ENUM ('zebra', 'Ape', 'monkey', 'ape')"))
+        connection.execute(text(f"CREATE TABLE beasts (kind {kind}, id INTEGER, {types}, PRIMARY KEY ({key}))"))
+        bound = "CAST(:k AS mood)" if postgres else ":k"
+        connection.execute(text(f"INSERT INTO beasts (kind, id, data) VALUES ({bound}, :n, :d)"), rows)
+    for verb in ("adopt", "restore"):
+        report = museum.migrate(lambda op, v=verb: getattr(op, f"{v}_blob_column")("beasts", "data", "file"))
+        assert (report.ok, report.rows) == (True, 479)
+    with museum.engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM beasts WHERE file IS NULL AND data IS NOT NULL")) == 479
+    assert (museum.lines(), museum.stored()) == ({}, set())
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("when", ["before", "meanwhile", "after"])
+def test_keys_that_rows_of_an_inheriting_table_have_too(
+    museum: Museum, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """One row's file would be written into two."""
+    museum.open()
+    museum.insert(*({"id": n, "data": b"parent %d" % n} for n in range(120)))
+    with museum.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE old_docs (PRIMARY KEY (id)) INHERITS (docs)"))
+        connection.execute(text("INSERT INTO old_docs (id, data) VALUES (1000, 'child 1000')"))
+
+    def repeat() -> None:
+        with museum.engine.begin() as connection:
+            connection.execute(text("INSERT INTO old_docs (id, data) VALUES (99, 'child 99')"))
+
+    if when == "after":
+        assert museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file")).rows == 121
+        assert museum.problems() == []
+    if when == "meanwhile":
+        _while_adopting(museum, monkeypatch, repeat)
+    else:
+        repeat()
+    verb = "restore" if when == "after" else "adopt"
+    with pytest.raises(BadConfiguration, match=r"several rows of table 'docs' have the primary key \(99,\)"):
+        museum.migrate(lambda op: getattr(op, f"{verb}_blob_column")("docs", "data", "file"))
+    assert museum.stored() == {key for _, key in museum.lines()}
+    with museum.engine.connect() as connection:
+        held = {row.file["key"]: row.data for row in connection.execute(museum.docs.select()) if row.file}
+    assert len(held) == len(museum.lines()) == (121 if when == "after" else 0)
+    assert all((museum.folder / "default" / key).read_bytes() == data for key, data in held.items())
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("verb", ["adopt", "restore"])
+def test_keys_that_can_t_be_compared_with_what_is_read_are_refused(museum: Museum, verb: str) -> None:
+    museum.open()
+    with museum.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE prices (id MONEY PRIMARY KEY, data BYTEA, file JSONB)"))
+        connection.execute(text("INSERT INTO prices (id, data) VALUES ('1.50', 'x')"))
+    with pytest.raises(BadConfiguration, match=r"prices\.id is MONEY: no primary key to know rows by"):
+        museum.migrate(lambda op: getattr(op, f"{verb}_blob_column")("prices", "data", "file"))
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_partitions_are_one_table(museum: Museum) -> None:
+    museum.metadata.create_all(museum.engine)
+    with museum.engine.begin() as connection:
+        columns = "id INTEGER, year INTEGER, data BYTEA, file JSONB, PRIMARY KEY (id, year)"
+        connection.execute(text(f"CREATE TABLE parts ({columns}) PARTITION BY RANGE (year)"))
+        connection.execute(text("CREATE TABLE parts_2024 PARTITION OF parts FOR VALUES FROM (2024) TO (2025)"))
+        connection.execute(text("CREATE TABLE parts_rest PARTITION OF parts DEFAULT"))
+        values = [{"n": n, "y": 2024 + n % 3} for n in range(230)]
+        connection.execute(text("INSERT INTO parts VALUES (:n, :y, 'x')"), values)
+    for verb in ("adopt", "restore"):
+        report = museum.migrate(lambda op, v=verb: getattr(op, f"{v}_blob_column")("parts", "data", "file"))
+        assert (report.ok, report.rows) == (True, 230)
+
+
+@here
+@pytest.mark.parametrize("ever", [True, False])
+def test_rows_that_reading_passes_over_are_met_again_or_stop_it(
+    museum: Museum, monkeypatch: pytest.MonkeyPatch, ever: bool
+) -> None:
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(8)))
+    page, adopted = Rows.page, Rows.adopted
+    seen: list[int] = []
+
+    def is_met(number: int) -> bool:
+        seen.append(number)
+        return number < 6 or (ever and seen.count(number) > 2)
+
+    def some_of(*arguments: Any) -> Any:
+        return [row for row in page(*arguments) if is_met(row.identity[0])]
+
+    def some_adopted(*arguments: Any) -> Any:
+        return [row for row in adopted(*arguments) if is_met(row[0][0])]
+
+    monkeypatch.setattr(Rows, "page", some_of)
+    if ever:
+        assert museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file")).rows == 8
+    else:
+        with pytest.raises(AdoptionFailed, match="2 rows still left, that reading by the primary key") as no:
+            museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file"))
+        assert no.value.report.rows == 6
+        monkeypatch.setattr(Rows, "page", page)
+        assert museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file")).rows == 2
+    seen.clear()
+    monkeypatch.setattr(Rows, "adopted", some_adopted)
+    if ever:
+        assert museum.migrate(lambda op: op.restore_blob_column("docs", "data", "file")).rows == 8
+    else:
+        with pytest.raises(AdoptionFailed, match="2 rows still left"):
+            museum.migrate(lambda op: op.restore_blob_column("docs", "data", "file"))
+        assert sorted(museum.facts()) == [6, 7]
+
+
 @pytest.mark.parametrize("engine", SERVERS, indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "said"),
@@ -327,12 +449,16 @@ def test_keys_that_are_not_what_their_type_says(museum: Museum) -> None:
             connection.execute(text(f"INSERT INTO {kind} (id) VALUES {values}"))
         connection.execute(text("CREATE TABLE keyless (id TEXT PRIMARY KEY, data BLOB, file JSON)"))
         connection.execute(text("INSERT INTO keyless VALUES ('a', x'00', NULL), (NULL, x'00', NULL)"))
+        connection.execute(text("CREATE TABLE raw (id TEXT PRIMARY KEY, data BLOB, file JSON)"))
+        connection.execute(text("INSERT INTO raw VALUES (CAST(x'FF41' AS TEXT), x'00', NULL)"))
     for kind, rows in (("DATETIME", 2), ("BOOLEAN", 2), ("UUID", 1)):
         for verb in ("adopt", "restore"):
             report = museum.migrate(lambda op, k=kind, v=verb: getattr(op, f"{v}_blob_column")(k, "data", "file"))
             assert report.rows == rows
     with pytest.raises(BadConfiguration, match=r"the primary key \(None,\) of table 'keyless' does not lead back"):
         museum.migrate(lambda op: op.adopt_blob_column("keyless", "data", "file"))
+    with pytest.raises(BadConfiguration, match="of table 'raw' does not lead back"):
+        museum.migrate(lambda op: op.adopt_blob_column("raw", "data", "file"))
     assert museum.stored() == set()
 
 

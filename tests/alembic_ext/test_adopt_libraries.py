@@ -27,6 +27,7 @@ from sa_attachments import (
     AttachmentWarning,
     UnknownStorage,
 )
+from sa_attachments.places import MARKER
 from sa_attachments.storages.memory import MemoryStorage
 from tests.engines import ENGINES, open_engine
 
@@ -538,6 +539,8 @@ def test_a_thumbnail_that_could_not_be_made_anew(depot: Museum) -> None:
     facts["variants"]["thumb"] = {"error": "no such picture", "recipe": "0"}
     with depot.engine.begin() as connection:
         connection.execute(depot.docs.update().values(file=facts))
+        lines = depot.ledger.lines
+        connection.execute(lines.update().where(lines.c.key == "8/file").values(state="condemned", purge_after=0))
     assert depot.migrate(lambda op: op.restore_depot_column("docs", "path", "file")).ok
     assert json.loads(depot.column("path")[1]) == DEPOT
     assert {"7/file", "8/file"} < depot.stored("old")
@@ -603,3 +606,62 @@ def test_a_place_that_is_no_folder(world: Make) -> None:
     said = _values(theirs)
     assert bucket.open(said[3]["file_id"]).read() == b"new"
     assert {n: v for n, v in said.items() if n != 3} == {n: v for n, v in values.items() if n != 3}
+
+
+@here
+@pytest.mark.parametrize("mode", ["in_place", "copy"])
+@pytest.mark.filterwarnings("ignore:nothing will be deleted")
+def test_what_a_storage_keeps_for_itself_is_no_file_of_a_library(engine: Engine, tmp_path: Path, mode: str) -> None:
+    museum = Museum(engine, tmp_path).open()
+    museum.lay(MARKER, b"somebody's")
+    museum.insert({"id": 1, "path": json.dumps({"filename": MARKER, "backend": "old"})})
+    about: dict[str, Any] = {"mode": mode}
+    with pytest.raises(AdoptionFailed, match="keeps in its place for itself"):
+        museum.migrate(lambda op: op.adopt_advanced_alchemy_column("docs", "path", "file", **about))
+    about["policy"] = "skip"
+    report = museum.migrate(lambda op: op.adopt_advanced_alchemy_column("docs", "path", "file", **about))
+    assert dict(report.counts) == {"outside": 1}
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("kind", ["depot", "sqlalchemy_file", "advanced_alchemy"])
+def test_what_the_old_column_is_too_small_for_leaves_no_orphan(engine: Engine, tmp_path: Path, kind: str) -> None:
+    museum = Museum(engine, tmp_path).open()
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE docs ALTER path TYPE VARCHAR(20)")
+    with Session(engine) as session:
+        session.add(museum.Doc(id=1, file=Attachment.upload(b"new", "a.txt")))
+        session.commit()
+    about: dict[str, Any] = {"storages": {"old": "old"}, "policy": "skip"}
+    report = museum.migrate(lambda op: getattr(op, f"restore_{kind}_column")("docs", "path", "file", **about))
+    assert dict(report.counts) == {"unreadable": 1}
+    assert museum.stored("old") == set()
+    assert museum.problems() == []
+
+
+@here
+def test_a_list_of_which_a_file_is_lost_leaves_no_orphan(engine: Engine, tmp_path: Path) -> None:
+    museum = Museum(engine, tmp_path).open()
+    with Session(engine) as session:
+        session.add(museum.Doc(id=1, pages=[Attachment.upload(b"1", "a.txt"), Attachment.upload(b"2", "b.txt")]))
+        session.commit()
+    (museum.folder / "default" / museum.facts("pages")[1][1]["key"]).unlink()
+    about: dict[str, Any] = {"storages": {"old": "old"}, "policy": "skip"}
+    report = museum.migrate(lambda op: op.restore_sqlalchemy_file_column("docs", "path", "pages", **about))
+    assert dict(report.counts) == {"missing": 1}
+    assert museum.stored("old") == set()
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+@pytest.mark.parametrize("kind", ["depot", "sqlalchemy_file", "advanced_alchemy"])
+def test_values_that_name_no_file_are_none(engine: Engine, tmp_path: Path, kind: str) -> None:
+    museum = Museum(engine, tmp_path).open()
+    nothing = ["[null]", "[ ]", "[]", "null", " null\n", "[ null,\n  null ]", None]
+    museum.insert(*({"id": n, "path": value} for n, value in enumerate(nothing)))
+    report = museum.migrate(lambda op: getattr(op, f"adopt_{kind}_column")("docs", "path", "pages"))
+    assert (report.ok, report.rows) == (True, 0)
+    museum.migrate(lambda op: op.finish_adoption("docs", "pages", source="path"))
+    museum.insert({"id": 10, "path": "[{}]"}, {"id": 11, "path": '{"null": null}'}, {"id": 12, "path": ""})
+    report = museum.migrate(lambda op: getattr(op, f"adopt_{kind}_column")("docs", "path", "pages", policy="skip"))
+    assert {each.row[0] for each in report.unadopted} == {10, 11, 12}
+    assert museum.facts("pages") == {}

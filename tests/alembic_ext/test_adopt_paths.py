@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from sa_attachments import AdoptionFailed, BadConfiguration, Storages
+from sa_attachments.adoption.taking import NOTES
 from sa_attachments.adoption.workplace import Workplace
 from sa_attachments.places import MARKER
+from sa_attachments.storages.local import UNFINISHED
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.storages.s3 import S3Storage
 from tests.engines import ENGINES
@@ -154,7 +156,12 @@ def test_not_finished_before_all_is_adopted(museum: Museum) -> None:
     museum.lay("a", b"a")
     museum.insert({"id": 1, "path": "a"}, {"id": 2, "path": "gone"})
     adopted(museum, policy="skip")
-    with pytest.raises(AdoptionFailed, match="1 rows are not adopted"):
+    said = r"^docs\.path: 1 row not adopted, adopt or empty it first: row \(2,\)$"
+    with pytest.raises(AdoptionFailed, match=said):
+        museum.migrate(lambda op: op.finish_adoption("docs", "file", source="path"))
+    museum.insert(*({"id": number, "path": "gone"} for number in (3, 4, 5)))
+    said = r"4 rows not adopted, adopt or empty them first: row \(2,\); row \(3,\); row \(4,\) and 1 more$"
+    with pytest.raises(AdoptionFailed, match=said):
         museum.migrate(lambda op: op.finish_adoption("docs", "file", source="path"))
     assert set(museum.lines().values()) == {("owned", True)}
 
@@ -275,6 +282,41 @@ def test_names_that_differ_by_case_and_one_that_is_too_long_for_the_ledger(museu
         adopted(museum, "in_place", storage="old")
     assert adopted(museum, "in_place", storage="old", fallback="copy").rows == 1
     assert museum.problems() == []
+
+
+@here
+@pytest.mark.parametrize(("mode", "options"), [*MODES, ("in_place", {"storage": "old", "root": None})])
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+@pytest.mark.filterwarnings("ignore:nothing will be deleted")
+def test_what_a_storage_keeps_for_itself_is_no_file_of_a_row(
+    museum: Museum, mode: str, options: dict[str, Any], policy: str
+) -> None:
+    museum.lay(MARKER, b"somebody's")
+    museum.lay(f"{UNFINISHED}/1-a", b"half")
+    museum.lay("good", b"good")
+    (museum.root / "link").symlink_to(MARKER)
+    names = [MARKER, f"{UNFINISHED}/1-a"] + [f"x/../{MARKER}", "link"] * ("root" not in options)
+    museum.insert({"id": 0, "path": "good"}, *({"id": n, "path": name} for n, name in enumerate(names, 1)))
+    if policy == "fail":
+        with pytest.raises(AdoptionFailed, match="keeps in its place for itself"):
+            adopted(museum, mode, **options)
+    else:
+        report = adopted(museum, mode, policy="skip", **options, fallback="copy")
+        assert (report.rows, dict(report.counts)) == (1, {"outside": len(names)})
+    assert museum.root.joinpath(MARKER).read_bytes() == b"somebody's"
+    assert all(set(facts["key"].split("/")).isdisjoint(NOTES) for facts in museum.facts().values())
+    assert UNFINISHED in NOTES
+
+
+@here
+@pytest.mark.parametrize("prefix", ["https://cdn.example/media", "https://cdn.example", "/srv/média"])
+def test_a_prefix_without_a_slash_is_no_beginning_of_another_name(museum: Museum, prefix: str) -> None:
+    museum.lay("a.txt", b"1")
+    others = [f"{prefix}2/a.txt", f"{prefix}.evil/a.txt", f"{prefix}a.txt", prefix]
+    museum.insert({"id": 0, "path": f"{prefix}/a.txt"}, *({"id": n, "path": each} for n, each in enumerate(others, 1)))
+    report = adopted(museum, prefix=prefix, policy="skip")
+    assert (report.rows, dict(report.counts)) == (1, {"outside": 4})
+    assert set(museum.facts()) == {0}
 
 
 @here
@@ -416,3 +458,30 @@ def test_a_folder_that_becomes_a_link_meanwhile(museum: Museum, monkeypatch: pyt
     report = adopted(museum, policy="skip")
     assert (report.rows, dict(report.counts)) == (0, {"outside": 1})
     assert museum.stored("default") == set()
+
+
+@here
+@pytest.mark.parametrize("kind", ["path", "depot"])
+def test_a_text_that_is_no_text(museum: Museum, kind: str) -> None:
+    """SQLite keeps any bytes in a column of text."""
+    museum.lay("7/file", b"a")
+    value = "7/file" if kind == "path" else json.dumps({"depot_name": "old", "file_id": "7", "path": "old/7"})
+    museum.insert({"id": 1, "path": value}, {"id": 2, "path": "x"}, {"id": 3, "path": "x"})
+    with museum.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE docs SET path = CAST(x'ff2e747874' AS TEXT) WHERE id > 1")
+    options: dict[str, Any] = {"root": museum.root} if kind == "path" else {}
+
+    def call(verb: str, **more: Any) -> Any:
+        about = {**options, **more}
+        return museum.migrate(lambda op: getattr(op, f"{verb}_{kind}_column")("docs", "path", "file", **about))
+
+    with pytest.raises(AdoptionFailed, match=r"nothing was changed.*udcff.txt"):
+        call("adopt")
+    report = call("adopt", policy="skip")
+    assert (report.rows, dict(report.counts)) == (1, {"unreadable": 2})
+    assert call("restore", policy="skip").rows == 1
+    written = museum.folder / "left.jsonl"
+    report = call("adopt", policy="null", report=written)
+    assert (report.rows, dict(report.counts)) == (1, {"unreadable": 2})
+    assert [json.loads(line)["value"] for line in written.read_text().splitlines()] == ["\udcff.txt"] * 2
+    assert museum.column("path") == {1: value, 2: None, 3: None}

@@ -17,12 +17,15 @@ from sa_attachments import Attachment
 from sa_attachments.cli.program import program
 
 SOURCE = """
+from datetime import timedelta
 from pathlib import Path
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sa_attachments import Attachment, AttachmentType, Storages
 from sa_attachments.storages.local import LocalStorage
 
-files = Storages({"default": LocalStorage(Path(__file__).parent / "files"), "photos": "default"})
+# On SQLite, what a busy machine does not do in time would be left to a sweep: to make the place this database's, too.
+BUSY = timedelta(seconds=5)
+files = Storages({"default": LocalStorage(Path(__file__).parent / "files"), "photos": "default"}, budget=BUSY)
 nothing = 42
 
 class Base(DeclarativeBase):

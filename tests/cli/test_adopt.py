@@ -61,6 +61,7 @@ def test_tells_what_could_not_be_adopted(old: Shop) -> None:
     result = old.run("adopt", *arguments)
     assert result.exit_code == 1
     assert "nothing was changed" in result.stdout
+    assert result.stdout.strip().endswith("or say by policy= (--policy) what becomes of them: 'skip' leaves them alone")
     report = old.json("adopt", *arguments, exit_code=1)
     assert (report["ok"], report["counts"]) == (False, {"outside": 1})
     assert "nothing was changed" in report["error"]

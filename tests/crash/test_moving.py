@@ -50,7 +50,7 @@ def configure(folder: str, bucket: str, endpoint: str) -> None:
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
 def test_a_move_that_is_killed_loses_nothing(engine: Engine, tmp_path: Path) -> None:
     configure(str(tmp_path), "", "")
-    _move_under_fire(engine, tmp_path, 400, "", "", pause=0.05, least=1)
+    _move_under_fire(engine, tmp_path, 200, "", "", pause=0.05, least=1)
 
 
 @pytest.mark.torture

@@ -1,0 +1,106 @@
+"""Slots: the attributes that a flush writes or deletes, one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import inspect
+from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm.base import NO_VALUE
+
+from .attachment import Attachment
+from .drops import Identity
+from .references import Reference, names, of_row, of_state
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """One attribute of one object in the flush: what its row named, and what it is to name."""
+
+    state: InstanceState[Any]
+    reference: Reference
+    items: list[Attachment]
+    identity: Identity | None
+    """Of the row that there was; None for a new one."""
+    deleted: bool = False
+    old: tuple[Attachment, ...] = ()
+    value: Any = None
+    """What was put on the object: if something else is there later, a hook changed it."""
+    there: bool = True
+    """Whether the row was."""
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the object is that of this row still: a listener may have made it one of another row."""
+        return self.identity == identity_of(self.state, self.reference)
+
+    def row(self, written: bool) -> Identity | None:
+        """The primary key of the row that it is in; once that is ``written``, it may be new, or another one."""
+        if not (written and self.is_current):
+            return self.identity
+        values = [self.state.dict.get(name, NO_VALUE) for name in self.reference.identity_keys]
+        return self.identity if NO_VALUE in values else tuple(values)
+
+    def moved_meanwhile(self, item: Attachment) -> Attachment | None:
+        """The row's present attachment, if only the description of ``item`` was changed here while its bytes moved to
+        another place.
+        """
+        before = self.state.committed_state.get(self.reference.key)
+        if not (isinstance(before, Attachment) and names([before]) and len(self.old) == 1 and names(self.old)):
+            return None
+        present = self.old[0]
+        same = before == item and (present.sha256, present.size) == (item.sha256, item.size)
+        return present if same else None
+
+
+def collect(session: Session, objects: Iterable[Any] | None) -> list[Slot]:
+    """The attributes that a flush will write or delete, as far as it is known before; perhaps of some ``objects`` only.
+
+    Every flush of every session comes by here: hence SQLAlchemy's own collections of states, from which ``session.new``
+    and its kin make sets of objects first.
+    """
+    slots: list[Slot] = []
+    for state in session._new:
+        for reference in of_state(state):
+            if reference.key in state.dict:
+                slots += slot_of(state, reference)
+    for state in session._dirty_states:
+        for reference in of_state(state):
+            if reference.key in state.committed_state and state not in session._deleted:
+                slots += slot_of(state, reference)
+    for state in session._deleted:
+        slots += doomed(state)
+    if objects:
+        chosen = {inspect(each) for each in objects}
+        return [slot for slot in slots if slot.state in chosen]
+    return slots
+
+
+def slot_of(state: InstanceState[Any], reference: Reference) -> list[Slot]:
+    """The slot of an attribute that is written, if there is anything to do for it."""
+    value, identity = reference.type.coerce(state.dict.get(reference.key)), identity_of(state, reference)
+    items = list(reference.type.items(value))
+    return [Slot(state, reference, items, identity, value=value)] if items or identity is not None else []
+
+
+def doomed(state: InstanceState[Any]) -> list[Slot]:
+    """The slots of all that the row of an object names, which goes."""
+    return [
+        Slot(state, reference, [], identity_of(state, reference), deleted=True) for reference in of_row(state.manager)
+    ]
+
+
+def identity_of(state: InstanceState[Any], reference: Reference) -> Identity | None:
+    """The primary key of the row that there is of an object."""
+    return None if state.key is None else reference.identity(state)
+
+
+def by_table(slots: Iterable[Slot]) -> Iterator[tuple[list[Reference], list[Slot]]]:
+    """Slots of one table, with their references."""
+    groups: dict[tuple[Any, Any], list[Slot]] = {}
+    for slot in slots:
+        groups.setdefault((slot.reference.mapper, slot.reference.table), []).append(slot)
+    for group in groups.values():
+        yield list({slot.reference.key: slot.reference for slot in group}.values()), group
