@@ -5,23 +5,27 @@ It is switched on by its name in ``env.py``:
     context.configure(..., autogenerate_plugins=["alembic.autogenerate.*", "sa_attachments"])
 
 Triggers that go are removed first, those that come are made last: on SQLite, a table that is made anew in between
-loses them, so that a migration that does this gets both.
+loses them, so that a migration that does this gets both. So do indexes of what descriptors hold, which no model knows
+and which go with their column only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from alembic import util
 from alembic.operations import ops
-from sqlalchemy import Table
+from sqlalchemy import Connection, Table, inspect
+from sqlalchemy.exc import NoSuchTableError
 
 from sa_attachments.clock import milliseconds
 from sa_attachments.column import AttachmentListType, AttachmentType
 
 from .counting import Counted, Counting, Installed, counter_of
-from .indexes import is_ours
+from .indexed import indexes_of
 from .triggers import CreateAttachmentTriggersOp, DropAttachmentTriggersOp
 
 Where = tuple[str | None, str]
@@ -37,39 +41,56 @@ def register(plugin: Any) -> None:
 
 
 def compare(autogen_context: Any, upgrade_ops: Any) -> None:
-    """Add what triggers need to the operations of a migration; and keep the indexes that operations of ours made."""
-    wanted = {counting.where: counting for counting in _wanted(autogen_context)}
+    """Add what triggers and indexes need to the operations of a migration."""
+    default = autogen_context.dialect.default_schema_name
+    tables = {(_plain(table.schema, default), table.name): table for table in autogen_context.sorted_tables}
+    known = {where for where, table in tables.items() if _is_seen(autogen_context, table, "table")}
+    wanted = {where: counting for where in known if (counting := _wanted(autogen_context, tables[where]))}
     counter = counter_of(autogen_context.dialect)
-    known = {(table.schema, table.name) for table in autogen_context.sorted_tables}
     there = {
         found.counting.where: found
-        for found in counter.installed(autogen_context.connection, {schema for schema, _ in known})
+        for found in counter.installed(autogen_context.connection, {schema for schema, _ in tables})
     }
     known |= {(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.DropTableOp)}
     anew = set(_made_anew(upgrade_ops)) if autogen_context.dialect.name == "sqlite" else set()
-    _keep_indexes(autogen_context, upgrade_ops)
     first: list[Any] = []
     last: list[Any] = []
     for where in sorted(wanted.keys() | (there.keys() & known), key=lambda each: (each[0] or "", each[1])):
         counting, found = wanted.get(where), there.get(where)
-        if found == Installed(counting, True) and where not in anew:  # type: ignore[arg-type]
+        if counting and found and _is_as(counting, found) and where not in anew:
             continue
         if found is not None:
             first.append(DropAttachmentTriggersOp(found.counting))
         if counting is not None:
             last.append(CreateAttachmentTriggersOp(counting))
-    upgrade_ops.ops[:] = [*first, *upgrade_ops.ops, *last]
+    removed, made = _indexes(autogen_context.connection, upgrade_ops, tables, anew)
+    upgrade_ops.ops[:] = [*first, *removed, *upgrade_ops.ops, *made, *last]
 
 
-def _wanted(autogen_context: Any) -> Iterator[Counting]:
-    """What the models' tables are to have."""
+def _is_seen(autogen_context: Any, item: Any, kind: str) -> bool:
+    """Whether ``env.py`` does not leave it alone."""
+    return bool(autogen_context.run_object_filters(item, item.name, kind, False, None))
+
+
+def _wanted(autogen_context: Any, table: Table) -> Counting | None:
+    """What a table is to have."""
+    columns = [column for column in _columns(table) if _will_be_there(autogen_context, table, column)]
+    if not columns:
+        return None
     default = autogen_context.dialect.default_schema_name
-    for table in autogen_context.sorted_tables:
-        columns = _columns(table)
-        if columns and autogen_context.run_object_filters(table, table.name, "table", False, None):
-            counted = tuple(Counted(column.name, _retain(column.type)) for column in columns)
-            ledger = columns[0].type.files.ledger_of(table).lines.schema
-            yield Counting(table.name, counted, _plain(table.schema, default), _plain(ledger, default))
+    counted = tuple(Counted(column.name, _retain(column.type)) for column in columns)
+    ledger = columns[0].type.files.ledger_of(table).lines.schema
+    return Counting(table.name, counted, _plain(table.schema, default), _plain(ledger, default))
+
+
+def _will_be_there(autogen_context: Any, table: Table, column: Any) -> bool:
+    """Whether it is, or Alembic adds it: it adds none that ``env.py`` leaves alone."""
+    if _is_seen(autogen_context, column, "column"):
+        return True
+    with suppress(NoSuchTableError):
+        there = inspect(autogen_context.connection).get_columns(table.name, schema=table.schema)
+        return column.name in {each["name"] for each in there}
+    return True
 
 
 def _columns(table: Table) -> list[Any]:
@@ -78,6 +99,12 @@ def _columns(table: Table) -> list[Any]:
 
 def _retain(column_type: Any) -> int:
     return milliseconds(column_type.files.retain if column_type.retain is None else column_type.retain)
+
+
+def _is_as(counting: Counting, found: Installed) -> bool:
+    """Whether these are the triggers; in what order they name the columns does not matter."""
+    there = replace(found.counting, columns=counting.columns)
+    return found.whole and there == counting and set(found.counting.columns) == set(counting.columns)
 
 
 def _plain(schema: str | None, default: str | None) -> str | None:
@@ -91,22 +118,44 @@ def _made_anew(upgrade_ops: Any) -> Iterator[Where]:
             yield op.schema, op.table_name
 
 
-def _keep_indexes(autogen_context: Any, upgrade_ops: Any) -> None:
-    """Indexes of ours are in no model: they are not to be removed for that."""
-    columns = {
-        (table.schema, table.name): [column.name for column in _columns(table)]
-        for table in autogen_context.sorted_tables
-    }
+def _indexes(
+    connection: Connection, upgrade_ops: Any, tables: Mapping[Where, Table], anew: set[Where]
+) -> tuple[list[Any], list[Any]]:
+    """Keep indexes of ours, which are in no model and not to be removed for that: returns those that are removed
+    before all else, as their column goes or the model takes their name, and those that are made after all else.
+    """
+    removed: list[Any] = []
+    made: list[Any] = []
+    created = {(op.schema, op.table_name) for op in upgrade_ops.ops if isinstance(op, ops.CreateTableOp)}
     for op in upgrade_ops.ops:
-        if isinstance(op, ops.ModifyTableOps) and (here := columns.get((op.schema, op.table_name))):
-            op.ops[:] = [each for each in op.ops if not _is_kept(each, op.table_name, here)]
+        where = (op.schema, op.table_name) if isinstance(op, ops.ModifyTableOps) else None
+        if where is None or where in created or where not in tables:
+            continue
+        columns = {column.name for column in _columns(tables[where])}
+        gone = {each.column_name for each in op.ops if isinstance(each, ops.DropColumnOp)}
+        taken = {str(each.index_name) for each in op.ops if isinstance(each, ops.CreateIndexOp)}
+        ours: set[str | None] = set()
+        for index in indexes_of(connection, op.table_name, op.schema):
+            if index.column not in columns | gone:
+                continue
+            goes = index.column in gone or index.name in taken
+            # A generated column that the model has, too, is not to be removed with an index.
+            is_mapped = index.generated in {column.name for column in tables[where].columns}
+            create = None if is_mapped else index.made_by(op.table_name, op.schema)
+            if create and (goes or where in anew):
+                removed.append(create.reverse())
+                made += [] if goes else [create]
+            if create or not goes:
+                ours |= {index.name, index.generated}
+        op.ops[:] = [each for each in op.ops if _named(each) not in ours]
+        # Of the columns that go, those that are generated from others first.
+        op.ops.sort(key=lambda each: isinstance(each, ops.DropColumnOp) and each.to_column().computed is None)
     upgrade_ops.ops[:] = [op for op in upgrade_ops.ops if not (isinstance(op, ops.ModifyTableOps) and op.is_empty())]
+    return removed, made
 
 
-def _is_kept(op: Any, table: str, columns: list[str]) -> bool:
+def _named(op: Any) -> str:
+    """The index or column that it removes."""
     if isinstance(op, ops.DropIndexOp):
-        return is_ours(table, columns, str(op.index_name))
-    if isinstance(op, ops.DropColumnOp):
-        computed = op.to_column().computed
-        return computed is not None and is_ours(table, columns, f"ix_{table}_{op.column_name}")
-    return False
+        return str(op.index_name)
+    return op.column_name if isinstance(op, ops.DropColumnOp) else ""

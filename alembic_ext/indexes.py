@@ -15,6 +15,7 @@ again: they get an invisible column, ``avatar_content_type``, and only queries t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Any, cast
@@ -33,6 +34,7 @@ from .script import as_it_is, execute, literal, quoter
 _KINDS = {"string": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "integer": "BIGINT", "float": "DOUBLE"}
 """How values compare, and what they are in a column of MySQL."""
 _LONGEST = 63
+_CUT = re.compile(r"_[0-9a-f]{8}\Z")
 
 
 class _IndexOp(MigrateOperation):
@@ -143,16 +145,6 @@ def register() -> None:
         renderers.dispatch_for(op)(_renderer(name))
 
 
-def is_ours(table: str, columns: Sequence[str], index: str) -> bool:
-    """Whether an index that is not in the models may be one that the operation made.
-
-    >>> is_ours("users", ["avatar"], "ix_users_avatar_content_type"), is_ours("users", ["avatar"], "ix_users_name")
-    (True, False)
-    """
-    prefixes = [f"ix_{table}_{column}_".encode()[: _LONGEST - 9] for column in columns]
-    return any(index.encode().startswith(prefix) for prefix in prefixes)
-
-
 def generated(column: str, path: Sequence[str]) -> str:
     """The name of the column that MySQL indexes."""
     return _short("_".join((column, *path)))
@@ -163,6 +155,16 @@ def _short(name: str) -> str:
     if len(name.encode()) <= _LONGEST:
         return name
     return f"{name.encode()[: _LONGEST - 9].decode(errors='ignore')}_{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def is_short(name: str) -> bool:
+    """Whether a name looks as if it had been cut.
+
+    >>> is_short(_short("ix_" + "x" * 70)), is_short("ix_users_avatar_size")
+    (True, False)
+    """
+    # A letter of up to four bytes goes as a whole.
+    return _LONGEST - 3 <= len(name.encode()) <= _LONGEST and _CUT.search(name) is not None
 
 
 def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:

@@ -186,6 +186,7 @@ def _create(operations: Operations, op: CreateAttachmentTriggersOp) -> None:
     def offline(counter: Counter) -> Iterable[str]:
         yield from counter.lock([counting])
         yield from counter.add(counting)
+        yield from counter.regain(counting.ledger_schema)
         yield from counter.create(counting)
 
     _carry_out(operations, counting, online, offline)
@@ -214,6 +215,7 @@ def _count_anew(counter: Counter, ledger_schema: str | None, countings: Sequence
     yield from counter.reset(ledger_schema)
     for each in countings:
         yield from counter.add(each)
+    yield from counter.regain(ledger_schema)
 
 
 def _carry_out(

@@ -56,11 +56,16 @@ class Counter(ABC):
 
     @abstractmethod
     def reset(self, ledger_schema: str | None) -> list[str]:
-        """Count no names at all; followed by ``add`` for each table with triggers, this counts anew."""
+        """Count no names at all; followed by ``add`` for each table with triggers, and ``regain``, this counts anew."""
 
     @abstractmethod
     def add(self, counting: Counting) -> list[str]:
         """Add the names that the rows of a table hold."""
+
+    def regain(self, ledger_schema: str | None) -> list[str]:
+        """Own what is named and condemned: it came back by a way that triggers don't see, as a partition does."""
+        assignments = self._assignments(self._owned())
+        return [f"UPDATE {self.at(ledger_schema, LEDGER)} SET {assignments} WHERE state = 'condemned' AND names > 0"]
 
     @abstractmethod
     def subtract(self, counting: Counting) -> list[str]:
@@ -110,17 +115,22 @@ class Counter(ABC):
         """The assignments for a line that gains a name; those that read ``state`` and ``names`` before they write them,
         since MySQL assigns from left to right.
         """
-        condemned = f"CASE WHEN {q}state = 'condemned' THEN {{}} ELSE {{}} END"
         assigned = {
-            "since": condemned.format(self.now, f"{q}since"),
-            "purge_after": condemned.format("NULL", f"{q}purge_after"),
-            "attempts": condemned.format("0", f"{q}attempts"),
-            "descriptor": condemned.format("NULL", f"{q}descriptor"),
-            "owner_pk": condemned.format("NULL", f"{q}owner_pk"),
-            "state": condemned.format("'owned'", f"{q}state"),
-            "names": f"{q}names + 1",
+            column: f"CASE WHEN {q}state = 'condemned' THEN {value} ELSE {q}{column} END"
+            for column, value in self._owned().items()
         }
-        return self._assignments(assigned)
+        return self._assignments({**assigned, "names": f"{q}names + 1"})
+
+    def _owned(self) -> dict[str, str]:
+        """What a condemned line says when it is owned again; its state last, see ``gain``."""
+        return {
+            "since": self.now,
+            "purge_after": "NULL",
+            "attempts": "0",
+            "descriptor": "NULL",
+            "owner_pk": "NULL",
+            "state": "'owned'",
+        }
 
     def lose(self, retain: int, q: str = "") -> str:
         """The assignments for a line that loses a name."""

@@ -47,14 +47,13 @@ class MySQLCounter(Counter):
         return self._recount(counting, self.fewer("counted.names", "line."))
 
     def _recount(self, counting: Counting, names: str) -> list[str]:
-        # A statement for each column, and for its variants: none may read a locked table twice under one name.
+        # A statement for each column: none may read a locked table twice under one name.
         table = self.at(counting.schema, counting.table)
         return [
-            f"UPDATE {self._ledger(counting)} AS line JOIN (SELECT named.k, named.s,"
-            f" count(*) AS names FROM ({files}) AS named GROUP BY named.k, named.s) AS counted"
+            f"UPDATE {self._ledger(counting)} AS line JOIN (SELECT named.k, named.s, count(*) AS names"
+            f" FROM ({_files_of_rows(table, self.quote(each.column))}) AS named GROUP BY named.k, named.s) AS counted"
             f" ON line.`key` = counted.k AND line.storage = counted.s SET line.names = {names}"
             for each in counting.columns
-            for files in _files(f"{table}.{self.quote(each.column)}", f"{table}, ")
         ]
 
     def create(self, counting: Counting) -> list[str]:
@@ -156,18 +155,40 @@ class MySQLCounter(Counter):
         return self.at(counting.schema, self.name(counting.table, event))
 
 
-def _files(value: str, rows: str = "") -> list[str]:
+_KEY = "VARCHAR(255) PATH '$.key' NULL ON EMPTY NULL ON ERROR"
+_STORAGE = "VARCHAR(100) PATH '$.storage' NULL ON EMPTY NULL ON ERROR"
+_WITH_VARIANTS = (
+    f"COLUMNS (o {_STORAGE}, f {_KEY}, NESTED PATH '$.variants.*' COLUMNS (k {_KEY}, s {_STORAGE}))) AS item"
+    " WHERE item.f IS NOT NULL AND item.o IS NOT NULL"
+)
+
+
+def _items(value: str) -> str:
+    return f"IF(JSON_VALID({value}), IF(JSON_TYPE({value}) = 'ARRAY', {value}, CONCAT('[', {value}, ']')), '[]')"
+
+
+def _files(value: str) -> list[str]:
     """SELECTs of ``(key, storage)`` of the files that a value names: the descriptors' own, and their variants'."""
-    items = f"IF(JSON_VALID({value}), IF(JSON_TYPE({value}) = 'ARRAY', {value}, CONCAT('[', {value}, ']')), '[]')"
-    key = "VARCHAR(255) PATH '$.key' NULL ON EMPTY NULL ON ERROR"
-    storage = "VARCHAR(100) PATH '$.storage' NULL ON EMPTY NULL ON ERROR"
+    items = _items(value)
     return [
-        f"SELECT {_binary('item.k')} AS k, {_binary('item.s')} AS s FROM {rows}JSON_TABLE({items}, '$[*]'"
-        f" COLUMNS (k {key}, s {storage})) AS item WHERE item.k IS NOT NULL AND item.s IS NOT NULL",
-        f"SELECT {_binary('item.k')} AS k, {_binary('coalesce(item.s, item.o)')} AS s FROM {rows}JSON_TABLE({items},"
-        f" '$[*]' COLUMNS (o {storage}, f {key}, NESTED PATH '$.variants.*' COLUMNS (k {key}, s {storage}))) AS item"
-        " WHERE item.k IS NOT NULL AND item.f IS NOT NULL AND item.o IS NOT NULL",
+        f"SELECT {_binary('item.k')} AS k, {_binary('item.s')} AS s FROM JSON_TABLE({items}, '$[*]'"
+        f" COLUMNS (k {_KEY}, s {_STORAGE})) AS item WHERE item.k IS NOT NULL AND item.s IS NOT NULL",
+        f"SELECT {_binary('item.k')} AS k, {_binary('coalesce(item.s, item.o)')} AS s FROM JSON_TABLE({items},"
+        f" '$[*]' {_WITH_VARIANTS} AND item.k IS NOT NULL",
     ]
+
+
+def _files_of_rows(table: str, column: str) -> str:
+    """A SELECT of ``(row, key, storage)`` of the files that the rows name, each once for a row, as triggers count."""
+    key = _binary("IF(part.variant, item.k, item.f)")
+    storage = _binary("IF(part.variant, coalesce(item.s, item.o), item.o)")
+    return (
+        f"SELECT DISTINCT counted_row.n, {key} AS k, {storage} AS s"
+        f" FROM (SELECT ROW_NUMBER() OVER () AS n, {column} AS value FROM {table}) AS counted_row,"
+        " (SELECT FALSE AS variant UNION ALL SELECT TRUE) AS part,"
+        f" JSON_TABLE({_items('counted_row.value')}, '$[*]' {_WITH_VARIANTS}"
+        " AND (NOT part.variant OR item.k IS NOT NULL)"
+    )
 
 
 def _binary(value: str) -> str:

@@ -44,9 +44,7 @@ class SQLiteCounter(Counter):
 
     def _recount(self, counting: Counting, names: str) -> str:
         table = self.at(counting.schema, counting.table)
-        files = " UNION ALL ".join(
-            _files(f"line.{self.quote(each.column)}", f"{table} AS line, ") for each in counting.columns
-        )
+        files = " UNION ALL ".join(_files_of_rows(table, self.quote(each.column)) for each in counting.columns)
         return (
             f"UPDATE {self.at(counting.ledger_schema, LEDGER)} AS line SET names = {names}"
             f" FROM (SELECT key, storage, count(*) AS names FROM ({files}) GROUP BY key, storage) AS counted"
@@ -123,8 +121,17 @@ class SQLiteCounter(Counter):
         return f"UPDATE {LEDGER} SET {assignments} WHERE (key, storage) IN (SELECT key, storage FROM ({names}));\n"
 
 
-def _files(value: str, rows: str = "") -> str:
-    """A SELECT of ``(key, storage)`` of the files that a value names; in a row of ``rows``, or in that of a trigger."""
+def _files_of_rows(table: str, column: str) -> str:
+    """A SELECT of ``(key, storage)`` of the files that the rows name, each once for a row, as triggers count."""
+    names = f"SELECT json_group_array(json_array(key, storage)) FROM ({_files(f'counted_row.{column}')})"
+    return (
+        "SELECT json_extract(named.value, '$[0]') AS key, json_extract(named.value, '$[1]') AS storage"
+        f" FROM {table} AS counted_row, json_each(({names})) AS named"
+    )
+
+
+def _files(value: str) -> str:
+    """A SELECT of ``(key, storage)`` of the files that a value names."""
     items = (
         f"json_each(CASE WHEN NOT json_valid({value}) THEN '[]' WHEN json_type({value}) = 'array' THEN {value}"
         f" WHEN json_type({value}) = 'object' THEN json_array(json({value})) ELSE '[]' END) AS item"
@@ -135,12 +142,11 @@ def _files(value: str, rows: str = "") -> str:
     )
     variant = "CASE variant.type WHEN 'object' THEN variant.value ELSE '{}' END"
     is_file = f"json_type({item}, '$.key') = 'text' AND json_type({item}, '$.storage') = 'text'"
-    together = "UNION ALL" if rows else "UNION"
     return (
         f"SELECT json_extract({item}, '$.key') AS key, json_extract({item}, '$.storage') AS storage"
-        f" FROM {rows}{items} WHERE {is_file}"
-        f" {together} SELECT json_extract({variant}, '$.key'),"
+        f" FROM {items} WHERE {is_file}"
+        f" UNION SELECT json_extract({variant}, '$.key'),"
         f" coalesce(json_extract({variant}, '$.storage'), json_extract({item}, '$.storage'))"
-        f" FROM {rows}{items}, json_each({variants}) AS variant"
+        f" FROM {items}, json_each({variants}) AS variant"
         f" WHERE {is_file} AND json_type({variant}, '$.key') = 'text'"
     )

@@ -6,12 +6,30 @@ import json
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, column, literal_column, select, text
+from sqlalchemy import (
+    Column,
+    Computed,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    column,
+    func,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects import mysql
 
+from alembic_ext.counting import counter_of
 from alembic_ext.indexes import CreateAttachmentIndexOp, DropAttachmentIndexOp, generated
 from sa_attachments import AttachmentType, Storages
 from sa_attachments.errors import BadConfiguration
+from sa_attachments.ledger import Ledger
 from tests.alembic_ext.installing import operations
+from tests.alembic_ext.proposing import carry_out, proposed
 from tests.engines import MARIADB
 
 on = pytest.mark.parametrize
@@ -34,7 +52,8 @@ def filled(engine: Engine) -> Engine:
     rows = [
         {
             "id": n,
-            "avatar": f'{{"content_type": "image/{n}", "size": {n}, "metadata": {{"caption": "c{n}", "n": {n}}}}}',
+            "avatar": f'{{"content_type": "image/{n}", "size": {n << 30}, '
+            f'"metadata": {{"caption": "c{n}", "n": {n}}}}}',
         }
         for n in range(1, 2001)
     ]
@@ -56,7 +75,7 @@ def plan(engine: Engine, statement: Any) -> str:
 
 PATHS: dict[str, tuple[Any, str | None, Any]] = {
     "content type": ("content_type", None, users.c.avatar.content_type == "image/7"),
-    "size": ("size", None, users.c.avatar.size == 7),
+    "size": ("size", None, users.c.avatar.size == 7 << 30),
     "metadata": (["metadata", "caption"], None, users.c.avatar.metadata["caption"] == "c7"),
     "number": (["metadata", "n"], "integer", users.c.avatar.metadata["n"] == 7),
 }
@@ -87,7 +106,7 @@ def test_on_mariadb_queries_of_the_column_use_it(filled: Engine, which: str) -> 
     path, kind, condition = PATHS[which]
     op = CreateAttachmentIndexOp("users", "avatar", path, kind, None)
     column = literal_column(f"users.{op.name.removeprefix('ix_users_')}")
-    value = 7 if op.kind == "integer" else {"content_type": "image/7"}.get(str(path), "c7")
+    value = {"content type": "image/7", "size": 7 << 30, "metadata": "c7", "number": 7}[which]
     with filled.begin() as connection:
         operations(connection).create_attachment_index("users", "avatar", path, kind=kind)
         assert list(connection.execute(text("SELECT * FROM users LIMIT 1")).keys()) == ["id", "avatar"]
@@ -156,3 +175,187 @@ def test_it_renders_as_it_was_written() -> None:
     call = "_attachment_index('users', 'avatar', ['metadata', 'n'], kind='integer', schema='shop')"
     assert f"op.create{call}" in code
     assert f"op.drop{call}" in code
+
+
+# What autogenerate makes of indexes
+
+files = Storages("memory:")
+
+
+def docs(*columns: Column[Any] | Index, file: str | None = "file", name: str = "docs", **options: Any) -> MetaData:
+    made = MetaData()
+    Ledger.of(made)
+    attachments = [] if file is None else [Column(file, AttachmentType(files))]
+    Table(name, made, Column("id", Integer, primary_key=True), *attachments, *columns, **options)
+    return made
+
+
+def there(engine: Engine) -> set[str]:
+    """The names of all indexes of ``docs``."""
+    statement = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'docs'",
+        "postgresql": "SELECT indexname FROM pg_indexes WHERE tablename = 'docs'",
+        "mysql": "SELECT DISTINCT index_name FROM information_schema.statistics WHERE table_schema = DATABASE()"
+        " AND table_name = 'docs'",
+    }[engine.dialect.name]
+    with engine.connect() as connection:
+        return set(connection.scalars(text(statement))) - {"PRIMARY", "docs_pkey"}
+
+
+def left_to_do(engine: Engine, model: MetaData, **options: Any) -> list[str]:
+    operations = proposed(engine, model, **options).upgrade_ops
+    assert operations is not None
+    return [str(diff[0]) for diff in operations.as_diffs()]
+
+
+PLAIN = "ix_docs_file_name"
+ORDINARY = {
+    "index removed": (lambda: docs(Column("file_name", String(100))), set()),
+    "becomes unique": (lambda: docs(Column("file_name", String(100)), Index(PLAIN, "file_name", unique=True)), {PLAIN}),
+    "column removed": (docs, set()),
+}
+
+
+@everywhere
+@on("which", ORDINARY)
+def test_an_ordinary_index_beside_an_attachment_is_no_index_of_ours(engine: Engine, which: str) -> None:
+    """The attachment is ``file``, and the plain column ``file_name``."""
+    make, left = ORDINARY[which]
+    docs(Column("file_name", String(100)), Index(PLAIN, "file_name")).create_all(engine)
+    model = make()
+    script = proposed(engine, model)
+    carry_out(engine, script.upgrade_ops)
+    assert there(engine) == left
+    assert left_to_do(engine, model) == []
+    carry_out(engine, script.downgrade_ops)
+    assert there(engine) == {PLAIN}
+
+
+PATHS_OF_OURS: list[Any] = ["content_type", "size", ["metadata", AWKWARD], ["metadata", "x" * 70], ["metadata", "a.b"]]
+
+
+def with_ours(engine: Engine, model: MetaData, *paths: Any, schema: str | None = None) -> set[str]:
+    """Make tables and triggers, and indexes of these paths; returns the names of the indexes."""
+    model.create_all(engine)
+    before = there(engine)
+    with engine.begin() as connection:
+        for path in paths:
+            operations(connection).create_attachment_index("docs", "file", path, schema=schema)
+        operations(connection).create_attachment_triggers("docs", ["file"], schema=schema)
+    return there(engine) - before
+
+
+def visible(engine: Engine) -> list[str]:
+    with engine.connect() as connection:
+        return list(connection.execute(text("SELECT * FROM docs")).keys())
+
+
+@everywhere
+def test_indexes_of_ours_are_kept_whatever_their_path_is(engine: Engine) -> None:
+    assert len(with_ours(engine, docs(), *PATHS_OF_OURS)) == len(PATHS_OF_OURS)
+    assert left_to_do(engine, docs()) == []
+
+
+@everywhere
+@on("batch", [False, True])
+def test_they_go_with_their_column_and_come_back_with_it(engine: Engine, batch: bool) -> None:
+    names = with_ours(engine, docs(Column("other", AttachmentType(files))), *PATHS_OF_OURS)
+    model = docs(Column("other", AttachmentType(files)), file=None)
+    script = proposed(engine, model)
+    carry_out(engine, script.upgrade_ops, batch)
+    assert there(engine) == set()
+    assert left_to_do(engine, model) == []
+    carry_out(engine, script.downgrade_ops, batch)
+    assert there(engine) == names
+    assert sorted(visible(engine)) == ["file", "id", "other"]
+
+
+@on("engine", ["sqlite"], indirect=True)
+@on("batch", [False, True])
+def test_a_table_that_is_made_anew_gets_them_back(engine: Engine, batch: bool) -> None:
+    names = with_ours(engine, docs(), *PATHS_OF_OURS)
+    model = docs(Column("pages", Integer))
+    script = proposed(engine, model)
+    carry_out(engine, script.upgrade_ops, batch)
+    assert there(engine) == names
+    assert left_to_do(engine, model) == []
+    carry_out(engine, script.downgrade_ops, batch)
+    assert there(engine) == names
+    assert left_to_do(engine, docs()) == []
+
+
+@everywhere
+def test_an_index_of_a_model_takes_the_name_of_one_of_ours(engine: Engine) -> None:
+    (name,) = with_ours(engine, docs(Column("title", String(50))), "size")
+    model = docs(Column("title", String(50)), Index(name, "title"))
+    script = proposed(engine, model)
+    carry_out(engine, script.upgrade_ops)
+    assert there(engine) == {name}
+    assert left_to_do(engine, model) == []
+    assert sorted(visible(engine)) == ["file", "id", "title"]
+    carry_out(engine, script.downgrade_ops)
+    assert there(engine) == {name}
+    assert left_to_do(engine, docs(Column("title", String(50)))) == []
+
+
+@everywhere
+@on("renaming", ["ALTER TABLE docs RENAME TO docs_of_old", "ALTER TABLE docs RENAME COLUMN file TO scan"])
+def test_they_are_kept_when_what_they_are_of_gets_another_name(engine: Engine, renaming: str) -> None:
+    with_ours(engine, docs(), *PATHS_OF_OURS)
+    with engine.begin() as connection:
+        operations(connection).drop_attachment_triggers("docs", ["file"])
+        connection.execute(text(renaming))
+    model = docs(file="scan") if "COLUMN" in renaming else docs(name="docs_of_old")
+    assert left_to_do(engine, model) == ["add_attachment_triggers"]
+
+
+@everywhere
+def test_they_go_with_a_column_that_got_another_name(engine: Engine) -> None:
+    with_ours(engine, docs(), *PATHS_OF_OURS)
+    with engine.begin() as connection:
+        operations(connection).drop_attachment_triggers("docs", ["file"])
+        connection.execute(text("ALTER TABLE docs RENAME COLUMN file TO scan"))
+    carry_out(engine, proposed(engine, docs(file=None)).upgrade_ops, batch=engine.dialect.name == "sqlite")
+    assert (there(engine), visible(engine)) == (set(), ["id"])
+    assert left_to_do(engine, docs(file=None)) == []
+
+
+@on("engine", [name for name in DATABASES if name == "mariadb"], indirect=True)
+def test_the_column_that_mariadb_generates_may_be_mapped(engine: Engine) -> None:
+    (name,) = with_ours(engine, docs(), "content_type")
+    value = Computed("json_value(`file`, '$.\"content_type\"')", persisted=False)
+    generated = Column("file_content_type", mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), value)
+    assert left_to_do(engine, docs(generated._copy())) == []
+    model = docs(generated, Index(name, "file_content_type", unique=True))
+    carry_out(engine, proposed(engine, model).upgrade_ops)
+    assert there(engine) == {name}
+    assert left_to_do(engine, model) == []
+
+
+@everywhere
+def test_the_default_schema_by_its_name(engine: Engine) -> None:
+    """It is the one that the database means by none."""
+    default = {"sqlite": "main", "postgresql": "public"}.get(engine.dialect.name, engine.url.database)
+    with_ours(engine, docs(), *PATHS_OF_OURS)
+    assert left_to_do(engine, docs(schema=default)) == []
+    carry_out(engine, proposed(engine, docs(file=None, schema=default)).upgrade_ops)
+    assert there(engine) == set()
+    with engine.connect() as connection:
+        assert counter_of(engine.dialect).installed(connection) == []
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_other_expressions_are_no_indexes_of_ours(engine: Engine) -> None:
+    name = Column("file_name", String(100))
+    docs(name, Index("ix_docs_file_lower", func.lower(name))).create_all(engine)
+    carry_out(engine, proposed(engine, docs(Column("file_name", String(100)))).upgrade_ops)
+    assert there(engine) == set()
+
+
+@on("engine", ["postgres"], indirect=True)
+def test_a_schema_of_its_own(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA shop"))
+    model = docs(schema="shop")
+    with_ours(engine, model, *PATHS_OF_OURS, schema="shop")
+    assert left_to_do(engine, model, include_schemas=True) == []

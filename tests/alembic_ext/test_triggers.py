@@ -20,6 +20,7 @@ from sa_attachments import AttachmentListType, AttachmentType, Storages
 from sa_attachments.errors import BadConfiguration, LedgerMissing
 from sa_attachments.ledger import Ledger
 from tests.alembic_ext.installing import operations
+from tests.alembic_ext.proposing import carry_out, proposed
 from tests.engines import MARIADB
 
 on = pytest.mark.parametrize
@@ -80,6 +81,27 @@ def install(engine: Engine, *names: str) -> None:
 def installed(engine: Engine) -> set[str]:
     with engine.connect() as connection:
         return {found.counting.table for found in counter_of(engine.dialect).installed(connection) if found.whole}
+
+
+@everywhere
+def test_a_row_that_names_a_file_twice_counts_once(engine: Engine, metadata: MetaData) -> None:
+    """As triggers count it."""
+    line(engine, "a", "b", "c")
+    file = {key: f'{{"storage": "s", "key": "{key}"}}' for key in "abc"}
+    twice = file["a"].replace("}", ', "variants": {"x": {"key": "b"}, "y": {"key": "b"}, "z": {"key": "a"}}}')
+    value = "CAST(:it AS JSONB)" if engine.dialect.name == "postgresql" else ":it"
+    with engine.begin() as connection:
+        for pk, pages in ((1, f"[{file['a']}, {twice}, {file['a']}]"), (2, f"[{file['c']}, {file['c']}]")):
+            insert = f"INSERT INTO docs (id, file, pages) VALUES (:pk, NULL, {value})"
+            connection.execute(text(insert), {"pk": pk, "it": pages})
+        connection.execute(text(insert), {"pk": 3, "it": f"[{file['c']}]"})
+    install(engine, "docs", "notes")
+    assert counts(engine) == {"a": 1, "b": 1, "c": 2}
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM docs"))
+    assert counts(engine) == {"a": 0, "b": 0, "c": 0}
+    with engine.connect() as connection:
+        assert set(connection.scalars(text("SELECT state FROM attachment_ledger"))) == {"condemned"}
 
 
 # What is refused
@@ -343,6 +365,56 @@ def test_rows_that_are_written_meanwhile_are_counted_once(
     # Names that were lost before the triggers came were never counted.
     assert {key for key, names in counts(engine).items() if names} == {f"k{pk - 1}" for pk in there}
     assert set(counts(engine).values()) == {0, 1}
+
+
+# What autogenerate makes of them
+
+
+def left_to_do(engine: Engine, metadata: MetaData, **options: Any) -> list[tuple[str, list[str]]]:
+    operations = proposed(engine, metadata, **options).upgrade_ops
+    assert operations is not None
+    return [(diff[0], diff[2]) for diff in operations.as_diffs()]
+
+
+@everywhere
+def test_in_what_order_columns_are_counted_does_not_matter(engine: Engine, metadata: MetaData) -> None:
+    retain = {"file": 1, "pages": 2}
+    with engine.begin() as connection:
+        operations(connection).create_attachment_triggers("docs", ["pages", "file"])
+        operations(connection).create_attachment_triggers("notes", ["pages", "file"], retain=retain)
+    assert left_to_do(engine, metadata) == [
+        ("remove_attachment_triggers", ["pages", "file"]),
+        ("add_attachment_triggers", ["file", "pages"]),
+    ]  # of the notes, for their retention
+
+
+@everywhere
+def test_a_table_that_env_py_leaves_alone_keeps_its_triggers(engine: Engine, metadata: MetaData) -> None:
+    install(engine, "docs", "notes")
+
+    def include_object(item: Any, name: str, kind: str, reflected: bool, other: Any) -> bool:
+        return name != "docs"
+
+    assert left_to_do(engine, metadata, include_object=include_object) == []
+
+
+@everywhere
+def test_a_column_that_env_py_leaves_alone_is_counted_if_it_is_there(engine: Engine, metadata: MetaData) -> None:
+    """Alembic's own documentation has this ``include_object``."""
+    metadata.tables["docs"].c.file.info["skip_autogenerate"] = True
+
+    def include_object(item: Any, name: str, kind: str, reflected: bool, other: Any) -> bool:
+        return kind != "column" or reflected or not item.info.get("skip_autogenerate", False)
+
+    install(engine, "docs", "notes")
+    assert left_to_do(engine, metadata, include_object=include_object) == []
+    with engine.begin() as connection:
+        operations(connection).drop_attachment_triggers("docs", ["file", "pages"])
+        connection.execute(text("ALTER TABLE docs DROP COLUMN file"))
+    script = proposed(engine, metadata, include_object=include_object)
+    carry_out(engine, script.upgrade_ops)
+    assert installed(engine) == {"docs", "notes"}
+    assert left_to_do(engine, metadata, include_object=include_object) == []
 
 
 # The operations themselves
