@@ -243,7 +243,7 @@ class Attachment(Content):
         if not isinstance(place, SignsDownloads):
             raise NoUrl(
                 f"storage {self.storage!r} ({type(place).__name__}) has no URLs to give:"
-                " serve the file through the application"
+                " serve the file through the application, as docs/serving.md shows"
             )
         lifetime = expires if isinstance(expires, timedelta) else timedelta(seconds=expires)
         with storage_errors(self.storage, "sign", self.key):

@@ -43,7 +43,7 @@ from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, se
 from .claims import Claim
 from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
-from .errors import BadSource, DescriptorDamaged, NotStored, OwnershipLost
+from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost
 from .frames import Frame
 from .ledger import Ledger
 from .processing.steps import Step, check
@@ -113,7 +113,7 @@ class _ColumnType(TypeDecorator[Any]):
 
     def __init__(
         self,
-        files: Home,
+        files: Home = None,  # type: ignore[assignment]  # SQLAlchemy calls a class that was given for a type
         storage: str | None = None,
         steps: Iterable[Step] = (),
         variants: Mapping[str, Recipe] | None = None,
@@ -131,6 +131,9 @@ class _ColumnType(TypeDecorator[Any]):
         :param triggers: a migration made triggers that count names: cascades of the database need no warning.
         :param attachment_class: a subclass of ``Attachment`` for the values.
         """
+        if not hasattr(files, "ledger_of"):
+            name = type(self).__name__
+            raise BadConfiguration(f"{name} takes the Storages that hold its files, as {name}(files), not {files!r}")
         super().__init__()
         self.files = files
         self.storage = storage

@@ -8,14 +8,14 @@ with plain Python values:
 >>> from sa_attachments import AttachmentType, Storages
 >>> avatar = column("avatar", AttachmentType(Storages("memory:")))
 >>> avatar.size.type, avatar.filename.type, str(avatar.content_type == "image/png")
-(Integer(), Unicode(), 'avatar[__[POSTCOMPILE_avatar_1]] = :param_1')
+(BigInteger(), Unicode(), 'avatar[__[POSTCOMPILE_avatar_1]] = :param_1')
 """
 
 from __future__ import annotations
 
 from typing import Any, cast
 
-from sqlalchemy import JSON, and_, false, or_
+from sqlalchemy import JSON, BigInteger, and_, false, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ColumnElement
@@ -31,6 +31,12 @@ class _Value(JSON):
     class Comparator(JSON.Comparator[Any]):
         def __getitem__(self, index: Any) -> Any:
             return _part(self, index)
+
+        def as_integer(self) -> Any:
+            """A large one: files have more than 2 GiB."""
+            expression = cast("Any", super()).as_integer()  # a copy
+            expression.type = BigInteger()
+            return expression
 
         def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
             expression: Any = self

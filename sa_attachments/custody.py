@@ -17,12 +17,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, NestedTransaction, event, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from .claims import Claim, executing
 from .column import Home
@@ -234,7 +233,7 @@ class Custody:
 
     def _commit(self, connection: Connection) -> None:
         # SQLAlchemy takes a transaction for ended whose commit was refused, and would leave it open.
-        with self._refusing(lambda: connection.dialect.do_rollback(connection.connection)):
+        with self._refusing(connection, lambda: connection.dialect.do_rollback(connection.connection)):
             self._ending(connection)
         self._committed()
 
@@ -243,7 +242,7 @@ class Custody:
 
     def _commit_twophase(self, connection: Connection, xid: Any, is_prepared: bool) -> None:
         if not is_prepared:
-            with self._refusing(lambda: connection.dialect.do_rollback_twophase(connection, xid, False)):
+            with self._refusing(connection, lambda: connection.dialect.do_rollback_twophase(connection, xid, False)):
                 self._ending(connection)
         self._committed()
 
@@ -255,12 +254,13 @@ class Custody:
     _rollback_twophase = _rollback
 
     @contextmanager
-    def _refusing(self, roll_back: Callable[[], None]) -> Iterator[None]:
+    def _refusing(self, connection: Connection, roll_back: Callable[[], None]) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self._rollback()
-            roll_back()
+            if not connection.invalidated:
+                roll_back()
             raise
 
     def _committed(self) -> None:
@@ -273,8 +273,7 @@ class Custody:
             raise OwnershipLost(self._spoiled[0][1])
         for scope, claim in list(self._claims.values()):
             if claim.doubtful or (claim.written is None and (claim.tried or claim.owner is not None)):
-                with suppress(SQLAlchemyError):  # The transaction is void anyway.
-                    self._unnamed(connection, scope, claim)
+                self._unnamed(connection, scope, claim)
 
     def _unnamed(self, connection: Connection, scope: Scope, claim: Claim) -> None:
         """No row took a file, as far as we know: a text may have named it."""

@@ -45,8 +45,8 @@ class Statement:
         """Run the statement with its files, or leave none of them."""
         try:
             return self.run(*args)
-        except BaseException:
-            self.stage.abandon()
+        except BaseException as error:
+            self.stage.abandon(error)
             raise
 
     def items(self, reference: Reference, value: Any) -> list[Attachment]:

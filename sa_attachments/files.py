@@ -17,12 +17,13 @@ reasons. Rows record the name of the storage their file is in, so keep a name co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import update
+from sqlalchemy import Connection, inspect, update
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
@@ -34,9 +35,10 @@ from .descriptor import decode
 from .drops import encode_identity
 from .errors import BadConfiguration, FileMissing
 from .hooks import hook
+from .ledger import Ledger
 from .processing.steps import Step
 from .processing.variants import Variant
-from .references import of_class
+from .references import Reference, of_class, read_locked
 from .settling import run
 from .staging import Token
 from .upload import Upload
@@ -147,12 +149,19 @@ class Storages(Care):
         """Take back the file that a row dropped last from ``attribute`` (``User.avatar``), while it is retained.
 
         It is assigned to the row, if that exists (a list gets it at its end), and returned. FileMissing if nothing is
-        kept.
+        kept. With an ``AsyncSession``: ``await session.run_sync(files.restore, User.avatar, 7)``.
         """
-        mapper = attribute.parent
-        reference = next((each for each in of_class(mapper.class_) if each.key == attribute.key), None)
-        if reference is None:
-            raise BadConfiguration(f"{mapper.class_.__name__}.{attribute.key} holds no attachments to be restored")
+        if iscoroutinefunction(session.connection):  # by what it has: its module needs greenlet
+            raise BadConfiguration(
+                "an AsyncSession wants to be awaited: await session.run_sync(files.restore, User.avatar, primary_key)"
+            )
+        mapper = getattr(attribute, "parent", None)
+        known = of_class(mapper.class_) if mapper is not None else ()
+        reference = next((each for each in known if each.key == attribute.key), None)
+        if mapper is None or reference is None:
+            raise BadConfiguration(
+                f"{attribute} holds no attachments to be restored: expected an attribute, as User.avatar"
+            )
         identity = primary_key if isinstance(primary_key, tuple) else (primary_key,)
         # A session that reads from followers is asked where it writes.
         connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(reference.table)})
@@ -167,9 +176,24 @@ class Storages(Care):
         restored = make(reference.type.attachment_class, dict(facts), reference.type)
         row = session.get(mapper.class_, primary_key)
         if row is not None:
-            present = reference.type.items(getattr(row, attribute.key)) if reference.type.plural else ()
-            setattr(row, attribute.key, reference.type.value([*present, restored]))
+            present = _present(connection, ledger, reference, row) if reference.type.plural else ()
+            others = [item for item in present if item != restored]  # a stale object may have it
+            setattr(row, attribute.key, reference.type.value([*others, restored]))
         return restored
+
+
+def _present(connection: Connection, ledger: Ledger, reference: Reference, row: Any) -> Sequence[Attachment]:
+    """The items that a list is to have beside a restored one: those that were assigned to the object, or else those of
+    its row, which a stale object does not know.
+    """
+    state = inspect(row)
+    if reference.key not in state.committed_state:
+        ledger.begin_write(connection)
+        identity = reference.identity(state)
+        found = read_locked(connection, [reference], [identity]).get(identity)
+        if found is not None:
+            return found[reference.column.name]
+    return reference.type.items(getattr(row, reference.key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,41 +12,30 @@ Order matters here, and is the point of the module:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm.base import NO_VALUE
+from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
 from .descriptor import named, named_by, variants_of
 from .drops import Drops, Identity
+from .errors import OwnershipLost
 from .frames import Frame
 from .processing.variants import is_there
-from .references import Reference, names, of_row, of_state, read_locked
+from .references import Row, is_any_there, names, of_state, read_locked
+from .slots import Slot, by_table, doomed, slot_of
 from .staging import Stage, Token
 from .undo import Undo
-from .wants import Want, copy_wanted, has_passed, line
+from .wants import Want, copy_wanted, has_passed
 
 Name = tuple[str, str]
 """``(storage, key)``"""
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """One attribute of one object in the flush: what its row named, and what it is to name."""
-
-    state: InstanceState[Any]
-    reference: Reference
-    items: list[Attachment]
-    identity: Identity | None
-    """Of the row that there was; None for a new one. The object may be made one of another row by a listener."""
-    deleted: bool = False
-    old: tuple[Attachment, ...] = ()
-    value: Any = None
-    """What was put on the object: if something else is there later, a hook changed it."""
-    there: bool = True
-    """Whether the row was."""
 
 
 class Flush:
@@ -55,6 +44,8 @@ class Flush:
     def __init__(self, session: Session, frame: Frame) -> None:
         self._session = session
         self.frame = frame
+        self.in_doubt = True
+        """Whether nobody knows what is left of the transaction, after it could not be prepared."""
         self._stage = Stage(session, frame)
         self._slots: dict[tuple[InstanceState[Any], str], Slot] = {}
         self._replaced: list[Slot] = []
@@ -68,14 +59,18 @@ class Flush:
         """Before the flush: all that is known of it already."""
         try:
             self._process(slots)
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            in_doubt = self._stage.is_in_doubt(error)
+            self.abandon(error)
+            self.in_doubt = in_doubt
             raise
 
-    def abandon(self) -> None:
+    def abandon(self, error: BaseException | None = None) -> None:
         """It was prepared, and something refused to let it be carried out."""
-        self._stage.abandon()
-        self._stage.close()
+        try:
+            self._stage.abandon(error)
+        finally:
+            self._stage.close()
 
     def close(self) -> None:
         """It ended, or its transaction did."""
@@ -90,43 +85,82 @@ class Flush:
         for reference in of_state(state):
             slot = self._slots.get((state, reference.key))
             if slot is not None:
-                if slot.identity == _identity(state, reference) and state.dict.get(reference.key) is slot.value:
+                if slot.deleted and reference.key not in state.committed_state and names(slot.old) & self._taken:
+                    self._take_back(slot)
+                elif slot.is_current and state.dict.get(reference.key) is slot.value:
                     continue
                 self._replaced.append(self._slots.pop((state, reference.key)))
             if state.key is None or reference.key in state.committed_state:
-                late += _slot(state, reference)
+                late += slot_of(state, reference)
         self._process(late)
+
+    def _take_back(self, slot: Slot) -> None:
+        """A listener took the deletion of a row back, whose file another one got: it is to name a copy."""
+        state, key = slot.state, slot.reference.key
+        state.dict[key] = slot.reference.type.value(slot.old)
+        state.committed_state[key] = NO_VALUE
 
     def deleting(self, state: InstanceState[Any]) -> None:
         """Before an object's DELETE; orphans are not known earlier."""
         self._deleted.add(state)
-        self._process([slot for slot in _doomed(state) if (state, slot.reference.key) not in self._slots])
+        self._process([slot for slot in doomed(state) if (state, slot.reference.key) not in self._slots])
 
     def _row_switch(self, state: InstanceState[Any]) -> None:
         """A new object takes over the row of one that goes, an orphan perhaps, of which nobody hears otherwise."""
         existing = self._session.identity_map.get(state.mapper.identity_key_from_instance(state.obj()))
         if existing is not None:
-            doomed = _doomed(inspect(existing))
-            self._process([slot for slot in doomed if (slot.state, slot.reference.key) not in self._slots])
+            going = doomed(inspect(existing))
+            self._process([slot for slot in going if (slot.state, slot.reference.key) not in self._slots])
 
     def finish(self) -> None:
         """After the flush: drop what no row names any more."""
         drops = Drops(self._stage, self.frame)
+        unforeseen = list(self._replaced)
+        objects = Counter((slot.reference.column, slot.identity) for slot in self._slots.values())
         for slot in self._slots.values():
-            gone = slot.state in self._deleted
             drops.named(slot.reference, slot.old, slot.identity)
-            if slot.state in self._saved and slot.there and not (slot.deleted or gone):
+            alone = slot.identity is None or objects[slot.reference.column, slot.identity] == 1
+            if alone and self._is_written(slot):
                 drops.keep(slot.items)
                 self._note(slot)
-                continue
+            else:
+                unforeseen.append(slot)
+        for slot in unforeseen:
             drops.named(slot.reference, slot.items, None)
-            if not gone:
-                drops.keep(self._named_now(slot))
-        for slot in self._replaced:
-            drops.named(slot.reference, slot.items, None)
-            drops.keep(self._named_now(slot))
+        for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
+            if row is None and slot.state in self._saved and slot.is_current and not slot.there:
+                raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
+            items = (row or {}).get(slot.reference.column.name, ())
+            drops.keep(items)
+            self._refuse_two_names(slot, items)
+            if names(slot.items) == names(items):
+                self._note(slot)
+        self._refuse_late()
         self._drop_met(drops)
         drops.carry_out()
+
+    def _is_written(self, slot: Slot) -> bool:
+        """Whether its row names what was foreseen: not if a hook that came later than ours changed the object."""
+        going = slot.deleted or slot.state in self._deleted
+        value = slot.state.dict.get(slot.reference.key, NO_VALUE)
+        return slot.state in self._saved and slot.there and not going and value is slot.value
+
+    def _refuse_late(self) -> None:
+        """OwnershipLost if a hook that came later than ours changed what would have stayed, and that was written."""
+        late = [
+            slot
+            for state in self._saved
+            for reference in of_state(state)
+            if reference.key in state.committed_state and (state, reference.key) not in self._slots
+            for slot in slot_of(state, reference)
+            if not reference.type.compare_values(slot.value, state.committed_state[reference.key])
+        ]
+        for slot, row in self._rows_now([slot for slot in late if all(item.is_stored for item in slot.items)]):
+            if row is not None and names(row.get(slot.reference.column.name, ())) == names(slot.items):
+                raise OwnershipLost(
+                    f"{slot.reference.target} of row {self._row(slot)} was changed by a hook that came too late to "
+                    "take care of its files: listen before mappers are configured, or with insert=True"
+                )
 
     def _note(self, slot: Slot) -> None:
         """Remember a row that got a file, if somebody wants to hear of it."""
@@ -174,15 +208,10 @@ class Flush:
             self._taken |= names([want.stored])
 
     def _read_old(self, slots: list[Slot]) -> None:
-        by_table: dict[tuple[Any, Any], list[Slot]] = {}
-        for slot in slots:
-            if slot.identity is not None:
-                by_table.setdefault((slot.reference.mapper, slot.reference.table), []).append(slot)
-        for group in by_table.values():
-            scope, connection = self._stage.of(group[0].reference)
+        for references, group in by_table(slot for slot in slots if slot.identity is not None):
+            identities = dict.fromkeys(slot.identity for slot in group if slot.identity is not None)
+            scope, connection = self._stage.of(references[0])
             scope.ledger.begin_write(connection)
-            references = list({slot.reference.key: slot.reference for slot in group}.values())
-            identities = {slot.identity: None for slot in group if slot.identity is not None}
             rows = read_locked(connection, references, identities)
             for slot in group:
                 row = None if slot.identity is None else rows.get(slot.identity)
@@ -207,7 +236,7 @@ class Flush:
             binding_of(item), "files", None
         ) is not slot.reference.type.files:
             return False
-        present = own.get(item) or self._moved_meanwhile(slot, item)
+        present = own.get(item) or slot.moved_meanwhile(item)
         if present is None and (present := self._claimed(slot, item, given)) is None:
             return False
         slot.items[index] = self._described(slot, present, item)
@@ -224,7 +253,8 @@ class Flush:
             if heir is None or slot.reference.key in heir.dict:
                 old |= {(item.storage, item.key): item for item in slot.old if names([item])}
             if slot.old and slot.state not in self._deleted:
-                new |= names(slot.items) & names(slot.old)
+                moved = any(slot.moved_meanwhile(item) for item in slot.items)
+                new |= names(slot.old) if moved else names(slot.items) & names(slot.old)
         return {name: item for name, item in old.items() if name not in new}
 
     def _heirs(self) -> dict[InstanceState[Any], InstanceState[Any]]:
@@ -235,17 +265,6 @@ class Flush:
         new = [inspect(obj) for obj in self._session.new] if deleted else []
         keys = {state.mapper.identity_key_from_instance(state.obj()): state for state in new if of_state(state)}
         return {state: keys[key] for key, state in deleted.items() if key in keys}
-
-    def _moved_meanwhile(self, slot: Slot, item: Attachment) -> Attachment | None:
-        """The row's present attachment, if only the description of ``item`` was changed here while its bytes moved to
-        another place.
-        """
-        before = slot.state.committed_state.get(slot.reference.key)
-        if isinstance(before, Attachment) and before == item and len(slot.old) == 1 and names(slot.old):
-            present = slot.old[0]
-            if (present.sha256, present.size) == (item.sha256, item.size):
-                return present
-        return None
 
     def _described(self, slot: Slot, present: Attachment, item: Attachment) -> Attachment:
         """The row's present descriptor with the name and metadata of ``item``, so that nothing else of it is undone."""
@@ -261,22 +280,22 @@ class Flush:
         token = origin_of(item)
         if isinstance(token, Token):
             return item if self._stage.claim(slot.reference, item, token) else None
-        scope, connection = self._stage.of(slot.reference)
         # An object may not know which variants were made, or made anew, since it was loaded.
         present = given.get((item.storage, item.key))
         if not has_passed(present or item, slot.reference.type):
             return None  # A copy goes through the steps.
-        prove = scope.ledger.reclaim if present is None else scope.ledger.transfer
+        giver = None if present is None else getattr(binding_of(present), "column", None)
+        prove = partial(self._stage.take_over, slot.reference, giver=giver)
         facts = facts_of(item if present is None else present)
         own, *_ = named(facts)
-        if not prove(connection, line(own, slot.reference)):
+        if not prove(own):
             return None
         stays = getattr(binding_of(item), "column", None) is slot.reference.column
         entries = {
             name: each
             for name, each in variants_of(facts).items()
             if stays or name in slot.reference.type.variants
-            if not is_there(each) or prove(connection, line(named_by(each, facts), slot.reference))
+            if not is_there(each) or prove(named_by(each, facts))
         }
         return make(type(item), {**facts, "variants": entries}, slot.reference.type)
 
@@ -288,53 +307,41 @@ class Flush:
             return
         slot.value = slot.reference.type.value(slot.items)
         slot.state.dict[slot.reference.key] = slot.value
-        if slot.identity is not None and slot.there:
-            # To a stale object it may seem no change, and SQLAlchemy would not write what was just proved.
-            slot.state.committed_state[slot.reference.key] = slot.reference.type.value(slot.old)
+        if slot.identity is not None:
+            # To a stale object it may seem no change: SQLAlchemy would not write what was just proved, nor see that
+            # the row is gone.
+            before = slot.reference.type.value(slot.old) if slot.there else NO_VALUE
+            slot.state.committed_state[slot.reference.key] = before
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
             self.frame.undo.append(Undo(slot.state.obj(), slot.reference, slot.items))
 
-    def _named_now(self, slot: Slot) -> tuple[Attachment, ...]:
-        """What a row names that was not written as foreseen: a new object took it over, a listener let its object be
-        forgotten, or it is gone.
+    def _row(self, slot: Slot) -> Identity | None:
+        """The primary key of its row, which is another one, or new, once that is written."""
+        return slot.row(slot.state in self._saved)
+
+    def _rows_now(self, slots: list[Slot]) -> Iterator[tuple[Slot, Row | None]]:
+        """The rows that were not written as foreseen: a new object took one over, or there are two objects of it; a
+        listener let its object be forgotten; another version or a trigger kept it from being deleted; or it is gone.
         """
-        if slot.identity is None:
-            return ()
-        rows = read_locked(self._stage.of(slot.reference)[1], [slot.reference], [slot.identity])
-        return rows.get(slot.identity, {}).get(slot.reference.column.name, ())
+        for references, group in by_table(slot for slot in slots if self._row(slot) is not None):
+            connection = self._stage.of(references[0])[1]
+            rows_of = {slot: row for slot in group if (row := self._row(slot)) is not None}
+            deleted = {row: None for slot, row in rows_of.items() if slot.state in self._deleted}
+            wanted = {row: None for row in rows_of.values() if row not in deleted}
+            if is_any_there(connection, references[0], deleted):
+                wanted |= deleted
+            rows = read_locked(connection, references, wanted)
+            for slot, row in rows_of.items():
+                yield slot, rows.get(row)
 
-
-def collect(session: Session) -> list[Slot]:
-    """The attributes that a flush will write or delete, as far as it is known before.
-
-    Every flush of every session comes by here: hence SQLAlchemy's own collections of states, from which ``session.new``
-    and its kin make sets of objects first.
-    """
-    slots: list[Slot] = []
-    for state in session._new:
-        for reference in of_state(state):
-            if reference.key in state.dict:
-                slots += _slot(state, reference)
-    for state in session._dirty_states:
-        for reference in of_state(state):
-            if reference.key in state.committed_state and state not in session._deleted:
-                slots += _slot(state, reference)
-    for state in session._deleted:
-        slots += _doomed(state)
-    return slots
-
-
-def _slot(state: InstanceState[Any], reference: Reference) -> list[Slot]:
-    value, identity = reference.type.coerce(state.dict.get(reference.key)), _identity(state, reference)
-    items = list(reference.type.items(value))
-    return [Slot(state, reference, items, identity, value=value)] if items or identity is not None else []
-
-
-def _doomed(state: InstanceState[Any]) -> list[Slot]:
-    return [
-        Slot(state, reference, [], _identity(state, reference), deleted=True) for reference in of_row(state.manager)
-    ]
-
-
-def _identity(state: InstanceState[Any], reference: Reference) -> Identity | None:
-    return None if state.key is None else reference.identity(state)
+    def _refuse_two_names(self, slot: Slot, items: tuple[Attachment, ...]) -> None:
+        """OwnershipLost if a row that was to give a file up names it still, and another one got it."""
+        shared = names(items) & self._taken
+        for other in self._slots.values() if shared else ():
+            elsewhere = (other.reference.column, self._row(other)) != (slot.reference.column, self._row(slot))
+            if elsewhere and self._is_written(other) and shared & names(other.items):
+                raise OwnershipLost(
+                    f"{slot.reference.target} of row {self._row(slot)} was to give up its file to "
+                    f"{other.reference.target}, and names it still: a listener, a trigger or another version kept the "
+                    "row. Assign a copy instead"
+                )

@@ -42,7 +42,12 @@ def source(value: Any) -> Source:
         case dict():
             raise BadSource("a dict is no source of bytes: attachments are not rebuilt from JSON (see Storages.bind)")
     if (inner := _inner(value)) is not value:
-        return source(inner)
+        found = source(inner)
+        if getattr(value, "filename", None) == "" and found.size() == 0:
+            # What browsers send for a field that was left empty (HTML, "constructing the entry list"); it would replace
+            # the file that is there.
+            raise BadSource("no file was chosen in the form: assign an upload only if it has a filename")
+        return found
     if hasattr(value, "read"):
         return _file(value)
     if hasattr(value, "__aiter__"):

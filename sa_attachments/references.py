@@ -203,10 +203,23 @@ def read_locked(
 def _read_locked(
     connection: Connection, references: Sequence[Reference], identities: Sequence[tuple[Any, ...]]
 ) -> dict[tuple[Any, ...], Row]:
-    table, key = references[0].table, references[0].primary_key
-    condition = key[0].in_([i[0] for i in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
-    statement = select(*key, *(reference.column for reference in references)).select_from(table).where(condition)
+    key = references[0].primary_key
+    statement = _selected(references[0], (*key, *(reference.column for reference in references)), identities)
     return read_rows(connection, statement.order_by(*key).with_for_update(key_share=True), references)
+
+
+def is_any_there(connection: Connection, reference: Reference, identities: Iterable[tuple[Any, ...]]) -> bool:
+    """Whether one of these rows of its table is there, as the transaction sees them; without a lock, which on MySQL
+    would be one on the gap that rows leave.
+    """
+    statements = (_selected(reference, reference.primary_key, chunk).limit(1) for chunk in chunked(identities))
+    return any(connection.execute(statement).first() is not None for statement in statements)
+
+
+def _selected(reference: Reference, columns: Sequence[Any], identities: Sequence[tuple[Any, ...]]) -> Any:
+    key = reference.primary_key
+    condition = key[0].in_([i[0] for i in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
+    return select(*columns).select_from(reference.table).where(condition)
 
 
 def read_rows(connection: Connection, statement: Any, references: Sequence[Reference]) -> dict[tuple[Any, ...], Row]:

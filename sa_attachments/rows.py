@@ -9,18 +9,24 @@ any moment, and begun again.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, column, func, select, table, tuple_, update
+from sqlalchemy import Connection, column, func, select, table, update
 
-from .attachment import Attachment
+from . import habits
+from .attachment import Attachment, facts_of, make
 from .column import AttachmentListType, AttachmentType, nameable
+from .descriptor import Named, named, renamed
+from .errors import DescriptorDamaged, OwnershipLost
+from .habits import Habits
+from .keyset import Identity as Identity
+from .keyset import Keyset, one_each
+from .ledger import chunked
 from .recovery import Purger
-from .references import row_key
+from .references import names, row_key
 
 ColumnType = AttachmentType | AttachmentListType
-Identity = tuple[Any, ...]
 Page = list[tuple[Identity, list[Attachment]]]
 """Primary keys, and what their rows name."""
 
@@ -38,6 +44,8 @@ class Rows:
         self._column = column_type.column
         self._table = self._column.table
         self._key = row_key(self._table)
+        self._keys = Keyset(self._key)
+        self._habits: Habits | None = None
 
     def count(self, condition: Any) -> int:
         """How many fulfil a condition."""
@@ -45,19 +53,21 @@ class Rows:
         with self._purger.connection() as connection, self._purger.transaction(connection):
             return connection.scalar(statement) or 0
 
-    def pages(self, condition: Any, part: tuple[int, int] = (1, 1)) -> Iterator[Page]:
-        """Those that fulfil a condition, by primary key. ``part=(2, 4)``: the second quarter of them."""
+    def pages(self, condition: Any, part: tuple[int, int] = (1, 1), size: int | None = None) -> Iterator[Page]:
+        """Those that fulfil a condition, by primary key, ``size`` at a time. ``part=(2, 4)``: the second quarter of
+        them.
+        """
+        size = PAGE if size is None else size
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            keys = Keyset(self._key, self._known(connection).enums)
         last: Identity | None = None
         while True:
-            statement = select(*self._key, self._column).where(condition).order_by(*self._key)
-            statement = statement.limit(PAGE if self._key else None)
-            if last is not None:
-                later = self._key[0] > last[0] if len(self._key) == 1 else tuple_(*self._key) > last
-                statement = statement.where(later)
-            page = self._read(statement)
+            statement = select(*self._key, self._column).where(condition).order_by(*keys.order)
+            statement = statement.limit(size if self._key else None)
+            page = self._read(statement if last is None else statement.where(keys.later(last)))
             if mine := [(identity, items) for identity, items in page if _is_in(identity, part)]:
                 yield mine
-            if len(page) < PAGE or not self._key:
+            if len(page) < size or not self._key:
                 return
             last = page[-1][0]
 
@@ -67,38 +77,56 @@ class Rows:
 
     def is_one(self, identity: Identity) -> Any:
         """The condition that a row has this primary key."""
-        return and_(*(c == value for c, value in zip(self._key, identity, strict=True)))
+        return self._keys.is_one(identity)
 
     def lock(
         self, connection: Connection, identities: Sequence[Identity]
     ) -> tuple[dict[Identity, list[Attachment]], set[Identity]]:
         """What rows name now, locked until the transaction ends; passed over is what somebody holds. And those that
-        were met: a deleted one counts.
+        were met: a deleted one counts. BadConfiguration if several rows have one primary key.
         """
         self._purger.ledger.begin_write(connection)
-        several = tuple_(*self._key).in_(list(identities))
-        condition = self._key[0].in_([each[0] for each in identities]) if len(self._key) == 1 else several
+        condition = self._keys.among(identities)
         # Without locks: what is not even there was deleted, what is not locked is held by somebody.
-        there = {tuple(row) for row in connection.execute(select(*self._key).where(condition))}
+        there = one_each(connection.execute(select(*self._key).where(condition)), len(self._key), self._table.fullname)
         statement = select(*self._key, self._column).where(condition).order_by(*self._key)
         found = connection.execute(statement.with_for_update(skip_locked=True, key_share=True)).all()
         locked = {tuple(row[:-1]): list(self._type.items(row[-1])) for row in found}
-        return locked, set(locked) | (set(identities) - there)
+        return locked, set(locked) | (set(identities) - there.keys())
 
-    def write(self, connection: Connection, identity: Identity, items: Sequence[Attachment]) -> None:
-        """Write the descriptors alone: a table without ``onupdate`` defaults, so that no row looks edited."""
+    def write(self, connection: Connection, rows: Mapping[Identity, Sequence[Attachment]]) -> None:
+        """Write the descriptors alone: a table without ``onupdate`` defaults, and what the database would set by
+        itself to what it is, so that no row looks edited.
+
+        OwnershipLost if a row does not keep them, as a trigger may have it, BadConfiguration if it is not the only one.
+        """
+        stamped = self._known(connection).stamped
         lean = table(
             self._table.name,
             *(column(c.name, c.type) for c in (*self._key, self._column)),
+            *(column(name) for name in stamped),
             schema=self._table.schema,
         )
         key = [lean.c[c.name] for c in self._key]
-        statement = update(lean).where(*(c == value for c, value in zip(key, identity, strict=True)))
-        token = nameable.set({(self._column, item.key) for item in items})
-        try:
-            connection.execute(statement.values({lean.c[self._column.name]: self._type.value(items)}))
-        finally:
-            nameable.reset(token)
+        for identity, items in rows.items():
+            statement = update(lean).where(*(c == value for c, value in zip(key, identity, strict=True)))
+            token = nameable.set({(self._column, item.key) for item in items})
+            try:
+                values = {self._column.name: self._type.value(items), **{name: lean.c[name] for name in stamped}}
+                connection.execute(statement.values(values))
+            finally:
+                nameable.reset(token)
+        for some in chunked(list(rows)):
+            found = connection.execute(select(*self._key, self._column).where(self._keys.among(some)))
+            kept = one_each(found, len(self._key), self._table.fullname)
+            for identity in some:
+                if identity not in kept or names(self._type.items(kept[identity][-1])) != names(rows[identity]):
+                    raise OwnershipLost("its row does not keep what it is given")
+
+    def _known(self, connection: Connection) -> Habits:
+        if self._habits is None:
+            self._habits = habits.of_table(connection, self._table.name, self._table.schema)
+        return self._habits
 
     def _read(self, statement: Any) -> Page:
         with self._purger.connection() as connection, self._purger.transaction(connection):
@@ -108,3 +136,22 @@ class Rows:
 def _is_in(identity: Identity, part: tuple[int, int]) -> bool:
     number, parts = part
     return zlib.crc32(repr(identity).encode()) % parts == number - 1
+
+
+def renamed_items(
+    each: ColumnType, items: Sequence[Attachment], copies: Mapping[tuple[str, str], Named]
+) -> tuple[list[Attachment], dict[tuple[str, str], Named]]:
+    """The attachments of a row under their new names, and which copies that took; none if one of them is damaged."""
+    items_now = []
+    used: dict[tuple[str, str], Named] = {}
+    try:
+        for item in items:
+            facts = facts_of(item)
+            for file in list(named(facts)):
+                if (copy := copies.get((file.storage, file.key))) is not None:
+                    facts = renamed(facts, file, copy)
+                    used[file.storage, file.key] = copy
+            items_now.append(make(each.attachment_class, facts, each))
+    except DescriptorDamaged:
+        return [], {}
+    return items_now, used

@@ -6,27 +6,30 @@ A ``Scope`` is one ledger in one database; a ``Stage`` does the work for one flu
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Column, Connection, Engine, select, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from .attachment import Attachment, body_of, facts_of
 from .column import Home, nameable
 from .descriptor import Named, named
-from .errors import BadConfiguration, FileMissing, NoTransaction, OwnershipLost, storage_errors
+from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction, OwnershipLost, storage_errors
 from .frames import Frame
-from .ledger import Drop, Ledger
+from .ledger import CONDEMNED, Drop, Ledger
 from .offload import gather
 from .references import Reference
 from .upload import Upload
 from .wants import Want, let_in, line, store_all
+
+_OF_A_DROP = ("state", "since", "purge_after", "attempts", "descriptor", "owner_pk", "owner_table", "owner_column")
+"""What the ledger knows of a file that was dropped, and forgets when it is owned again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class Stage:
         self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
         self._nameable: set[tuple[Any, str]] = set()
         self._owned: list[tuple[Scope, Connection, Named]] = []
+        self._taken_over: list[tuple[Scope, Connection, Named, dict[str, Any]]] = []
+        self._elsewhere: Exception | None = None
         self._outer = nameable.get()
         nameable.set(self._nameable)
 
@@ -139,7 +144,11 @@ class Stage:
         self._meet(wants)
         loose: list[tuple[Any, Named]] = []
         try:
-            store_all(wants, lambda files, file: loose.append((files, file)))
+            try:
+                store_all(wants, lambda files, file: loose.append((files, file)))
+            except Exception as error:
+                self._elsewhere = error
+                raise
             by_scope: dict[Scope, list[Want]] = {}
             for want in wants:
                 by_scope.setdefault(self.of(want.reference)[0], []).append(want)
@@ -147,21 +156,35 @@ class Stage:
                 self.own(scope, self.of(group[0].reference)[1], group)
                 owned = {file.key for want in group for file in want.files}
                 loose[:] = [(files, file) for files, file in loose if file.key not in owned]
-        except BaseException:
-            self.abandon()
+        except BaseException as error:
+            self.abandon(error)
             raise
         finally:
             self._frame.loose += loose
 
-    def abandon(self) -> None:
+    def abandon(self, error: BaseException | None = None) -> None:
         """The flush or statement failed: should the transaction be committed nevertheless, no row names what this one
-        owned so far.
+        owned so far, and what it took over is as it was.
+
+        If ``error`` leaves the transaction in doubt, more errors of the database are of no interest. Else they are the
+        first to tell that it is void, and a commit after them would silently be none.
         """
+        untold = suppress(SQLAlchemyError) if self.is_in_doubt(error) else nullcontext()
+        taken_over, self._taken_over = self._taken_over, []
+        for scope, connection, file, before in reversed(taken_over):
+            with untold:
+                connection.execute(update(scope.ledger.lines).where(scope.ledger.among([file])).values(before))
         owned, self._owned = self._owned, []
         for scope, connection, file in owned:
-            with suppress(SQLAlchemyError):  # The transaction is void anyway.
+            with untold:
                 scope.ledger.drop(connection, [Drop(file)])
                 self._frame.work(scope).dropped.append(file)
+
+    def is_in_doubt(self, error: BaseException | None) -> bool:
+        """Whether nobody knows what is left of the transaction. What steps, sources and storages raise says nothing of
+        it, though they may have databases of their own.
+        """
+        return error is not self._elsewhere and is_in_doubt(error)
 
     def _meet(self, wants: Sequence[Want]) -> None:
         """Before anything is stored in a place for the first time: mark it as this database's."""
@@ -202,6 +225,27 @@ class Stage:
         self._frame.undo.append(token)
         return True
 
+    def take_over(self, reference: Reference, file: Named, giver: Column[Any] | None) -> bool:
+        """Own a file that another column gives up, or one that was dropped and not purged yet; False if it is not."""
+        scope, connection = self.of(reference)
+        c, mine = scope.ledger.lines.c, line(file, reference)
+        if giver is not None:
+            before = {c.owner_table.name: giver.table.fullname, c.owner_column.name: giver.name}
+            found = scope.ledger.transfer(connection, mine)
+        else:
+            scope.ledger.begin_write(connection)
+            dropped = (
+                select(*(c[name] for name in _OF_A_DROP))
+                .where(scope.ledger.among([file]), c.state == CONDEMNED)
+                .with_for_update()
+            )
+            row = connection.execute(dropped).one_or_none()
+            before = {} if row is None else row._asdict()
+            found = row is not None and scope.ledger.reclaim(connection, mine)
+        if found:
+            self._taken_over.append((scope, connection, file, before))
+        return found
+
     def _look_for(self, reference: Reference, files: Sequence[Named]) -> None:
         """OwnershipLost if a file is gone: a commit that failed, as it seemed, may have dropped it. Nobody deletes what
         is owned, so what is there stays.
@@ -213,6 +257,10 @@ class Stage:
     def close(self) -> None:
         """Its statements are done; perhaps they were those of a hook, while another session's flush goes on."""
         self._nameable.clear()
+        self._known.clear()  # and with it connections
+        self._owned.clear()
+        self._taken_over.clear()
+        self._elsewhere = None  # whose traceback holds this object
         if nameable.get() is self._nameable:
             nameable.set(self._outer)
 
@@ -221,6 +269,12 @@ class Stage:
         # One column, unless the mapping combines those of joined tables.
         columns = reference.mapper.column_attrs[reference.key].columns
         self._nameable.update((column, item.key) for column in columns for item in items)
+
+
+def is_in_doubt(error: BaseException | None) -> bool:
+    """Whether nobody knows what is left of the transaction: the database failed, or the work was interrupted."""
+    raised = error.__cause__ if isinstance(error, OwnershipLost | LedgerMissing) else error
+    return isinstance(raised, DBAPIError) or not isinstance(raised, Exception | None)
 
 
 def _look_for(reference: Reference, file: Named) -> None:
@@ -251,7 +305,10 @@ def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
 
 def _commits_by_itself(driver: Any) -> bool:
     """Whether the driver of a connection that has begun was told to commit each statement."""
-    if hasattr(driver, "get_autocommit"):  # those of MySQL
-        return driver.get_autocommit() is True
-    without_begin = driver.isolation_level is None if hasattr(driver, "in_transaction") else False  # sqlite3
-    return getattr(driver, "autocommit", None) is True or (without_begin and not driver.in_transaction)
+    try:
+        if hasattr(driver, "get_autocommit"):  # those of MySQL
+            return driver.get_autocommit() is True
+        without_begin = driver.isolation_level is None if hasattr(driver, "in_transaction") else False  # sqlite3
+        return getattr(driver, "autocommit", None) is True or (without_begin and not driver.in_transaction)
+    except Exception:  # noqa: BLE001 - it is closed: the next statement tells, in SQLAlchemy's words
+        return False

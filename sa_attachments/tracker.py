@@ -7,8 +7,13 @@ own: frames live in ``session.info``, as long as the session.
 Traps
 -----
 ``after_commit`` fires for savepoints and joined sessions too, ``after_rollback`` not for every rollback, ``close()``
-fires neither; ``after_transaction_end`` is the only event that always fires, except for sessions that are
-garbage-collected. Those are noticed when their connection goes back to its pool.
+fires neither; ``after_transaction_end`` is the only event that fires for all of them. It does not fire for sessions
+that are garbage-collected, which are noticed when their connection goes back to its pool; nor if ``close()`` is the
+first to notice that a connection is lost, and raises: then the transaction is forgotten, and a weak reference tells.
+
+SQLAlchemy makes a session refuse to go on after a flush that failed, but not if it failed in ``before_flush``, or a
+commit in ``before_commit``: what the database refuses us there must not be followed by a commit of the rest, which
+PostgreSQL would take for a rollback without a word.
 """
 
 from __future__ import annotations
@@ -24,9 +29,11 @@ from .attachment import bind
 from .bulk import execute
 from .column import AttachmentListType, AttachmentType
 from .errors import AttachmentWarning
-from .flush import Flush, collect
+from .flush import Flush
 from .frames import Frame
 from .references import Reference, find, of_row, of_state, of_table
+from .slots import collect
+from .staging import is_in_doubt
 from .statements import hear
 from .watch import Watched, settle
 
@@ -38,7 +45,8 @@ class Frames:
 
     def __init__(self, session: Session) -> None:
         self._session = ref(session)
-        self._frames: dict[SessionTransaction, Frame] = {}
+        # Weakly: a transaction whose close() failed goes, and with it what connections it still has.
+        self._frames: dict[ref[SessionTransaction], Frame] = {}
         self.flush: Flush | None = None
 
     @classmethod
@@ -53,34 +61,31 @@ class Frames:
 
     def current(self, session: Session) -> Frame:
         """The frame of the innermost transaction."""
+        self.let_go(session)
         return self._of(session.get_nested_transaction() or session.get_transaction() or session.begin())
 
     def _of(self, transaction: SessionTransaction) -> Frame:
         """The frame of a transaction, which may not have had one yet."""
-        if transaction not in self._frames:
-            frame = self._frames[transaction] = Watched(self._session)
+        key = ref(transaction)
+        if key not in self._frames:
+            frame = Watched(self._session)
+            self._frames[ref(transaction, lambda _: self._forget(frame))] = frame
             around = transaction.parent
-            while around is not None and around not in self._frames:
+            while around is not None and ref(around) not in self._frames:
                 around = around.parent
-            frame.around = None if around is None else self._frames[around]
-        return self._frames[transaction]
+            frame.around = None if around is None else self._frames[ref(around)]
+        return self._frames[key]
 
     def mark(self, session: Session) -> None:
         """The innermost transaction says that it is committed, or released."""
         transaction = session.get_nested_transaction() or session.get_transaction()
-        if transaction is not None and (frame := self._frames.get(transaction)) is not None:
+        if transaction is not None and (frame := self._frames.get(ref(transaction))) is not None:
             frame.marked = True
 
     def end(self, transaction: SessionTransaction) -> Frame | None:
         """A transaction ended. Returns the frame if it was the root."""
-        frame = self._frames.pop(transaction, None)
-        if frame is None:
-            return None
-        frame.ended = True
-        if self.flush is not None and self.flush.frame is frame:
-            self.flush.close()
-            self.flush = None
-        if not transaction.nested:
+        frame = self._end(ref(transaction))
+        if frame is None or not transaction.nested:
             return frame
         parent = transaction.parent
         while parent is not None and not parent.nested and parent.parent is not None:
@@ -88,6 +93,34 @@ class Frames:
         assert parent is not None
         self._of(parent).absorb(frame)
         return None
+
+    def let_go(self, session: Session) -> None:
+        """Transactions that the session does not have any more, and that never ended, are void."""
+        mine, transaction = set(), session.get_nested_transaction() or session.get_transaction()
+        while transaction is not None:
+            mine.add(ref(transaction))
+            transaction = transaction.parent
+        for key in [key for key in reversed(self._frames) if key not in mine]:
+            if (frame := self._end(key)) is not None:
+                _resolve(frame)
+
+    def _end(self, key: ref[SessionTransaction]) -> Frame | None:
+        frame = self._frames.pop(key, None)
+        if frame is not None:
+            frame.ended = True
+            if self.flush is not None and self.flush.frame is frame:
+                self.flush.close()
+                self.flush = None
+        return frame
+
+    def _forget(self, frame: Frame) -> None:
+        """Its transaction never ended, and nobody holds it, as the collector may say at any moment and in any thread:
+        what is left is up to ``let_go``, and to those who get its connections.
+        """
+        frame.ended = True
+        frame.revert()
+        if (flush := self.flush) is not None and flush.frame is frame:
+            flush.close()
 
 
 def wire() -> None:
@@ -99,13 +132,34 @@ def wire() -> None:
 
 
 def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> None:
-    if _INFO in vars(session).get("info", ()):  # not asked of the session, which makes one if it has none
+    flush = None
+    try:
+        if _INFO in vars(session).get("info", ()):  # not asked of the session, which makes one if it has none
+            _abandon(session)
+        if slots := collect(session, instances):
+            frames = Frames.of(session)
+            flush = frames.flush = Flush(session, frames.current(session))
+            flush.prepare(slots)
+            context.states = _Work(context.states)
+    except BaseException as error:
+        if flush.in_doubt if flush is not None else is_in_doubt(error):
+            _deactivate(session)
+        raise
+
+
+def _before_commit(session: Session) -> None:
+    try:
         _abandon(session)
-    if slots := collect(session):
-        frames = Frames.of(session)
-        frames.flush = Flush(session, frames.current(session))
-        frames.flush.prepare(slots)
-        context.states = _Work(context.states)
+    except BaseException as error:
+        if is_in_doubt(error):
+            _deactivate(session)
+        raise
+
+
+def _deactivate(session: Session) -> None:
+    """What SQLAlchemy does when a flush fails: the session is to be rolled back before it goes on."""
+    if session.is_active:
+        session._autobegin_t()._begin().rollback(_capture_exception=True)
 
 
 class _Work(dict[Any, Any]):
@@ -130,9 +184,13 @@ def _after_flush(session: Session, context: UOWTransaction) -> None:
 def _abandon(session: Session) -> None:
     """A flush that was prepared and never ended must not leave files that are owned and that no row names."""
     frames = Frames.of(session)
+    frames.let_go(session)
     if frames.flush is not None:
         flush, frames.flush = frames.flush, None
-        flush.abandon()
+        if session.is_active:
+            flush.abandon()
+        else:  # rolled back already, and the connection may be in a transaction of somebody else
+            flush.close()
 
 
 def _after_commit(session: Session) -> None:
@@ -147,7 +205,7 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
 
 _TOUCHED: dict[str, Any] = {
     "after_flush": _after_flush,
-    "before_commit": _abandon,
+    "before_commit": _before_commit,
     "after_commit": _after_commit,
     "after_transaction_end": _after_transaction_end,
 }
@@ -166,7 +224,7 @@ def _resolve(frame: Frame) -> None:
 
 def _joined(connection: Connection) -> bool:
     """Whether a transaction that the session did not begin is still open on the connection."""
-    return not connection.closed and connection.in_transaction()
+    return not (connection.closed or connection.invalidated) and connection.in_transaction()
 
 
 def _concerns(mapper: Mapper[Any]) -> bool:

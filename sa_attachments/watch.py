@@ -33,6 +33,8 @@ class Watched(Frame):
         if connection in self.connections:
             return
         super().seen(connection)
+        if connection.closed or connection.invalidated:
+            return  # It went back to its pool, or was thrown away, before the savepoint that it was seen in ended.
         pool = connection.engine.pool
         # Not by event.contains: it goes by the pool's id, which may have been that of a disposed engine's pool before.
         if _checkin not in pool.dispatch.checkin:

@@ -37,6 +37,7 @@ from sa_attachments import (
     Attachment,
     AttachmentListType,
     AttachmentType,
+    BadConfiguration,
     BadSource,
     DescriptorDamaged,
     FileMissing,
@@ -94,6 +95,15 @@ def stored_keys() -> list[str]:
 
 
 # Assigning
+
+
+@pytest.mark.parametrize("cls", [AttachmentType, AttachmentListType])
+def test_says_what_it_takes(cls: Any) -> None:
+    expected = rf"^{cls.__name__} takes the Storages that hold its files, as {cls.__name__}\(files\), not "
+    with pytest.raises(BadConfiguration, match=f"{expected}None$"):
+        mapped_column(cls)
+    with pytest.raises(BadConfiguration, match=f"{expected}'local:./files'$"):
+        cls("local:./files")
 
 
 def test_nothing_is_stored_on_assignment() -> None:

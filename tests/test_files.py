@@ -399,6 +399,8 @@ def test_what_is_not_kept_cannot_be_restored(archive: Archive) -> None:
             archive.files.restore(session, archive.Doc.file, id_)
         with pytest.raises(BadConfiguration, match=r"Doc\.id holds no attachments"):
             archive.files.restore(session, archive.Doc.id, id_)
+        with pytest.raises(BadConfiguration, match=r"Doc.* holds no attachments to be restored: .*, as User\.avatar"):
+            archive.files.restore(session, archive.Doc, id_)
 
 
 @sqlite
@@ -421,7 +423,9 @@ async def test_restore_under_asyncio(async_engine: AsyncEngine) -> None:
         id_ = await session.run_sync(lambda _: doc.id)
         doc.file = None
         await session.commit()
-        restored = await session.run_sync(lambda sync: archive.files.restore(sync, archive.Doc.file, id_))
+        with pytest.raises(BadConfiguration, match=r"await session\.run_sync\(files\.restore, "):
+            archive.files.restore(session, archive.Doc.file, id_)  # type: ignore[arg-type]
+        restored = await session.run_sync(archive.files.restore, archive.Doc.file, id_)
         await session.commit()
         assert await restored.aread() == b"one"
 
@@ -436,10 +440,11 @@ def test_stats_count_files_and_bytes_by_storage_and_state(archive: Archive) -> N
         session.add(archive.Doc(file=Attachment.upload(b"elsewhere", storage="other")))
         session.commit()
     archive.change(archive.key(ids[0]), state=CONDEMNED)
+    archive.change(archive.key(ids[1]), held=True)
     stats = archive.files.stats(archive.engine)
     assert stats == [
         LedgerStats("default", CONDEMNED, 1, 3),
-        LedgerStats("default", OWNED, 1, 5),
+        LedgerStats("default", OWNED, 1, 5, 1),
         LedgerStats("other", OWNED, 1, 9),
     ]
 

@@ -379,9 +379,9 @@ async def test_an_asynchronous_iterator_that_fails_fails_the_reading() -> None:
 # Uploads of web frameworks, made by the frameworks
 
 
-async def starlette_upload() -> StarletteUpload:
+async def starlette_upload(body: bytes = MULTIPART) -> StarletteUpload:
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": MULTIPART, "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [(b"content-type", b"multipart/form-data; boundary=frontier")]
     request = StarletteRequest({"type": "http", "method": "POST", "headers": headers}, receive)
@@ -483,6 +483,20 @@ def test_an_upload_becomes_an_attachment_with_a_clean_name() -> None:
 def test_an_upload_without_a_name() -> None:
     assert Attachment.upload(FileStorage(io.BytesIO(DATA))).filename == "unnamed"
     assert Attachment.upload(StarletteUpload(io.BytesIO(DATA))).filename == "unnamed"
+
+
+async def test_a_field_that_was_left_empty_is_no_upload() -> None:
+    """Browsers send it with an empty name and no bytes; it would replace what is there."""
+    nameless = MULTIPART.replace(b"../me.PNG", b"")
+    left_empty = nameless.replace(DATA, b"")
+    content_type = "multipart/form-data; boundary=frontier"
+    environ = EnvironBuilder(method="POST", data=left_empty, content_type=content_type).get_environ()
+    for upload in (WerkzeugRequest(environ).files["avatar"], await starlette_upload(left_empty)):
+        assert upload.filename == ""
+        with pytest.raises(BadSource, match=r"no file was chosen in the form: assign an upload only if"):
+            source(upload)
+    assert read(await starlette_upload(nameless)) == DATA, "who sends bytes without a name chose something"
+    assert Attachment.upload(FileStorage(io.BytesIO(), filename="empty.txt")).read() == b"", "an empty file is a file"
 
 
 # What a client claims

@@ -15,7 +15,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, event, inspect, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    SessionTransaction,
+    SessionTransactionOrigin,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
 from sqlalchemy.orm.attributes import set_committed_value
 
 from sa_attachments import (
@@ -143,6 +152,25 @@ def test_frames_end_with_their_transactions(archive: Archive) -> None:
         session.commit()
         assert frames._frames == {}
         assert (root.marked, root.ended, inner.marked, inner.ended) == (True, True, True, True)
+
+
+@sqlite
+def test_a_transaction_that_is_forgotten_while_frames_are_gone_through(archive: Archive) -> None:
+    """The collector says so at any moment, and in any thread."""
+    with archive.session() as session:
+        frames = Frames.of(session)
+        forgotten = [SessionTransaction(session, SessionTransactionOrigin.BEGIN) for _ in range(2)]
+        frame = frames._of(forgotten[1])
+        frames._of(forgotten[0])
+        session._transaction = None  # as after a close() that failed
+        walk = iter(frames._frames)
+        next(walk)
+        forgotten.clear()
+        gc.collect()
+        next(walk)
+        assert frame.ended
+        frames.let_go(session)
+        assert frames._frames == {}
 
 
 @sqlite

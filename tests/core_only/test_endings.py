@@ -80,10 +80,13 @@ def test_a_connection_that_is_garbage_collected(bench: Bench) -> None:
 
 
 @servers
-def test_an_invalidated_connection(bench: Bench) -> None:
+@on("nested", [False, True])
+def test_an_invalidated_connection(bench: Bench, nested: bool) -> None:
     """The server may take a moment to roll back: then a sweep cleans."""
     bench.insert(1, b"old")
     with bench.engine.connect() as connection:
+        if nested:
+            connection.begin_nested()
         replace(connection, b"void")
         connection.invalidate()
         connection.rollback()
@@ -94,16 +97,21 @@ def test_an_invalidated_connection(bench: Bench) -> None:
 
 
 @servers
-def test_a_connection_that_the_server_ends(bench: Bench) -> None:
+@on("nested", [False, True])
+def test_a_connection_that_the_server_ends(bench: Bench, nested: bool) -> None:
     bench.insert(1, b"old")
     mysql = bench.engine.dialect.name != "postgresql"
     with bench.engine.connect() as connection:
+        connection.begin()
+        savepoint = connection.begin_nested() if nested else None
         replace(connection, b"void")
         mine = connection.scalar(text("SELECT connection_id()" if mysql else "SELECT pg_backend_pid()"))
         with bench.world.observer.connect() as other:
             other.execute(text(f"KILL {mine}" if mysql else f"SELECT pg_terminate_backend({mine}, 5000)"))
         with pytest.raises(DBAPIError):
             connection.execute(docs.insert(), {"id": 2})
+        if savepoint is not None:
+            savepoint.rollback()
     bench.world.sweep()
     bench.check(b"old", swept=True)
 

@@ -169,8 +169,8 @@ def finish_rebuild(ground: Ground, where: str) -> None:
 @pytest.mark.timeout(600)
 def test_a_small_workload(ground: Ground, request: pytest.FixtureRequest) -> None:
     # Even steps: between the end of one call and the beginning of the next nothing happens.
-    every = {"sqlite": 6, "sqlite-wal": 14, "postgres": 14}
-    kill_at_each(ground, "small", every=every[request.node.callspec.params["ground"]], sweeps=37)
+    every = {"sqlite": 10, "sqlite-wal": 22, "postgres": 22}
+    kill_at_each(ground, "small", every=every[request.node.callspec.params["ground"]], sweeps=53)
 
 
 @pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
@@ -186,7 +186,7 @@ def test_variants(ground: Ground, request: pytest.FixtureRequest) -> None:
 
 @pytest.mark.timeout(600)
 def test_all_operations(ground: Ground) -> None:
-    kill_at_each(ground, "all", every=67, sweeps=29)
+    kill_at_each(ground, "all", every=97, sweeps=41)
 
 
 @pytest.mark.timeout(600)

@@ -38,7 +38,7 @@ class Machine:
     engines: list[Engine] = field(default_factory=list)
 
     def application(self, storage: Any = None, **options: Any) -> Application:
-        engine = self.open_engine(f"sqlite:///{self.database.folder}/test.db")
+        engine = self.open_engine(f"sqlite:///{self.database.folder}/test.db", durable=True)
         self.engines.append(engine)
         event.listen(engine, "connect", lambda driver, record: setting(driver, self.pragmas))
         return Application(engine, self.files.folder, storage, budget=PATIENT, **options)
@@ -260,7 +260,7 @@ def test_claims_are_durable_and_the_users_setting_comes_back(
     """The same by what SQLite is told, where no disk can be cut off."""
     if "always" in driver and sys.version_info < (3, 12):
         pytest.skip("sqlite3's autocommit is new in Python 3.12")
-    engine = open_engine(f"sqlite:///{tmp_path}/test.db", **DRIVERS[driver])
+    engine = open_engine(f"sqlite:///{tmp_path}/test.db", durable=True, **DRIVERS[driver])
     event.listen(engine, "connect", lambda driver, record: setting(driver, JOURNALS[journal]))
     app = Application(engine, tmp_path, budget=PATIENT)
     app.create()

@@ -145,6 +145,30 @@ def test_a_session_goes_on_after_the_database_was_out_of_reach(world: World, pro
     recover(world, proxy, b"old", b"new")
 
 
+@on("writes", ["in the savepoint", "before it too"])
+def test_a_connection_that_is_lost_in_a_savepoint(world: World, proxy: Proxy, writes: str) -> None:
+    key = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        if writes == "before it too":
+            session.add(Doc(file=b"before"))
+            session.flush()
+        savepoint = session.begin_nested()
+        session.add(Doc(file=b"added"))
+        session.flush()
+        doc.file = new = Attachment.upload(b"new")  # type: ignore[assignment]
+        proxy.drop()
+        with pytest.raises(DBAPIError):
+            savepoint.commit()
+        with within():
+            session.rollback()
+        assert doc.file is not None
+        assert doc.file.read() == b"old"
+        doc.file = new  # which has its bytes still
+        session.commit()
+    recover(world, proxy, b"new")
+
+
 # Lost acknowledgements
 
 

@@ -205,7 +205,7 @@ def race(site: Site, storage: Faulty, seconds: float, writers: int = 2) -> Count
 
 @on("engine", ["sqlite-immediate", "postgres"], indirect=True)
 def test_sweeps_race_writers_for_a_moment(site: Site, storage: Faulty) -> None:
-    outcomes = race(site, storage, seconds=5)
+    outcomes = race(site, storage, seconds=3)
     assert outcomes["committed"] > 5, outcomes
     assert outcomes["sweeps"] > 2, outcomes
 

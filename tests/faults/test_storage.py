@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import Session
 
 from sa_attachments import Attachment, OwnershipLost, StorageFailed
@@ -139,8 +140,8 @@ def test_a_copy_that_fails_leaves_nothing_even_if_the_transaction_is_committed(w
 
 
 @everywhere
-def test_a_flush_with_a_late_owner_leaves_nothing_even_if_the_transaction_is_committed(world: World) -> None:
-    """The new files of the flush were owned before the staged one was claimed."""
+def test_a_flush_with_a_late_owner_leaves_nothing(world: World) -> None:
+    """Its new files were owned before the staged one was claimed, and what the database refused ends a transaction."""
     seed(world, file=b"old")
     late = files.stage(Attachment.upload(b"late"))
     world.sweep()
@@ -149,9 +150,12 @@ def test_a_flush_with_a_late_owner_leaves_nothing_even_if_the_transaction_is_com
         session.add(doc)
         with pytest.raises(OwnershipLost):
             session.flush()
-        session.expunge(doc)
+        with pytest.raises(PendingRollbackError):
+            session.commit()
+        session.rollback()
+        session.add(Doc(file=b"other"))
         session.commit()
-    recover(world, b"old")
+    recover(world, b"old", b"other")
 
 
 @everywhere

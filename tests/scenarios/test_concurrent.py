@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -38,14 +38,26 @@ def seed(world: World, data: bytes = b"old") -> int:
 
 @contextmanager
 def meanwhile(job: Callable[[], Any], *, blocked: bool = True) -> Iterator[Future[Any]]:
-    """Run ``job`` in a thread, beside the block; it must be waiting for the block to end if it is to be ``blocked``."""
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(job)
-        if blocked:
-            with pytest.raises(TimeoutError):
-                future.exception(0.3)
-        yield future
-        future.exception(20)
+    """Run ``job`` in a thread, beside the block; if it is to be ``blocked``, it has read a document and must be waiting
+    for the block to end.
+    """
+    loaded = threading.Event()
+
+    def load(*_: object) -> None:
+        loaded.set()
+
+    event.listen(Doc, "load", load)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(job)
+            if blocked:
+                assert loaded.wait(20)
+                with pytest.raises(TimeoutError):
+                    future.exception(0.3)
+            yield future
+            future.exception(20)
+    finally:
+        event.remove(Doc, "load", load)
 
 
 def writes(session: Session, what: str, key: int, data: bytes) -> None:

@@ -150,6 +150,15 @@ def test_a_description_does_not_undo_what_others_wrote_into_the_descriptor(world
     world.check(b"old", b"page")
 
 
+def moved_by_another(world: World, key: int) -> Attachment:
+    """The same bytes under another key, as another session gives them to the row."""
+    with world.session() as other:
+        moved = other.get_one(Doc, key)
+        moved.file = moved.file.copy()
+        other.commit()
+        return moved.file
+
+
 @two_at_a_time
 def test_a_description_does_not_undo_a_move_to_another_place(world: World) -> None:
     """The same bytes under another key, while this session described what it had loaded."""
@@ -157,16 +166,56 @@ def test_a_description_does_not_undo_a_move_to_another_place(world: World) -> No
     with world.session(expire_on_commit=False) as session:
         doc = session.get_one(Doc, key)
         session.commit()
-        with world.session() as other:
-            moved = other.get_one(Doc, key)
-            moved.file = moved.file.copy()
-            other.commit()
-            there = moved.file
+        there = moved_by_another(world, key)
         doc.file = doc.file.replace(filename="new.txt")
         session.commit()
         assert doc.file == there
     assert described(world, key)[0] == "new.txt"
     world.check(b"old", b"page")
+
+
+@two_at_a_time
+@on("hook", [False, True])
+def test_a_description_keeps_a_moved_file_from_other_rows(world: World, hook: bool) -> None:
+    """The row seems to give its file up, as what is assigned has another name; another row gets a copy."""
+    key = seed(world)
+    with world.session(expire_on_commit=False) as session:
+        doc = session.get_one(Doc, key)
+        session.commit()
+        there = moved_by_another(world, key)
+
+        def give(mapper: object, connection: object, note: Note) -> None:
+            note.file = there
+
+        doc.file = doc.file.replace(filename="new.txt")
+        session.add(Note(file=None if hook else there))
+        if hook:
+            event.listen(Note, "before_insert", give, insert=True)
+        try:
+            session.commit()
+        finally:
+            if hook:
+                event.remove(Note, "before_insert", give)
+        assert doc.file == there
+    assert described(world, key)[0] == "new.txt"
+    world.check(b"old", b"old", b"page")
+
+
+@two_at_a_time
+def test_an_object_does_not_know_that_its_damaged_descriptor_was_repaired(world: World) -> None:
+    key = seed(world)
+    with world.engine.begin() as connection:
+        whole = connection.scalar(text("SELECT file FROM docs"))
+        connection.execute(text("UPDATE docs SET file = '{}'"))
+    with world.session(expire_on_commit=False) as session:
+        doc = session.get_one(Doc, key)
+        session.commit()
+        with world.engine.begin() as connection:
+            whole = whole if isinstance(whole, str) else json.dumps(whole)
+            connection.execute(text("UPDATE docs SET file = :whole"), {"whole": whole})
+        doc.file = doc.pages[0]
+        session.commit()
+    world.check(b"page", b"page")
 
 
 @two_at_a_time

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import pytest
-from sqlalchemy import event
 
 from sa_attachments import NotStored
 
+from .hooks import hook
 from .models import Doc
 from .world import World
 
 on = pytest.mark.parametrize
-
-
-@contextmanager
-def hook(name: str, function: Callable[[Doc], None], *, early: bool = True) -> Iterator[None]:
-    """Listen as code below the class does (``early``), or as code that runs once mappers are configured."""
-
-    def listen(mapper: object, connection: object, target: Doc) -> None:
-        function(target)
-
-    event.listen(Doc, name, listen, insert=early)
-    try:
-        yield
-    finally:
-        event.remove(Doc, name, listen)
 
 
 def seed(world: World) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import Any, Literal
 
 import pytest
@@ -222,4 +223,21 @@ def test_a_connection_that_nobody_ends(world: World, how: str) -> None:
         connection.close()
     del connection, session
     gc.collect()
+    world.check(b"old")
+
+
+@on("how", [Connection.close, Connection.invalidate])
+@on("world", ["sqlite", "sqlite-legacy", "postgres", "mariadb"], indirect=True)
+def test_a_connection_that_is_gone_before_a_savepoint_of_the_session_ends(
+    world: World, how: Callable[[Connection], None]
+) -> None:
+    key = seed(world)
+    connection = world.engine.connect()
+    connection.begin()
+    session = Session(connection)
+    session.begin_nested()
+    work(session, key)
+    how(connection)
+    session.close()
+    connection.close()
     world.check(b"old")

@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import String, delete, select, text, update
+from sqlalchemy import String, delete, event, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm.exc import StaleDataError
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, FileMissing, OwnershipLost
 
@@ -134,6 +135,62 @@ def test_restoring_swaps_the_old_file_and_the_new(world: World) -> None:
 
 
 @databases
+def test_a_stale_row_is_written_though_it_seems_to_have_what_is_restored(world: World) -> None:
+    seed(world)
+    with world.session(expire_on_commit=False) as session, world.session() as other:
+        row = session.get_one(Kept, (1, "a"))
+        session.commit()
+        theirs = other.get_one(Kept, (1, "a"))
+        theirs.file, theirs.pages = None, theirs.pages[:1]
+        other.commit()
+        world.files.restore(session, Kept.file, (1, "a"))
+        world.files.restore(session, Kept.pages, (1, "a"))
+        session.commit()
+        session.refresh(row)
+        assert row.file is not None
+        assert [row.file.read(), *(page.read() for page in row.pages)] == [b"old", b"p1", b"p2"]
+    world.check(b"old", b"p1", b"p2", b"x")
+
+
+@databases
+@on("assigned", [False, True])
+def test_a_list_keeps_what_a_stale_object_does_not_know_of(world: World, assigned: bool) -> None:
+    """But what was assigned to the object counts."""
+    seed(world)
+    with world.session(expire_on_commit=False) as session, world.session() as other:
+        row = session.get_one(Kept, (1, "a"))
+        session.commit()
+        theirs = other.get_one(Kept, (1, "a"))
+        theirs.pages = [b"p3", theirs.pages[0]]
+        other.commit()
+        if assigned:
+            row.pages = [b"p4"]
+        world.files.restore(session, Kept.pages, (1, "a"))
+        session.commit()
+        expected = [b"p4", b"p2"] if assigned else [b"p3", b"p1", b"p2"]
+        assert [page.read() for page in row.pages] == expected
+        session.refresh(row)
+        assert [page.read() for page in row.pages] == expected
+    assert condemned(world) == ([b"p1", b"p3"] if assigned else [])
+
+
+@databases
+@on("attribute", [Kept.file, Kept.pages])
+def test_a_row_that_is_gone_is_told_though_it_seems_to_have_what_is_restored(world: World, attribute: Any) -> None:
+    seed(world)
+    with world.session(expire_on_commit=False) as session, world.session() as other:
+        row = session.get_one(Kept, (1, "a"))
+        session.commit()
+        other.delete(other.get_one(Kept, (1, "a")))
+        other.commit()
+        world.files.restore(session, attribute, (1, "a"))
+        with pytest.raises(StaleDataError):
+            session.commit()
+        assert row in session
+    assert condemned(world) == [b"old", b"p1", b"p2"]
+
+
+@databases
 def test_a_restore_that_is_rolled_back_keeps_it_restorable(world: World) -> None:
     seed(world)
     with world.session() as session:
@@ -148,6 +205,36 @@ def test_a_restore_that_is_rolled_back_keeps_it_restorable(world: World) -> None
         assert condemned(world) == [b"old"]
         world.files.restore(session, Kept.file, (1, "a"))
         session.commit()
+    world.check(b"old", b"p1", b"p2", b"x")
+
+
+@databases
+@on("then", ["retry", "forget"])
+def test_a_restore_whose_flush_is_refused_keeps_it_restorable(world: World, then: str) -> None:
+    """A refusal comes before the flush begins, so that the transaction can go on."""
+    seed(world)
+    with world.session() as session:
+        row = session.get_one(Kept, (1, "a"))
+        row.file = None
+        session.commit()
+        world.files.restore(session, Kept.file, (1, "a"))
+
+        def refuse(*_: object) -> None:
+            raise ValueError
+
+        event.listen(session, "before_flush", refuse)
+        with pytest.raises(ValueError):
+            session.flush()
+        event.remove(session, "before_flush", refuse)
+        if then == "forget":
+            session.expire(row)
+            session.commit()
+            assert condemned(world) == [b"old"]
+            world.files.restore(session, Kept.file, (1, "a"))
+        with world.nothing_stored():
+            session.commit()
+        assert row.file is not None
+        assert row.file.read() == b"old"
     world.check(b"old", b"p1", b"p2", b"x")
 
 

@@ -213,6 +213,26 @@ def test_a_listener_makes_a_change_a_new_row(world: World, what: str) -> None:
     world.check(b"old", b"page", *new)
 
 
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_a_listener_makes_a_change_a_new_row_after_the_old_one_was_deleted(world: World) -> None:
+    (key,) = seed(world)
+    with world.session(expire_on_commit=False) as session, world.session() as other:
+        doc = session.get_one(Doc, key)
+        session.commit()
+        other.delete(other.get_one(Doc, key))
+        other.commit()
+        doc.file = b"new"
+
+        def new_version() -> None:
+            make_transient(doc)
+            doc.id, doc.title = key + 1, "new"
+            session.add(doc)
+
+        with before_flush(session, new_version):
+            session.commit()
+    world.check(b"new")
+
+
 @on("when", ["before_flush", "before_update", "after_update"])
 @on("what", ["file", "none", "another row"])
 def test_a_listener_executes_a_statement(world: World, when: str, what: str) -> None:
