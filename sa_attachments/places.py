@@ -87,7 +87,8 @@ class Places:
             return None
         if found is None:
             return (
-                f"the place of storage {name!r} is another one than before (an unmounted volume, a wrong folder?): "
+                f"the place of storage {name!r}, {storage!r}, is another one than before (an unmounted volume, a wrong "
+                "folder?): "
                 "mount the volume or correct the URL; if a new place is meant, run 'sa-attachments takeover'"
             )
         if found != ours or row is None or row.fingerprint != fingerprint:

@@ -111,8 +111,9 @@ class TakesFile(Protocol):
 class Heals(Protocol):
     """Keeps each file several times, and can restore what some of its members lost."""
 
-    def lacking(self, key: str) -> Sequence[str]:
-        """Names of the members that do not have the file."""
+    @property
+    def members(self) -> Mapping[str, Storage]:
+        """By name, each with all files."""
         ...
 
     def heal(self, key: str) -> int:

@@ -15,18 +15,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, literal_column, select, update
+from sqlalchemy import Connection, func, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 
 from .clock import milliseconds, now
 from .errors import StorageFailed, storage_errors
 from .key import floor, is_key, moment
-from .ledger import CHUNK, CONDEMNED, chunked, insert_ignoring
+from .ledger import CHUNK, CONDEMNED, PURGING, chunked, insert_ignoring
 from .recovery import Busy, Purger
 from .storage import Storage, Unfinished
 
 Progress = Callable[[str, int], None]
 """Told ``(storage, files)`` while work goes on."""
+
+LATE = timedelta(days=1)
+"""What is due for so long, and in no storage that is swept, nobody else sweeps either."""
 
 
 @dataclass(slots=True)
@@ -89,15 +92,31 @@ class Sweep:
     def run(self, names: Iterable[str]) -> Iterator[SweptStorage]:
         """Sweep these storages, then purge what is due in them."""
         swept = [self._strangers(name) for name in names]
+        forgotten: list[SweptStorage] = []
         resolve = self._purger.scope.files.resolve
         mine = {each.name: each for each in swept if each.problem is None and not resolve(each.name).readonly}
         try:
             self._purge(mine)
+            forgotten += self._forgotten([each.name for each in swept])
         except (Busy, DBAPIError) as error:
             raise_unless_held(error)
             for report in mine.values():
                 report.waiting = True
-        yield from swept
+        yield from [*swept, *forgotten]
+
+    def _forgotten(self, names: Sequence[str]) -> Iterator[SweptStorage]:
+        """Storages that are swept no more, although something is due in them."""
+        c = self._purger.ledger.lines.c
+        late = c.purge_after <= now() - milliseconds(LATE)
+        due = select(c.storage, func.count()).where(c.state.in_([CONDEMNED, PURGING]), late, c.storage.not_in(names))
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            found = connection.execute(due.group_by(c.storage).order_by(c.storage)).all()
+        for name, count in found:
+            yield SweptStorage(
+                name,
+                problem=f"{count} dropped files are due, but no storage of its own has this name any more: configure it"
+                " again, until a sweep purged them",
+            )
 
     def _purge(self, mine: dict[str, SweptStorage]) -> None:
         ttl = milliseconds(self._times.tombstone_ttl)

@@ -4,7 +4,8 @@ Seven kinds of findings, each about one file:
 
 ``missing``    a row names a file that its storage does not hold;
 ``incomplete`` a member of a mirror does not hold a file that another one does;
-``damaged``    the bytes have another size (or, asked for ``checksums``, another SHA-256) than the row says;
+``damaged``    the bytes, in a member of a mirror perhaps, have another size (or, asked for ``checksums``, another
+               SHA-256) than the row says;
 ``unowned``    a row names a file that the ledger does not call owned;
 ``unnamed``    the ledger calls a file owned that no row of its column names;
 ``stranger``   a storage holds a file that the ledger does not know;
@@ -12,7 +13,7 @@ Seven kinds of findings, each about one file:
 
 ``repair`` mends what can be mended without losing anything, after asking again under lock: ``unowned`` files get
 their line back, ``unnamed`` ones are condemned, if their column is mapped in this process, ``incomplete`` ones
-are copied to where they lack. Strangers are left to the sweep.
+are copied to where they lack, unless another copy is damaged. Strangers are left to the sweep.
 
 Traps
 -----
@@ -22,29 +23,25 @@ twice before you worry. The names of all files are kept in memory: about 150 byt
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Table, Text, and_, cast, select, tuple_, update
+from sqlalchemy import Connection, Text, and_, cast, select, update
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
 from .clock import now
-from .column import AttachmentListType, AttachmentType
 from .descriptor import Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
+from .integrity import flaws, is_whole
 from .key import is_key, moment
 from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked
 from .recovery import Purger
-from .references import row_key
-from .source import CHUNK as BYTES
+from .rows import ColumnType, Page, Rows
 from .storage import Heals
 from .sweep import raise_unless_held
-
-ColumnType = AttachmentType | AttachmentListType
 
 Progress = Callable[[str, int], None]
 """Told ``(what, how many)`` while work goes on."""
@@ -67,6 +64,7 @@ class VerifyReport:
     """What was found."""
 
     rows: int = 0
+    """Each counted once for each attachment column in which it is not NULL."""
     files: int = 0
     lines: int = 0
     findings: list[Finding] = field(default_factory=list)
@@ -114,8 +112,9 @@ class Verification:
         for name in storages:  # first, as nothing is copied to where a place is in doubt
             self._trying(name, self._check_place)
         for column in self._columns:
-            for rows in self._rows(column):
-                self._check_rows(column, rows)
+            assert column.column is not None
+            for page in Rows(self._purger, column).pages(column.column.is_not(None), size=CHUNK):
+                self._check_rows(column, page)
         self._check_lines()
         for name in storages:
             self._trying(name, self._check_storage)
@@ -128,26 +127,7 @@ class Verification:
 
     # Rows
 
-    def _rows(self, column: ColumnType) -> Iterator[list[tuple[tuple[Any, ...], tuple[Attachment, ...]]]]:
-        """All rows of a column that name files, in pages by primary key."""
-        assert column.column is not None
-        table: Table = column.column.table
-        key = row_key(table)
-        last: tuple[Any, ...] | None = None
-        while True:
-            statement = select(*key, column.column).where(column.column.is_not(None)).order_by(*key)
-            statement = statement.limit(CHUNK if key else None)
-            if last is not None:
-                statement = statement.where(key[0] > last[0] if len(key) == 1 else tuple_(*key) > last)
-            with self._purger.connection() as connection, self._purger.transaction(connection):
-                page = [(tuple(row[:-1]), column.items(row[-1])) for row in connection.execute(statement)]
-            if page:
-                yield page
-            if len(page) < CHUNK or not key:
-                return
-            last = page[-1][0]
-
-    def _check_rows(self, column: ColumnType, rows: list[tuple[tuple[Any, ...], tuple[Attachment, ...]]]) -> None:
+    def _check_rows(self, column: ColumnType, rows: Page) -> None:
         files: dict[Named, tuple[str, Attachment]] = {}
         for identity, items in rows:
             self._report.rows += 1
@@ -178,35 +158,38 @@ class Verification:
 
     def _check_bytes(self, file: Named, item: Attachment, where: str) -> None:
         self._report.files += 1
+        sha256 = item.sha256 if self._checksums and file.key == item.key else None
         try:
             storage = self._purger.scope.files.resolve(file.storage)
-            with storage_errors(file.storage, "look at", file.key):
-                size = storage.stat(file.key).size
-                whole = size == file.size and (
-                    not self._checksums or file.key != item.key or self._sha256(item) == item.sha256
-                )
+            if isinstance(storage, Heals) and self._check_members(storage, file, sha256, where):
+                return
+            if not is_whole(storage, file, sha256):
+                self._found("damaged", file, where)
         except (FileMissing, UnknownStorage, StorageFailed) as error:
             self._found("missing", file, f"{where}: {error}")
-        else:
-            if not whole:
-                self._found("damaged", file, where)
-            elif isinstance(storage, Heals) and (lacking := self._lacking(storage, file)):
-                where = f"{where}, lacking in {listing(lacking)}"
-                try:
-                    self._found("incomplete", file, where, self._heal(storage, file))
-                except (FileMissing, StorageFailed) as error:
-                    self._found("incomplete", file, f"{where}: {error}")
 
-    def _lacking(self, storage: Heals, file: Named) -> Sequence[str]:
-        """Members of a mirror that lost a file; none where its place is in doubt, or one can't be asked: told once."""
+    def _check_members(self, mirror: Heals, file: Named, sha256: str | None, where: str) -> bool:
+        """What members of a mirror lost or damaged. False if all lost it, or if nothing can be told of them: the place
+        is in doubt, or one of them can't be asked, which is a problem that is told once.
+        """
         if file.storage in self._report.problems:
-            return ()
+            return False
         try:
-            with storage_errors(file.storage, "look in all members for", file.key):
-                return storage.lacking(file.key)
+            lacking, damaged = flaws(mirror, file, sha256)
         except StorageFailed as error:
             self._report.problems[file.storage] = str(error)
-            return ()
+            return False
+        if len(lacking) == len(mirror.members):
+            return False
+        if damaged:
+            self._found("damaged", file, f"{where}, in {listing(damaged)}")
+        if lacking:
+            where = f"{where}, lacking in {listing(lacking)}"
+            try:  # What is damaged may be what is read first.
+                self._found("incomplete", file, where, not damaged and self._heal(mirror, file))
+            except (FileMissing, StorageFailed) as error:
+                self._found("incomplete", file, f"{where}: {error}")
+        return True
 
     def _heal(self, storage: Heals, file: Named) -> bool:
         """Copy a file to the members of a mirror that lost it, while its line is locked: a purge can't come between,
@@ -226,12 +209,6 @@ class Verification:
         except DBAPIError as error:
             raise_unless_held(error)
             return False
-
-    def _sha256(self, item: Attachment) -> str:
-        digest = hashlib.sha256()
-        for chunk in item.chunks(BYTES):
-            digest.update(chunk)
-        return digest.hexdigest()
 
     def _own_again(self, column: ColumnType, file: Named, item: Attachment) -> bool:
         """Give a named file its line back, if its bytes are there."""

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ READY_WITHIN = 60.0
 
 @dataclass(frozen=True)
 class Seaweed:
-    """An S3 server; ``endpoint`` is its address."""
+    """An S3 server; ``endpoint`` is its address, ``master`` and ``filer`` those that its own shell wants."""
 
     port: int
+    master: str
+    filer: str
 
     @property
     def endpoint(self) -> str:
@@ -47,6 +50,31 @@ class Seaweed:
             region_name="us-east-1",
             config=Config(request_checksum_calculation="when_required", retries={"total_max_attempts": 1}),
         )
+
+    def multiply(self, bucket: str, key: str, keys: Iterable[str], folder: Path) -> None:
+        """The only file below the folder of ``key``, again under ``keys``, which are as long: thousands a second.
+
+        It saves the server's record of the file, and loads it with other names; ``folder`` takes two files for that.
+        """
+        one, many = folder / "one.meta", folder / "many.meta"
+        inside, _, name = key.rpartition("/")
+        self._shell(f"fs.meta.save -o {one} /buckets/{bucket}/{inside}")
+        saved = one.read_bytes()
+        record = saved[saved.rindex(f"/buckets/{bucket}/{inside}".encode()) - 6 :]
+        assert int.from_bytes(record[:4], "big") == len(record) - 4
+        with many.open("wb") as file:
+            for other in keys:
+                inside_other, _, name_other = other.rpartition("/")
+                file.write(
+                    record.replace(inside.encode(), inside_other.encode()).replace(name.encode(), name_other.encode())
+                )
+        self._shell(f"fs.meta.load -v=false {many}")
+
+    def _shell(self, command: str) -> None:
+        subprocess.run(
+            [str(_binary()), "shell", f"-master={self.master}", f"-filer={self.filer}"],
+            input=command.encode(), stdout=subprocess.DEVNULL, check=True,
+        )  # fmt: skip
 
 
 def start_seaweed(folder: Path) -> Seaweed:
@@ -72,7 +100,8 @@ def start_seaweed(folder: Path) -> Seaweed:
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True,
         )  # fmt: skip
     (folder / "pid").write_text(str(process.pid))
-    server = Seaweed(ports["s3.port"])
+    master, filer = (f"127.0.0.1:{ports[f'{name}.port']}.{ports[f'{name}.port.grpc']}" for name in ("master", "filer"))
+    server = Seaweed(ports["s3.port"], master, filer)
     client = server.client()
     deadline = time.monotonic() + READY_WITHIN
     while True:
@@ -93,8 +122,8 @@ def serve(folder: Path) -> Seaweed:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = folder / "seaweed.json"
         if not known.exists():
-            known.write_text(json.dumps({"port": start_seaweed(folder / "seaweed").port}))
-        return Seaweed(json.loads(known.read_text())["port"])
+            known.write_text(json.dumps(asdict(start_seaweed(folder / "seaweed"))))
+        return Seaweed(**json.loads(known.read_text()))
 
 
 def _binary() -> Path:

@@ -135,7 +135,7 @@ def test_another_folder_under_the_same_name(database: Registered) -> None:
     """A wrong working directory, a volume that is not mounted: the place has no marker."""
     assert database.problem(MemoryStorage()) is None
     empty = MemoryStorage()
-    assert "is another one than before" in (database.problem(empty) or "")
+    assert "'default', <MemoryStorage of 0 files>, is another one than before" in (database.problem(empty) or "")
     assert read_marker("default", empty) is None
 
 

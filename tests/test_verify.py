@@ -370,7 +370,11 @@ def test_a_table_without_a_primary_key(engine: Engine, mapped: bool, monkeypatch
 
     pages = Table("pages", Base.metadata, Column("number", Integer), Column("scan", AttachmentType(files)))
     if mapped:
-        type("Page", (Base,), {"__table__": pages, "__mapper_args__": {"primary_key": [pages.c.number]}})
+
+        class Page(Base):
+            __table__ = pages
+            __mapper_args__ = {"primary_key": [pages.c.number]}  # noqa: RUF012 - SQLAlchemy's form
+
         configure_mappers()
     Base.metadata.create_all(engine)
     with engine.begin() as connection:

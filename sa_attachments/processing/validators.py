@@ -114,10 +114,12 @@ class Accept:
 
     def __call__(self, attachment: Attachment, /) -> None:
         found = attachment.content_type
-        wildcards = () if is_active(found) else ("*/*", found.partition("/")[0] + "/*")
-        if found in self.patterns or any(each in self.patterns for each in wildcards):
+        matches = any(each in self.patterns for each in ("*/*", found.partition("/")[0] + "/*"))
+        if found in self.patterns or (matches and not is_active(found)):
             return
         message = f"the file is {found}, accepted are {' and '.join(self.patterns)}"
+        if matches:
+            message += f"; what browsers run has to be named in full, as {found!r}"
         raise Refused(message, rule="Accept", limit=self.patterns, measured=found)
 
     def __repr__(self) -> str:

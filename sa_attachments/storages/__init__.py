@@ -23,6 +23,9 @@ from .url import StorageURL
 
 __all__ = ["StorageURL", "checked", "hidden", "well_formed"]
 
+UNFINISHED = ".unfinished"
+"""The folder of files that ``local:`` is still writing, where the file system can't do without a name."""
+
 _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[ -.0-\[\]-~]{1,255}"  # printable ASCII but / and \, which is a slash to some systems
 _KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*", re.ASCII)
 

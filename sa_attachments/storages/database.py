@@ -32,7 +32,7 @@ from __future__ import annotations
 import io
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Lock
@@ -51,6 +51,7 @@ from sqlalchemy import (
     create_engine,
     delete,
     insert,
+    inspect,
     literal,
     select,
     update,
@@ -64,6 +65,7 @@ from sa_attachments.errors import FileMissing
 from sa_attachments.storage import Readable, Stat
 
 from . import checked, hidden
+from .pieces import Pieces
 from .url import StorageURL, masked
 
 KIB = 1 << 10
@@ -154,7 +156,7 @@ class DatabaseStorage:
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
         row = self._row(key)
-        whole = _Pieces(self._connect, self._pieces, row, start, end)
+        whole = Pieces(self._connect, self._pieces, row, start, end)
         return cast(BinaryIO, io.BufferedReader(whole, row.piece_size))
 
     def stat(self, key: str) -> Stat:
@@ -223,13 +225,25 @@ class DatabaseStorage:
             raise FileMissing(f"there is no {key!r} in {self!r}")
         return row
 
-    def _connection(self) -> Connection:
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
         """A new connection, on which the tables are there."""
         if self._create and not self.readonly:
             with self._creating:
                 self._create_beside_others()
                 self._create = False
-        return self._connect()
+        with self._connect() as connection:
+            try:
+                yield connection
+            except DBAPIError as error:
+                connection.rollback()
+                name = self._files.name
+                if name not in str(error.orig) or inspect(connection).has_table(name):
+                    raise
+                raise LookupError(
+                    f"there is no table {name!r} in {self!r}: make it by storage.create_tables(), by a migration from "
+                    "storage.metadata, or by '?create=true' in the URL"
+                ) from error
 
     def _connect(self) -> Connection:
         """A new connection. A forked child leaves those in the pool to its parent, which goes on using them."""
@@ -269,56 +283,6 @@ class DatabaseStorage:
 
     def __repr__(self) -> str:
         return f"DatabaseStorage({masked(self.engine.url.render_as_string())!r})"
-
-
-class _Pieces(io.RawIOBase):
-    """The bytes of a file from ``start`` up to ``end``, fetched piece by piece."""
-
-    def __init__(
-        self, connect: Callable[[], Connection], pieces: Table, file: Any, start: int, end: int | None
-    ) -> None:
-        """``file`` is its row."""
-        self._connect = connect
-        self._pieces = pieces
-        self._key = file.key
-        self._piece_size = file.piece_size
-        self._start = min(start, file.size)
-        self._size = max((file.size if end is None else min(end, file.size)) - self._start, 0)
-        self._at = 0
-        self._fetched: tuple[int, bytes] = (-1, b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        target = offset + (0, self._at, self._size)[whence]
-        if target < 0:
-            raise ValueError(f"negative seek position {target}")
-        self._at = target
-        return target
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._size - self._at)
-        if wanted <= 0:
-            return 0
-        number, offset = divmod(self._start + self._at, self._piece_size)
-        data = self._piece(number)[offset : offset + wanted]
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-    def _piece(self, number: int) -> bytes:
-        if self._fetched[0] != number:
-            c = self._pieces.c
-            with self._connect() as connection:
-                data = connection.scalar(select(c.data).where(c.key == self._key, c.number == number))
-            if data is None:
-                raise FileMissing(f"{self._key!r} was deleted while it was read")
-            self._fetched = number, data
-        return self._fetched[1]
 
 
 def _filled(stream: Readable, size: int) -> bytes:

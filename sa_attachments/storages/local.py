@@ -46,13 +46,10 @@ from sa_attachments.errors import FileMissing
 from sa_attachments.source import CHUNK
 from sa_attachments.storage import Readable, Stat
 
-from . import checked, well_formed
+from . import UNFINISHED, checked, well_formed
 from .folders import Folders
 from .part import part
 from .url import StorageURL
-
-UNFINISHED = ".unfinished"
-"""The folder of files that are still being written, where the file system can't do without a name."""
 
 _FICLONE = 0x40049409
 _RETRIES = 100  # times that a folder may be removed between making it and linking into it

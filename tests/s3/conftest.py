@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from botocore.retries.standard import ExponentialBackoff
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
@@ -69,7 +70,9 @@ def unfinished(storage: S3Storage) -> list[str]:
 
 
 @pytest.fixture
-def wire(seaweed: Seaweed) -> Iterator[Wire]:
+def wire(seaweed: Seaweed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wire]:
+    """Through which clients try again at once, where botocore waits for up to a second and more."""
+    monkeypatch.setattr(ExponentialBackoff, "delay_amount", lambda self, context: 0.01)
     with Wire(seaweed.port) as wire:
         yield wire
 

@@ -292,14 +292,17 @@ def work_spoiled(
                 connection.execute(table.delete())
 
 
-@on("fault", FAULTS)
+QUICK = [pytest.param(fault, marks=slow if fault in ("hang", "late") else ()) for fault in FAULTS]
+
+
+@on("fault", QUICK)
 def test_an_application_behind_a_wire_that_is_bad_once(postgres: Engine, make: Make, wire: Wire, fault: Fault) -> None:
     first = 3 + list(FAULTS).index(fault)
     assert work_spoiled(postgres, make, wire, fault, first, **PATIENT)
     assert work_spoiled(postgres, make, wire, fault, first + 10, **IMPATIENT)
 
 
-@on("fault", FAULTS)
+@on("fault", QUICK)
 def test_an_application_behind_a_wire_that_stays_bad(postgres: Engine, make: Make, wire: Wire, fault: Fault) -> None:
     assert work_spoiled(postgres, make, wire, fault, 6 + list(FAULTS).index(fault), for_good=True, **IMPATIENT)
 

@@ -44,6 +44,17 @@ on_servers = pytest.mark.parametrize("engine", ["postgres", "mariadb"], indirect
 on_some = pytest.mark.parametrize("engine", ["sqlite", "postgres"], indirect=True)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_says_how_to_make_its_tables(engine: Engine) -> None:
+    storage = DatabaseStorage(engine, create=False)
+    for verb in (lambda: put(storage, "key", b"x"), lambda: storage.stat("key"), lambda: listed(storage)):
+        with pytest.raises(LookupError, match=r"no table 'attachment_file' in .*create_tables\(\).*'\?create=true'"):
+            verb()
+    storage.create_tables()
+    put(storage, "key", b"x")
+    assert read(storage, "key") == b"x"
+
+
 @on_some
 def test_a_large_file_is_in_pieces_and_comes_back(engine: Engine) -> None:
     storage = DatabaseStorage(engine, piece_size=64, create=True)

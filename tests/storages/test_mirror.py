@@ -169,7 +169,7 @@ def test_a_file_that_was_purged_meanwhile_does_not_come_back(engine: Engine, a: 
                 session.commit()
             assert a.wait_for_hang()
 
-        a.at("stat", 2, drop)  # after the verification met the file, before it heals
+        b.at("stat", 1, drop)  # after the verification met the file, before it heals
         report = files.verify(engine, repair=True)
         assert ("incomplete", False) in [(finding.kind, finding.repaired) for finding in report.findings]
         a.release()
@@ -264,6 +264,30 @@ def test_verify_goes_on_while_a_member_is_down_or_full(engine: Engine, a: Faulty
     assert report.findings[0].where.endswith("OSError: disk full")
     with pytest.raises(StorageFailed):
         site.add(b"three")
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("member", ["a", "b"])
+def test_verify_finds_what_members_damaged(engine: Engine, a: Faulty, b: Faulty, member: str) -> None:
+    site = a_mirror(engine, a, b)
+    for data in (b"same size", b"too short"):
+        site.add(data)
+    same, short = listed(a.inner)
+    victim, other = (a, b) if member == "a" else (b, a)
+    for key, data in ((same, b"size same"), (short, b"short")):
+        victim.inner.delete([key])
+        put(victim.inner, key, data)
+    found = {finding.key: finding for finding in site.files.verify(engine, repair=True).findings}
+    assert {key: (finding.kind, finding.repaired) for key, finding in found.items()} == {short: ("damaged", False)}
+    assert found[short].where == f"docs.file (2,), in {member!r}"
+    found = {finding.key: finding for finding in site.files.verify(engine, checksums=True).findings}
+    assert {finding.kind for finding in found.values()} == {"damaged"}
+    assert set(found) == {same, short}
+    # What is damaged is not copied to where the file lacks.
+    other.inner.delete([short])
+    found = [each for each in site.files.verify(engine, repair=True).findings if each.key == short]
+    assert [(each.kind, each.repaired) for each in found] == [("damaged", False), ("incomplete", False)]
+    assert listed(other.inner) == [same]
 
 
 def test_a_probe_tells_what_does_not_work(a: Faulty, b: Faulty, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""Pieces: a file that lies in rows of a database, seen as one; see ``sa_attachments.storages.database``.
+
+Each piece is read on a connection of its own, and none is held in between.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection, Table, select
+
+from sa_attachments.errors import FileMissing
+
+
+class Pieces(io.RawIOBase):
+    """The bytes of a file from ``start`` up to ``end``, fetched piece by piece."""
+
+    def __init__(
+        self, connect: Callable[[], Connection], pieces: Table, file: Any, start: int, end: int | None
+    ) -> None:
+        """``file`` is its row."""
+        self._connect = connect
+        self._pieces = pieces
+        self._key = file.key
+        self._piece_size = file.piece_size
+        self._start = min(start, file.size)
+        self._size = max((file.size if end is None else min(end, file.size)) - self._start, 0)
+        self._at = 0
+        self._fetched: tuple[int, bytes] = (-1, b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        target = offset + (0, self._at, self._size)[whence]
+        if target < 0:
+            raise ValueError(f"negative seek position {target}")
+        self._at = target
+        return target
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), self._size - self._at)
+        if wanted <= 0:
+            return 0
+        number, offset = divmod(self._start + self._at, self._piece_size)
+        data = self._piece(number)[offset : offset + wanted]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _piece(self, number: int) -> bytes:
+        if self._fetched[0] != number:
+            c = self._pieces.c
+            with self._connect() as connection:
+                data = connection.scalar(select(c.data).where(c.key == self._key, c.number == number))
+            if data is None:
+                raise FileMissing(f"{self._key!r} was deleted while it was read")
+            self._fetched = number, data
+        return self._fetched[1]
