@@ -115,7 +115,7 @@ def test_delays_each_direction(proxy: Proxy) -> None:
     with dial(proxy) as client:
         begin = time.monotonic()
         assert ask(client, b"x") == b"x"
-        assert 0.2 <= time.monotonic() - begin < 1
+        assert 0.2 <= time.monotonic() - begin < 5
 
 
 def test_cuts_after_so_many_bytes_up(proxy: Proxy) -> None:

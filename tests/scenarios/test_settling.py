@@ -165,7 +165,7 @@ def test_a_commit_does_not_wait_until_a_pool_of_one_is_free(
 
     def hold() -> None:
         with engine.connect():
-            time.sleep(1)
+            time.sleep(2)
 
     with Session(engine) as session, ThreadPoolExecutor(1) as pool:
         item = Item(file=b"old")
@@ -177,7 +177,7 @@ def test_a_commit_does_not_wait_until_a_pool_of_one_is_free(
         time.sleep(0.2)
         began = time.monotonic()
         session.commit()
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 1.7
         future.result(10)
     assert quick.settled(10)
     assert [call.verb for call in storage.calls].count("delete") == 1
@@ -196,7 +196,7 @@ def test_a_storage_that_hangs_does_not_hold_the_commit(world: World, storage: Fa
         storage.hang("delete")
         began = time.monotonic()
         session.commit()
-        assert time.monotonic() - began < 0.8
+        assert time.monotonic() - began < 5
         storage.heal()
     assert quick.settled(10)
     quick.sweep(world.engine, grace=timedelta(0))

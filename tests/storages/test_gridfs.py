@@ -115,7 +115,7 @@ def test_a_file_that_is_deleted_while_it_is_read_is_missing(storage: GridFSStora
 
 def test_where_nobody_answers_all_wait_at_the_same_time() -> None:
     storage = GridFSStorage("mongodb://127.0.0.1:1/db")
-    storage._timeout = 0.2  # type: ignore[assignment]
+    storage._timeout = 0.5  # type: ignore[assignment]
     started = monotonic()
 
     def ask(number: int) -> None:
@@ -123,7 +123,7 @@ def test_where_nobody_answers_all_wait_at_the_same_time() -> None:
             put(storage, mint(), b"x")
 
     together(8, ask)
-    assert monotonic() - started < 1
+    assert monotonic() - started < 3
 
 
 def test_comes_from_a_url(address: str) -> None:
