@@ -71,7 +71,9 @@ class Archive:
             docs = [self.Doc(file=data, **values) for data in contents]
             session.add_all(docs)
             session.commit()
-            return [doc.id for doc in docs]
+            ids = [doc.id for doc in docs]
+        self.settle()
+        return ids
 
     def remove(self, *ids: int) -> None:
         """Delete documents."""

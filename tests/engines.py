@@ -33,16 +33,21 @@ ASYNC_ENGINES = ["aiosqlite", "asyncpg"]
 CONCURRENT_ENGINES = ["postgres", *(["mariadb"] if MARIADB else [])]
 
 
-def open_engine(url: str | URL, *, legacy: bool = False, **options: Any) -> Engine:
+def open_engine(url: str | URL, *, legacy: bool = False, durable: bool = False, **options: Any) -> Engine:
+    """``durable``: for tests that cut the power, all others wait for no disk."""
     engine = create_engine(url, **options)
-    if engine.dialect.name == "sqlite" and not legacy:
-        begin_explicitly(engine)
+    if engine.dialect.name == "sqlite":
+        if not durable:
+            hurry(engine)
+        if not legacy:
+            begin_explicitly(engine)
     return engine
 
 
 def open_async_engine(url: str | URL, **options: Any) -> AsyncEngine:
     engine = create_async_engine(url, **options)
     if engine.dialect.name == "sqlite":
+        hurry(engine.sync_engine)
         begin_explicitly(engine.sync_engine)
     return engine
 
@@ -51,6 +56,16 @@ def with_driver(url: str | URL, driver: str) -> URL:
     """The same database by another driver: ``with_driver(url, "asyncpg")``."""
     url = make_url(url)
     return url.set(drivername=f"{url.get_backend_name()}+{driver}")
+
+
+def hurry(engine: Engine) -> None:
+    """Let SQLite flush nothing."""
+
+    @event.listens_for(engine, "connect")
+    def connect(dbapi_connection: Any, _: object) -> None:
+        cursor = dbapi_connection.cursor()
+        cursor.execute("PRAGMA synchronous = OFF")
+        cursor.close()
 
 
 def begin_explicitly(engine: Engine) -> None:

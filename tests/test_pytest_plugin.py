@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import doctest
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +100,50 @@ def test_is_found_by_pytest(pytestconfig: pytest.Config) -> None:
     if not pytestconfig.pluginmanager.hasplugin("sa_attachments"):
         pytest.skip("the package is not installed, or without its entry points")
     assert pytestconfig.pluginmanager.get_plugin("sa_attachments").__name__ == "sa_attachments.pytest_plugin"  # type: ignore[union-attr]
+
+
+def test_the_usual_fixture_as_the_page_has_it(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (fixtures,) = (block for block in blocks if "join_transaction_mode" in block)
+    (recipe,) = (block for block in blocks if "BEGIN" in block)
+    (tmp_path / "myapp.py").write_text(
+        "".join(example.source for example in doctest.DocTestParser().get_examples(recipe))
+        + "from datetime import timedelta\n"
+        "from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column\n"
+        "from sa_attachments import Attachment, AttachmentType, Storages\n"
+        "\n"
+        "files = Storages('local:/nowhere', budget=timedelta(seconds=20))\n"  # else a busy machine leaves it to a sweep
+        "\n"
+        "class Base(DeclarativeBase): ...\n"
+        "\n"
+        "class Doc(Base):\n"
+        "    __tablename__ = 'docs'\n"
+        "    id: Mapped[int] = mapped_column(primary_key=True)\n"
+        "    file: Mapped[Attachment] = mapped_column(AttachmentType(files))\n"
+        "\n"
+        "Base.metadata.create_all(engine)\n"
+    )
+    done = run(
+        tmp_path,
+        "import pytest, myapp\n"
+        "from sqlalchemy import select\n"
+        "from sqlalchemy.orm import Session\n" + fixtures + "\n"
+        "@pytest.mark.parametrize('turn', [1, 2])\n"
+        "def test_commits(session, turn):\n"
+        "    assert session.scalars(select(myapp.Doc)).all() == []\n"
+        "    session.add(myapp.Doc(id=1, file=b'one'))\n"
+        "    session.commit()\n"
+        "    session.get_one(myapp.Doc, 1).file = b'two'\n"
+        "    session.commit()\n"
+        "    assert session.get_one(myapp.Doc, 1).file.read() == b'two'\n"
+        "    assert list(myapp.files.resolve().keys()) != []\n"
+        "\n"
+        "def test_nothing_is_left():\n"
+        "    assert myapp.files.settled()\n"
+        "    assert list(myapp.files.resolve().keys()) == []\n"
+        "    assert myapp.files.stats(myapp.engine) == []\n",
+        "-W",
+        "error",
+    )
+    assert "3 passed" in done.stdout, done.stdout + done.stderr

@@ -344,7 +344,7 @@ def test_a_shared_connection_is_left_alone_while_somebody_is_in_a_transaction(po
 
 
 async def test_under_asyncio_a_task_does_the_work_and_the_loop_stays_free(async_engine: AsyncEngine) -> None:
-    archive = await greenlet_spawn(Archive, async_engine.sync_engine)
+    archive = await greenlet_spawn(Archive, async_engine.sync_engine, budget=timedelta(milliseconds=200))
     longest = 0.0
 
     async def watch() -> None:

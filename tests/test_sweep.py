@@ -50,7 +50,7 @@ def test_a_stranger_is_condemned_and_purged_later_and_what_rows_name_is_left_alo
     assert archive.states() == {kept: OWNED, stranger: CONDEMNED}
     assert set(archive.stored()) == {kept, stranger}
     line = archive.line(stranger)
-    assert 3_599_900 <= line.purge_after - line.since <= 3_600_100
+    assert 3_599_000 <= line.purge_after - line.since <= 3_601_000
     assert (line.owner_table, line.owner_column) == (None, None)
     assert archive.sweep(stranger_retain=HOUR).purged == 0
     archive.change(stranger, purge_after=1)
@@ -378,6 +378,32 @@ def test_storages_of_a_pattern_are_those_that_the_ledger_knows(engine: Engine, t
         session.commit()
     report = archive.files.sweep(engine)
     assert sorted(each.name for each in report.storages) == ["default", "tenant-7"]
+
+
+@everywhere
+@on("later", [{}, {"old": "default"}])
+def test_what_is_due_where_nobody_sweeps_any_more_is_told(engine: Engine, later: dict[str, Any]) -> None:
+    """The storage was taken out of the configuration, or became an alias of another one, too early."""
+    old = MemoryStorage()
+    archive = Archive(engine, {"old": old}, retain=DAY)
+    with archive.session() as session:
+        doc = archive.Doc(file=Attachment.upload(b"x", storage="old"))
+        session.add(doc)
+        session.commit()
+        key = doc.file.key
+        session.delete(doc)
+        session.commit()
+    with archive.files.override({"default": archive.storage, **later}):
+        archive.change(key, purge_after=int(time.time() * 1000) - 1000)
+        assert archive.files.sweep(engine).ok, "it is due since a moment, and another process may be about to purge it"
+        archive.change(key, purge_after=int(time.time() * 1000) - 86_400_000)
+        report = archive.files.sweep(engine)
+        assert not report.ok
+        assert str(report["old"].problem).startswith("1 dropped files are due, but no storage of its own has this name")
+        assert report["default"].problem is None
+    report = archive.files.sweep(engine)
+    assert report.ok
+    assert report["old"].purged == 1
 
 
 @sqlite
