@@ -20,8 +20,9 @@ from contest import Contest, Run
 from rows import Database, Ours
 from sqlalchemy import insert
 
+from sa_attachments.chunks import chunked
 from sa_attachments.key import mint
-from sa_attachments.ledger import OWNED, Ledger, chunked
+from sa_attachments.ledger import OWNED, Ledger
 
 NEW = 1_000
 """Files that were stored since the last sweep."""

@@ -23,11 +23,12 @@ from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, NestedTransaction, event, select
 
+from .chunks import chunked
 from .claims import Claim, executing
 from .column import Home
 from .descriptor import Named
 from .errors import AttachmentWarning, OwnershipLost
-from .ledger import OWNED, Drop, Line, chunked
+from .ledger import OWNED, Drop, Line
 from .naming import Naming
 from .staging import Scope, Token
 from .watch import Watched, settle

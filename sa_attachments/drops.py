@@ -34,7 +34,8 @@ class Drops:
         if not items:
             return
         column_type = reference.type
-        retain = milliseconds(column_type.retain if column_type.retain is not None else column_type.files.retain)
+        kept = column_type.files.retain if column_type.retain is None else column_type.retain
+        retain = milliseconds(kept) if kept else 0
         for item in items:
             try:
                 facts = facts_of(item)

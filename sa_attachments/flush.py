@@ -220,8 +220,10 @@ class Flush:
 
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
-        given = self._given()
         copies: dict[tuple[Slot, int], Want] = {}
+        if all((slot, index) in fresh for slot in slots for index in range(len(slot.items))):
+            return copies
+        given = self._given()
         for slot in slots:
             own = {item: item for item in slot.old if names([item])} if slot.items else {}
             for index, item in enumerate(slot.items):

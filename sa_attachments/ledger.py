@@ -20,11 +20,10 @@ knows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from sqlalchemy import (
     JSON,
@@ -32,7 +31,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    Dialect,
     Index,
     Integer,
     MetaData,
@@ -42,6 +40,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    exists,
     false,
     func,
     inspect,
@@ -53,35 +52,16 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from .chunks import lockable, one_of
 from .clock import milliseconds, now
 from .descriptor import Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
-
-CHUNK = 500
-"""Keys per statement."""
-
-T = TypeVar("T")
-
-
-def chunked(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """
-    >>> list(chunked("abc", 2))
-    [['a', 'b'], ['c']]
-    """
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def lockable(connection: Connection, files: Iterable[T]) -> Iterator[list[T]]:
-    """Chunks for a statement that locks lines. On MySQL each is one: for more it may scan the table, and lock all."""
-    return chunked(files, 1 if connection.dialect.name in ("mysql", "mariadb") else CHUNK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +119,11 @@ class Ledger:
             Column("watermark", BigInteger),
             sqlite_with_rowid=False,
         )
+        c, twin = self.lines.c, self.lines.alias()
+        self.is_anothers = and_(
+            c.owner_table.is_(None), exists().where(twin.c.key == c.key, twin.c.storage != c.storage)
+        )
+        """The condition that a line is a stranger's whose file is somebody's under the other name of a place."""
         metadata.info[_INFO] = self
 
     @classmethod
@@ -311,7 +296,7 @@ class Ledger:
         c = self.lines.c
         storages = {file[0] for file in files}
         if len(storages) == 1:
-            return c.key.in_([file[1] for file in files]) & (c.storage == next(iter(storages)))
+            return one_of(c.key, [file[1] for file in files]) & (c.storage == next(iter(storages)))
         return tuple_(c.key, c.storage).in_([(file[1], file[0]) for file in files])
 
     def _explained(self, error: DBAPIError) -> Exception:
@@ -338,13 +323,3 @@ def _binary(length: int) -> String:
         .with_variant(postgresql.VARCHAR(length, collation="C"), "postgresql")
         .with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
     )
-
-
-def insert_ignoring(dialect: Dialect, table: Table) -> Any:
-    """An INSERT that leaves a line with the same primary key alone."""
-    if dialect.name == "sqlite":
-        return sqlite.insert(table).on_conflict_do_nothing()
-    if dialect.name == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing()
-    key = next(iter(table.primary_key))
-    return mysql.insert(table).on_duplicate_key_update({key.name: key})

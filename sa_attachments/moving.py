@@ -31,6 +31,7 @@ from sqlalchemy import Connection, Text, and_, cast
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
+from .chunks import chunked
 from .clock import milliseconds
 from .descriptor import Named, described, named
 from .errors import (
@@ -43,7 +44,7 @@ from .errors import (
     storage_errors,
 )
 from .key import is_key, mint, moment
-from .ledger import Drop, Line, chunked
+from .ledger import Drop, Line
 from .offload import gather
 from .processing.storing import Meter
 from .recovery import Purger

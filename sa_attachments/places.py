@@ -18,8 +18,9 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, select, text
 
+from .chunks import insert_ignoring
 from .errors import FileMissing, storage_errors
-from .ledger import Ledger, insert_ignoring
+from .ledger import Ledger
 from .storage import Storage
 
 MARKER = ".sa-attachments-place"

@@ -20,9 +20,9 @@ from functools import partial
 from typing import Any
 
 from .attachment import Attachment
+from .chunks import chunked
 from .descriptor import Facts
 from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileMissing
-from .ledger import chunked
 from .making import Maker, Wish
 from .moving import Progress
 from .offload import gather

@@ -23,13 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, delete, literal_column, or_, select, update
 
+from .chunks import CHUNK, chunked, insert_ignoring, lockable
 from .clock import now
 from .descriptor import Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
-from .ledger import CHUNK, CONDEMNED, GONE, PURGING, chunked, insert_ignoring, lockable
+from .ledger import CONDEMNED, GONE, PURGING
 from .patience import PATIENCE, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
@@ -83,7 +84,7 @@ class Purger:
             return
         outcome: Purged = deque() if purged is None else purged
         # Those that were asked whose they are: when a worker comes to it, the names may stand for others.
-        storages = {file.storage: self.scope.files.resolve(file.storage) for file in claimed}
+        storages = {name: self.scope.files.resolve(name) for name in {file.storage for file in claimed}}
         self._io(partial(_delete, storages.__getitem__, claimed, outcome))
         if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
@@ -114,12 +115,12 @@ class Purger:
 
     def _condemn(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
         """Claim files of an ended transaction of our own, unless a line says that it was committed after all."""
-        lines = self.ledger.lines
-        statement = insert_ignoring(connection.dialect, lines).values(
-            state=literal_column(f"'{PURGING}'"), since=now(), purge_after=now()
-        )
         mine: list[Named] = []
+        lines = self.ledger.lines
         for chunk in chunked(files):
+            statement = insert_ignoring(connection.dialect, lines).values(
+                state=literal_column(f"'{PURGING}'"), since=now(), purge_after=now()
+            )
             connection.execute(
                 statement, [{"storage": file.storage, "key": file.key, "size": file.size} for file in chunk]
             )
@@ -169,25 +170,23 @@ class Purger:
         Lines that are ``gone`` stay so: their bytes are deleted once more, in case that a put arrived late.
         """
         lines = self.ledger.lines
-        c, twin = lines.c, lines.alias()
-        # In a place with two names, a stranger may be somebody's file under the other one.
-        elsewhere = and_(c.owner_table.is_(None), exists().where(twin.c.key == c.key, twin.c.storage != c.storage))
-        statement = select(c.storage, c.key, c.size, c.state, c.owner_table).where(
-            condition, c.held.is_(False), ~elsewhere
-        )
-        order = c.key if limit is None else _key(c)
-        self.ledger.begin_write(connection)
-        rows = connection.execute(
-            statement.order_by(order, c.storage).limit(limit).with_for_update(skip_locked=True, of=lines)
-        ).all()
-        found = [
-            (Named(row.storage, row.key, row.size or 0), row.state != GONE and row.owner_table is None) for row in rows
+        c = lines.c
+        condition = and_(condition, c.held.is_(False), ~self.ledger.is_anothers)
+        columns = (c.storage, c.key, c.size, c.state, c.owner_table)
+        purging = update(lines).values(state=PURGING, since=now(), purge_after=now())
+        if limit is None and connection.dialect.name == "sqlite" and connection.dialect.update_returning:
+            rows = connection.execute(purging.where(condition).returning(*columns)).all()  # one writer: none is held
+        else:
+            order = c.key if limit is None else _key(c)
+            statement = select(*columns).where(condition).order_by(order, c.storage).limit(limit)
+            self.ledger.begin_write(connection)
+            rows = connection.execute(statement.with_for_update(skip_locked=True, of=lines)).all()
+            for chunk in chunked((storage, key) for storage, key, _, state, _ in rows if state != GONE):
+                connection.execute(purging.where(self.ledger.among(chunk)))
+        return [
+            (Named(storage, key, size or 0), state != GONE and owner is None)
+            for storage, key, size, state, owner in rows
         ]
-        for chunk in chunked(file for (file, _), row in zip(found, rows, strict=True) if row.state != GONE):
-            connection.execute(
-                update(lines).where(self.ledger.among(chunk)).values(state=PURGING, since=now(), purge_after=now())
-            )
-        return found
 
     # Steps
 

@@ -24,10 +24,10 @@ from sqlalchemy.orm import ClassManager, InstanceState, Mapper
 from sqlalchemy.orm.attributes import manager_of_class
 
 from .attachment import Attachment, facts_of
+from .chunks import chunked, one_of
 from .column import AttachmentListType, AttachmentType
 from .descriptor import named
 from .errors import DescriptorDamaged
-from .ledger import chunked
 
 _INFO = "sa_attachments.references"
 _ROW = "sa_attachments.row"
@@ -218,7 +218,7 @@ def is_any_there(connection: Connection, reference: Reference, identities: Itera
 
 def _selected(reference: Reference, columns: Sequence[Any], identities: Sequence[tuple[Any, ...]]) -> Any:
     key = reference.primary_key
-    condition = key[0].in_([i[0] for i in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
+    condition = one_of(key[0], [i[0] for i in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
     return select(*columns).select_from(reference.table).where(condition)
 
 

@@ -16,13 +16,13 @@ from sqlalchemy import Connection, column, func, select, table, update
 
 from . import habits
 from .attachment import Attachment, facts_of, make
+from .chunks import chunked
 from .column import AttachmentListType, AttachmentType, nameable
 from .descriptor import Named, named, renamed
 from .errors import DescriptorDamaged, OwnershipLost
 from .habits import Habits
 from .keyset import Identity as Identity
 from .keyset import Keyset, one_each
-from .ledger import chunked
 from .recovery import Purger
 from .references import names, row_key
 

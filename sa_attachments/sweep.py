@@ -18,10 +18,11 @@ from typing import Any
 from sqlalchemy import Connection, func, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
 
+from .chunks import CHUNK, chunked, insert_ignoring
 from .clock import milliseconds, now
 from .errors import StorageFailed, storage_errors
 from .key import floor, is_key, moment
-from .ledger import CHUNK, CONDEMNED, PURGING, chunked, insert_ignoring
+from .ledger import CONDEMNED, PURGING
 from .recovery import Busy, Purger
 from .storage import Storage, Unfinished
 

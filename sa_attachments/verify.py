@@ -32,12 +32,13 @@ from sqlalchemy import Connection, Text, and_, cast, select, update
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
+from .chunks import CHUNK, chunked
 from .clock import now
 from .descriptor import Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
 from .integrity import flaws, is_whole
 from .key import is_key, moment
-from .ledger import CHUNK, CONDEMNED, OWNED, Line, chunked
+from .ledger import CONDEMNED, OWNED, Line
 from .recovery import Purger
 from .rows import ColumnType, Page, Rows
 from .storage import Heals

@@ -36,7 +36,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("processing", "storages"),
     ("serving",),
-    ("claims", "clock", "flights", "frames", "offload", "watch"),
+    ("chunks", "claims", "clock", "flights", "frames", "offload", "watch"),
     ("ledger",),
     ("comparator", "column", "naming"),
     ("references",),

@@ -16,9 +16,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
 from sa_attachments import LedgerMissing, OwnershipLost, Storages
+from sa_attachments.chunks import insert_ignoring
 from sa_attachments.descriptor import Named
 from sa_attachments.key import mint
-from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Drop, Ledger, Line, chunked, insert_ignoring
+from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Drop, Ledger, Line
 from tests.archive import DIALECTS
 
 on = pytest.mark.parametrize
@@ -489,9 +490,3 @@ def test_an_insert_that_ignores_waits_for_an_owner_in_flight(engine: Engine, led
     thread.join(5)
     with engine.connect() as connection:
         assert state(connection, ledger, mine.named.key) == OWNED
-
-
-def test_chunked() -> None:
-    assert list(chunked(range(5), 2)) == [[0, 1], [2, 3], [4]]
-    assert list(chunked([], 2)) == []
-    assert [len(chunk) for chunk in chunked(range(1001))] == [500, 500, 1]

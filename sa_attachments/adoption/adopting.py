@@ -25,9 +25,10 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from ..chunks import chunked
 from ..descriptor import Facts, Named, named
 from ..errors import BadConfiguration, OwnershipLost, storage_errors
-from ..ledger import CONDEMNED, Line, chunked
+from ..ledger import CONDEMNED, Line
 from ..offload import gather
 from ..source import BytesSource, PathSource
 from .passes import passes

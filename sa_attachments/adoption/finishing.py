@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy import and_, null, or_, select, update
 
+from ..chunks import lockable
 from ..descriptor import Facts, Named, named, named_by, variants_of
 from ..errors import storage_errors
-from ..ledger import lockable
 from .report import AdoptionReport, counted
 from .rows import Identity, Rows
 from .survey import LOOK, items_of

@@ -28,10 +28,11 @@ from functools import partial
 from sqlalchemy import Connection, and_, func, select, update
 from sqlalchemy.exc import DBAPIError
 
+from ..chunks import chunked
 from ..clock import milliseconds, now
 from ..descriptor import Facts, Named, named
 from ..errors import StorageFailed
-from ..ledger import CONDEMNED, chunked
+from ..ledger import CONDEMNED
 from ..offload import gather
 from .adopting import PAGE, Progress
 from .finishing import clear, noted_beside

@@ -23,11 +23,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, and_, delete, func, select, text, update
 
+from ..chunks import chunked, lockable
 from ..clock import now
 from ..descriptor import Named
 from ..errors import AttachmentError, NoTransaction, OwnershipLost, storage_errors
 from ..files import Storages
-from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line, chunked, lockable
+from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
 from ..patience import impatient
 from ..recovery import Purger
 from ..settling import run

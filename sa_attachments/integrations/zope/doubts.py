@@ -34,9 +34,10 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
+from ...chunks import CHUNK, chunked
 from ...clock import milliseconds, now
 from ...descriptor import Named
-from ...ledger import CHUNK, OWNED, Drop, Ledger, Line, chunked
+from ...ledger import OWNED, Drop, Ledger, Line
 
 log = logging.getLogger("sa_attachments")
 

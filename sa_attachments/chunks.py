@@ -1,0 +1,46 @@
+"""Statements for many keys at once, in chunks that every database takes.
+
+>>> list(chunked("abc", 2))
+[['a', 'b'], ['c']]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Dialect, Table, bindparam
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+CHUNK = 500
+"""Keys per statement."""
+
+T = TypeVar("T")
+
+
+def chunked(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """Lists of up to ``size`` items."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def one_of(column: Any, values: Sequence[Any]) -> Any:
+    """``column.in_(values)`` for many values that need no look each."""
+    return column.in_(bindparam(None, values, expanding=True, type_=column.type))
+
+
+def lockable(connection: Connection, files: Iterable[T]) -> Iterator[list[T]]:
+    """Chunks for a statement that locks lines. On MySQL each is one: for more it may scan the table, and lock all."""
+    return chunked(files, 1 if connection.dialect.name in ("mysql", "mariadb") else CHUNK)
+
+
+def insert_ignoring(dialect: Dialect, table: Table) -> Any:
+    """An INSERT that leaves a line with the same primary key alone."""
+    if dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    if dialect.name == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    key = next(iter(table.primary_key))
+    return mysql.insert(table).on_duplicate_key_update({key.name: key})
