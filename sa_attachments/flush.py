@@ -103,14 +103,13 @@ class Flush:
     def deleting(self, state: InstanceState[Any]) -> None:
         """Before an object's DELETE; orphans are not known earlier."""
         self._deleted.add(state)
-        self._process([slot for slot in doomed(state) if (state, slot.reference.key) not in self._slots])
+        self._process(doomed(state, self._slots))
 
     def _row_switch(self, state: InstanceState[Any]) -> None:
         """A new object takes over the row of one that goes, an orphan perhaps, of which nobody hears otherwise."""
         existing = self._session.identity_map.get(state.mapper.identity_key_from_instance(state.obj()))
         if existing is not None:
-            going = doomed(inspect(existing))
-            self._process([slot for slot in going if (slot.state, slot.reference.key) not in self._slots])
+            self._process(doomed(inspect(existing), self._slots))
 
     def finish(self) -> None:
         """After the flush: drop what no row names any more."""
@@ -130,7 +129,9 @@ class Flush:
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
             if row is None and slot.state in self._saved and slot.is_current and not slot.there:
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
-            items = (row or {}).get(slot.reference.column.name, ())
+            if row is None:
+                continue
+            items = row.get(slot.reference.column.name, ())
             drops.keep(items)
             self._refuse_two_names(slot, items)
             if names(slot.items) == names(items):
@@ -221,9 +222,8 @@ class Flush:
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
         copies: dict[tuple[Slot, int], Want] = {}
-        if all((slot, index) in fresh for slot in slots for index in range(len(slot.items))):
-            return copies
-        given = self._given()
+        stored = any((slot, index) not in fresh for slot in slots for index in range(len(slot.items)))
+        given = self._given() if stored else {}
         for slot in slots:
             own = {item: item for item in slot.old if names([item])} if slot.items else {}
             for index, item in enumerate(slot.items):
@@ -325,9 +325,10 @@ class Flush:
         """The rows that were not written as foreseen: a new object took one over, or there are two objects of it; a
         listener let its object be forgotten; another version or a trigger kept it from being deleted; or it is gone.
         """
-        for references, group in by_table(slot for slot in slots if self._row(slot) is not None):
+        known = {slot: row for slot in slots if (row := self._row(slot)) is not None}
+        for references, group in by_table(known):
             connection = self._stage.of(references[0])[1]
-            rows_of = {slot: row for slot in group if (row := self._row(slot)) is not None}
+            rows_of = {slot: known[slot] for slot in group}
             deleted = {row: None for slot, row in rows_of.items() if slot.state in self._deleted}
             wanted = {row: None for row in rows_of.values() if row not in deleted}
             if is_any_there(connection, references[0], deleted):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,10 +85,12 @@ def slot_of(state: InstanceState[Any], reference: Reference) -> list[Slot]:
     return [Slot(state, reference, items, identity, value=value)] if items or identity is not None else []
 
 
-def doomed(state: InstanceState[Any]) -> list[Slot]:
-    """The slots of all that the row of an object names, which goes."""
+def doomed(state: InstanceState[Any], known: Container[tuple[InstanceState[Any], str]] = ()) -> list[Slot]:
+    """The slots of all that the row of an object names, which goes; but for those known."""
     return [
-        Slot(state, reference, [], identity_of(state, reference), deleted=True) for reference in of_row(state.manager)
+        Slot(state, reference, [], identity_of(state, reference), deleted=True)
+        for reference in of_row(state.manager)
+        if (state, reference.key) not in known
     ]
 
 

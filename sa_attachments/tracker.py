@@ -23,7 +23,15 @@ from typing import Any
 from weakref import ref
 
 from sqlalchemy import Connection, Table, event, inspect
-from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction, UOWTransaction, configure_mappers
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    Session,
+    SessionTransaction,
+    UOWTransaction,
+    configure_mappers,
+)
 
 from .attachment import bind
 from .bulk import execute
@@ -251,15 +259,15 @@ def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
     references = find(mapper)
     if of_row(mapper.class_manager):
         wire()  # A column may have been added since the mapper was constructed, or is none of the mapper's.
-        event.listen(mapper, "before_delete", _deleting)
+        event.listen(mapper, "before_delete", _deleting, raw=True)
     if not references:
         return
     for reference in references:
         _listen(reference)
         if not reference.type.triggers:
             _warn_of_cascades(reference.table)
-    event.listen(mapper, "before_insert", _saving)
-    event.listen(mapper, "before_update", _saving)
+    event.listen(mapper, "before_insert", _saving, raw=True)
+    event.listen(mapper, "before_update", _saving, raw=True)
     event.listen(cls, "pickle", _pickle)
     event.listen(cls, "unpickle", _unpickle)
 
@@ -308,16 +316,16 @@ def _warn_of_cascades(table: Table) -> None:
             )
 
 
-def _saving(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-    session = inspect(target).session
+def _saving(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:
+    session = state.session
     if session is not None:
-        _flush_of(session).saving(inspect(target))
+        _flush_of(session).saving(state)
 
 
-def _deleting(mapper: Mapper[Any], connection: Connection, target: Any) -> None:
-    session = inspect(target).session
+def _deleting(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:
+    session = state.session
     if session is not None:
-        _flush_of(session).deleting(inspect(target))
+        _flush_of(session).deleting(state)
 
 
 def _flush_of(session: Session) -> Flush:
