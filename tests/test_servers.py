@@ -46,7 +46,8 @@ def test_a_crash_loses_what_was_not_flushed_and_keeps_what_was(
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_servers_end_with_the_process_that_keeps_them_however_it_ends(end: signal.Signals) -> None:
     program = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 from tests.servers import Keeper, serve
 keeper = Keeper()
 server = serve(keeper.folder)
