@@ -42,8 +42,8 @@ class World:
         self.observer = observer
         self.files: Storages = files
         self.storages: dict[str, Faulty] = {DEFAULT: Faulty(MemoryStorage(parallel=4))}
-        self._tables: list[tuple[MetaData, str | None]] = [(Base.metadata, None)]
-        Base.metadata.create_all(observer, checkfirst=False)  # the database is empty
+        self._tables: list[tuple[MetaData, str | None]] = []
+        self.create(Base.metadata)
 
     @property
     def storage(self) -> Faulty:
