@@ -144,6 +144,27 @@ def test_only_what_is_condemned_is_claimed(archive: Archive, state: str) -> None
     assert set(archive.stored()) == {file.key}
 
 
+@everywhere
+@on("returning", [True, False])
+def test_what_an_adoption_holds_or_another_name_owns_is_not_claimed(archive: Archive, returning: bool) -> None:
+    """Nor by an SQLite that has no RETURNING yet."""
+    dialect: Any = archive.engine.dialect
+    dialect.update_returning = dialect.update_returning and returning
+    held, another, free = put(archive), put(archive), put(archive)
+    own(archive, held, free, Named("other", another.key, 8))
+    with archive.engine.begin() as connection:
+        archive.ledger.drop(connection, [Drop(held), Drop(free)])
+        connection.execute(
+            archive.ledger.lines.insert().values(
+                storage="default", key=another.key, state=CONDEMNED, since=1, purge_after=1
+            )
+        )
+    archive.change(held.key, held=True)
+    settle(archive, True, dropped=[held, another, free])
+    assert set(archive.stored()) == {held.key, another.key}
+    assert free.key not in archive.states()
+
+
 @servers
 def test_what_somebody_holds_is_passed_over_at_once(archive: Archive) -> None:
     held, free = put(archive), put(archive)
