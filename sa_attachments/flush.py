@@ -50,6 +50,7 @@ class Flush:
         self._slots: dict[tuple[InstanceState[Any], str], Slot] = {}
         self._replaced: list[Slot] = []
         self._taken: set[Name] = set()
+        self._objects: list[Any] = []  # held: a listener may take them out of the session meanwhile
         self._saved: set[InstanceState[Any]] = set()
         self._deleted: set[InstanceState[Any]] = set()
 
@@ -129,9 +130,7 @@ class Flush:
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
             if row is None and slot.state in self._saved and slot.is_current and not slot.there:
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
-            if row is None:
-                continue
-            items = row.get(slot.reference.column.name, ())
+            items = (row or {}).get(slot.reference.column.name, ())
             drops.keep(items)
             self._refuse_two_names(slot, items)
             if names(slot.items) == names(items):
@@ -185,8 +184,8 @@ class Flush:
     def _process(self, slots: list[Slot]) -> None:
         if not slots:
             return
-        for slot in slots:
-            self._slots[slot.state, slot.reference.key] = slot
+        self._objects += [slot.state.obj() for slot in slots]
+        self._slots |= {(slot.state, slot.reference.key): slot for slot in slots}
         self._stage.check({slot.reference for slot in slots})
         new = {
             (slot, i): Want(item, slot.reference)

@@ -175,7 +175,8 @@ class Purger:
         columns = (c.storage, c.key, c.size, c.state, c.owner_table)
         purging = update(lines).values(state=PURGING, since=now(), purge_after=now())
         if limit is None and connection.dialect.name == "sqlite" and connection.dialect.update_returning:
-            rows = connection.execute(purging.where(condition).returning(*columns)).all()  # one writer: none is held
+            claimed = purging.where(condition, c.state != GONE).returning(*columns)
+            rows = connection.execute(claimed).all()  # in any order: there is one writer
         else:
             order = c.key if limit is None else _key(c)
             statement = select(*columns).where(condition).order_by(order, c.storage).limit(limit)

@@ -36,7 +36,7 @@ from sqlalchemy.orm import (
 from .attachment import bind
 from .bulk import execute
 from .column import AttachmentListType, AttachmentType
-from .errors import AttachmentWarning
+from .errors import AttachmentWarning, OwnershipLost
 from .flush import Flush
 from .frames import Frame
 from .references import Reference, find, of_row, of_state, of_table
@@ -320,6 +320,13 @@ def _saving(mapper: Mapper[Any], connection: Connection, state: InstanceState[An
     session = state.session
     if session is not None:
         _flush_of(session).saving(state)
+    elif state.key is None:
+        for reference in of_state(state):
+            if reference.type.items(state.dict.get(reference.key)):
+                raise OwnershipLost(
+                    f"{reference.target}: a listener took a new object out of its session, whose row is written "
+                    "nevertheless: nobody would take care of its file. Let it go before the flush, or after it"
+                )
 
 
 def _deleting(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:

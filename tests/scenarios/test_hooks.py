@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+from typing import Any
 
-from sa_attachments import NotStored
+import pytest
+from sqlalchemy.orm import make_transient, object_session
+
+from sa_attachments import NotStored, OwnershipLost
 
 from .hooks import hook
 from .models import Doc
@@ -72,6 +76,45 @@ def test_what_a_hook_did_is_rolled_back(world: World) -> None:
         session.flush()
         session.rollback()
     world.check(b"old", b"page")
+
+
+def expunge(doc: Doc) -> None:
+    if (session := object_session(doc)) is not None:
+        session.expunge(doc)
+
+
+def expunge_all(doc: Doc) -> None:
+    if (session := object_session(doc)) is not None:
+        session.expunge_all()
+
+
+@on("take_out", [expunge, expunge_all, make_transient])
+@on("held", [True, False])
+@on("early", [True, False])
+def test_a_new_object_that_a_hook_takes_out_of_its_session_loses_no_file(
+    world: World, take_out: Callable[[Any], None], held: bool, early: bool
+) -> None:
+    """Its row is written nevertheless."""
+    docs = [Doc(file=b"one"), Doc(file=b"two")]
+    with world.session() as session:
+        session.add_all(docs)
+        if not held:
+            docs.clear()
+        with hook("before_insert", take_out, early=early):
+            if early or take_out is expunge_all:
+                with pytest.raises(OwnershipLost, match="out of its session"):
+                    session.commit()
+                session.rollback()
+            else:
+                session.commit()
+    world.check(*([] if early or take_out is expunge_all else [b"one", b"two"]))
+
+
+def test_an_object_without_files_may_be_taken_out_of_its_session(world: World) -> None:
+    with world.session() as session, hook("before_insert", expunge):
+        session.add_all([Doc(), Doc()])
+        session.commit()
+    world.check()
 
 
 def test_a_hook_that_runs_too_late_is_told_so(world: World) -> None:
