@@ -188,7 +188,7 @@ def read_locked(
     primary key.
     """
     found: dict[tuple[Any, ...], Row] = {}
-    for chunk in chunked(identities):
+    for chunk in chunked(_in_order(identities)):
         rows = _read_locked(connection, references, chunk)
         found.update(rows)
         asked = set(chunk)
@@ -198,6 +198,14 @@ def read_locked(
                 for row in _read_locked(connection, references, [identity]).values():
                     found[identity] = row
     return found
+
+
+def _in_order(identities: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    found = list(identities)
+    try:
+        return sorted(found)
+    except TypeError:  # a database may compare what Python does not
+        return sorted(found, key=repr)
 
 
 def _read_locked(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.base import NO_VALUE
+from sqlalchemy.schema import sort_tables_and_constraints
 
-from .attachment import Attachment
+from .attachment import Attachment, facts_of, make, origin_of, set_origin
 from .drops import Identity
 from .references import Reference, names, of_row, of_state
 
@@ -42,6 +43,13 @@ class Slot:
             return self.identity
         values = [self.state.dict.get(name, NO_VALUE) for name in self.reference.identity_keys]
         return self.identity if NO_VALUE in values else tuple(values)
+
+    def described(self, present: Attachment, item: Attachment) -> Attachment:
+        """The row's present descriptor with the name and metadata of ``item``, so that nothing else of it is undone."""
+        facts = {**facts_of(present), "filename": item.filename, "metadata": facts_of(item).get("metadata", {})}
+        found = make(self.reference.type.attachment_class, facts, self.reference.type)
+        set_origin(found, origin_of(item))
+        return found
 
     def moved_meanwhile(self, item: Attachment) -> Attachment | None:
         """The row's present attachment, if only the description of ``item`` was changed here while its bytes moved to
@@ -100,9 +108,15 @@ def identity_of(state: InstanceState[Any], reference: Reference) -> Identity | N
 
 
 def by_table(slots: Iterable[Slot]) -> Iterator[tuple[list[Reference], list[Slot]]]:
-    """Slots of one table, with their references."""
+    """Slots of one table, with their references; tables always in the same order, that of the ORM where it has one, so
+    that transactions that lock rows of several wait for each other one way only.
+    """
     groups: dict[tuple[Any, Any], list[Slot]] = {}
     for slot in slots:
         groups.setdefault((slot.reference.mapper, slot.reference.table), []).append(slot)
+    if len(groups) > 1:
+        tables = sorted({table for _, table in groups}, key=lambda table: table.fullname)
+        in_order: list[Any] = [table for table, _ in cast(Any, sort_tables_and_constraints)(tables)]
+        groups = {key: groups[key] for key in sorted(groups, key=lambda key: (in_order.index(key[1]), str(key[0])))}
     for group in groups.values():
         yield list({slot.reference.key: slot.reference for slot in group}.values()), group

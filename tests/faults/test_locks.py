@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from sqlalchemy import Engine, event, select, text, update
 from sqlalchemy.orm import Session
 
 from sa_attachments import Attachment, OwnershipLost
+from sa_attachments.chunks import CHUNK
+from sa_attachments.references import of_class, read_locked
 from tests.engines import CONCURRENT_ENGINES
 from tests.scenarios.models import Doc, Note, files
 from tests.scenarios.world import World
@@ -303,6 +306,53 @@ def test_two_flushes_of_the_same_rows_in_opposite_order_do_not_deadlock(world: W
         found = [doc.file.read() for doc in session.scalars(select(Doc)) if doc.file]
     assert set(found) <= {b"up", b"down"}
     world.check(*found, *[b"note"] * 4, swept=True)
+
+
+def test_rows_are_locked_in_one_order(world: World) -> None:
+    """Tables as a flush writes them, the rows of each by their primary keys: whatever order the objects came in."""
+    keys = seed(world, *"abcdef")
+    locks: list[tuple[str, Any]] = []
+
+    def listen(connection: object, cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if (found := re.search(r"FROM (docs|notes)\b.* ORDER BY (\w+\.id) FOR ", statement, re.DOTALL)) is not None:
+            assert found[2] == f"{found[1]}.id"
+            locks.append((found[1], parameters))
+
+    event.listen(world.engine, "before_cursor_execute", listen)
+    try:
+        for number in range(6):
+            with world.session() as session, session.no_autoflush:
+                for doc in [session.get_one(Doc, key) for key in (keys if number % 2 else keys[::-1])]:
+                    doc.file = b"new"  # type: ignore[assignment]
+                    for note in doc.notes:
+                        note.file = b"new"  # type: ignore[assignment]
+                locks.clear()
+                session.flush()
+                session.rollback()
+            assert [table for table, _ in locks][:2] == ["docs", "notes"]
+    finally:
+        event.remove(world.engine, "before_cursor_execute", listen)
+
+
+def test_more_rows_than_one_statement_takes_are_locked_in_order(world: World) -> None:
+    many = CHUNK * 2 + 1
+    asked: list[list[Any]] = []
+
+    def listen(connection: object, cursor: object, statement: str, parameters: Any, *_: object) -> None:
+        if "FROM docs" in statement and " FOR " in statement:
+            asked.append(list(parameters.values() if isinstance(parameters, dict) else parameters))
+
+    references = of_class(Doc)
+    event.listen(world.engine, "before_cursor_execute", listen)
+    try:
+        with world.engine.connect() as connection:
+            read_locked(connection, references, [(key,) for key in range(many, 0, -1)])
+            read_locked(connection, references, [(key,) for key in range(1, many + 1)])
+    finally:
+        event.remove(world.engine, "before_cursor_execute", listen)
+    assert len(asked) == 6
+    assert asked[:3] == asked[3:]
+    assert max(asked[0]) < min(asked[1])
 
 
 def test_users_who_drop_files_do_not_block_others(world: World) -> None:
