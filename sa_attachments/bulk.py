@@ -26,6 +26,7 @@ from .dml import Rows, Statement, distribute
 from .errors import OwnershipLost
 from .frames import Frame
 from .inserts import Insert
+from .naming import writes_within
 from .references import Reference, meant
 
 RESTRICTED = 50_000
@@ -59,7 +60,8 @@ def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Cal
     if state.is_executemany and statement.whereclause is None and not _assigned(statement, here):
         return _UpdateByKey(state, references, frame).execute()
     given: Any = state.parameters if isinstance(state.parameters, dict) else {}
-    values = {**_assigned(statement, here), **{r: given[r.key] for r in here if r.key in given}}
+    by_name = {r: value for key, value in given.items() for r in here if meant(r, key) is r.column}
+    values = {**_assigned(statement, here), **by_name}
     return _Rows(state, list(values), frame).execute(values) if values else None
 
 
@@ -78,6 +80,11 @@ class _Rows(Statement):
     """UPDATE and DELETE of the rows that a condition selects."""
 
     def run(self, values: dict[Reference, Any]) -> Any:
+        if any(writes_within(each) for each in self.statement._where_criteria):
+            raise OwnershipLost(
+                f"rows may lose {self.references[0].target} by a statement whose condition writes (a CTE): it would be "
+                "carried out twice. Execute the inner one first, and pass on what it returns"
+            )
         self.stage.check(self.references)
         given = {reference: self.items(reference, value) for reference, value in values.items()}
         first = iter(self.store([(reference, item) for reference, items in given.items() for item in items]))
@@ -86,9 +93,9 @@ class _Rows(Statement):
         rows = self._matching()
         self.drop_from(rows, self.references)
         for reference, items in templates.items():
-            self.drops.named(reference, items, None)
+            self.bring(reference, items)
         result = self.invoke(self._rewritten(rows, templates))
-        self.keep(self.read(rows, self.references), self.references)
+        self.keep_of(rows, self.references)
         self.drops.carry_out()
         return result
 
@@ -115,7 +122,7 @@ class _Rows(Statement):
         if len(rows) <= (RESTRICTED if _can_be_written(self.references[0]) else BOUND) or with_files:
             statement = statement.where(self._among(list(rows)))
         for reference, items in with_files.items():
-            if reference.key in (self.state.parameters or {}):
+            if any(meant(reference, key) is reference.column for key in self.state.parameters or ()):
                 raise OwnershipLost(
                     f"{reference.target}: pass its file to update().values(), not as a parameter of the execution"
                 )
@@ -126,7 +133,7 @@ class _Rows(Statement):
 
     def _one_set_each(self, reference: Reference, items: list[Attachment], identities: list[tuple[Any, ...]]) -> Any:
         more = self.store([(reference, item.copy()) for _ in identities[1:] for item in items])
-        self.drops.named(reference, more, None)
+        self.bring(reference, more)
         sets = [items, *(more[at : at + len(items)] for at in range(0, len(more), len(items)))]
         if len(identities) < 2:
             return reference.type.value(items)
@@ -160,11 +167,12 @@ class _UpdateByKey(Statement):
         self.stage.check(self.references)
         places = [(index, r) for index, each in enumerate(parameters) for r in self.references if r.key in each]
         overrides = distribute(self, places, lambda index, r: parameters[index][r.key], len(parameters))
-        for group, identities in groups:
-            self.drop_from(self.read(identities, group), group)
+        met = [(group, self.read(identities, group)) for group, identities in groups]
+        for group, rows in met:
+            self.drop_from(rows, group)
         result = self.invoke(params=overrides)
-        for group, identities in groups:
-            self.keep(self.read(identities, group), group)
+        for group, rows in met:
+            self.keep_of(rows, group)
         self.drops.carry_out()
         return result
 

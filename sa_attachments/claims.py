@@ -25,6 +25,16 @@ def executing() -> tuple[object, object] | None:
     return None if frame is None else (frame.f_locals.get("connection"), frame.f_locals.get("self"))
 
 
+def lets_once(proved: dict[Any, Any], what: object) -> bool:
+    """Whether the statement that is executed may write what was ``proved`` for its connection: once, so that nobody
+    else writes it too.
+    """
+    if what not in proved or (execution := executing()) is None:
+        return what in proved
+    connection: Any = execution[0]
+    return proved[what] is connection.connection and proved.pop(what) is not None
+
+
 class Custodian(Protocol):
     """Who keeps claims."""
 

@@ -40,7 +40,7 @@ from sqlalchemy.sql.base import SchemaEventTarget
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, set_binding, set_body
-from .claims import Claim
+from .claims import Claim, lets_once
 from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
 from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost
@@ -53,7 +53,7 @@ from .storage import Storage
 Hook = Callable[[list[Any]], object]
 """Told the primary keys of rows: one value each, or a tuple where the key has several columns."""
 
-nameable: ContextVar[set[tuple[Column[Any] | None, str]] | None] = ContextVar("nameable", default=None)
+nameable: ContextVar[dict[Any, Any] | None] = ContextVar("nameable", default=None)
 """``(column, key)`` of what the statements now running may write: those whose ownership was proved."""
 
 
@@ -221,8 +221,8 @@ class _ColumnType(TypeDecorator[Any]):
                 "Core statements come too late for that. Assign it to a mapped attribute, use "
                 "session.execute(insert(Model), ...), or Storages.stage(attachment, connection, table.c.column)"
             )
-        proved, claim = nameable.get() or (), origin_of(attachment)
-        if (self.column, attachment.key) not in proved and not (isinstance(claim, Claim) and claim.lets(self)):
+        proved, claim = lets_once(nameable.get() or {}, (self.column, attachment.key)), origin_of(attachment)
+        if not (proved or (isinstance(claim, Claim) and claim.lets(self))):
             raise _Unproved(
                 f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. "
                 "Assign it to a mapped attribute, use session.execute(insert(Model), ...), or stage it in the "

@@ -10,8 +10,9 @@ conditions may be wider than the database's, never narrower.
 
 Traps
 -----
-Only keys that the ``Table`` knows are looked at. A conflict in an index that only the database has leaves a file
-without a row, for ``Storages.verify`` to find.
+Only keys that the ``Table`` knows are looked at, as the statement spells them. After a conflict in an index that only
+the database has, or in a key that the database rounds or a trigger changes, files without a row may be left, for
+``Storages.verify`` to find.
 """
 
 from __future__ import annotations
@@ -58,8 +59,15 @@ def set_on_conflict(statement: Any, references: Sequence[Reference]) -> Iterator
     clause = getattr(statement, "_post_values_clause", None)
     pairs = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or {}
     for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
-        # Unlike in values(), a name is that of a column here.
-        yield from ((each, value) for each in references if getattr(key, "key", key) == each.column.key)
+        yield from ((each, value) for each in references if _is_called(each.column, key))
+
+
+def _is_called(column: Column[Any], key: Any) -> bool:
+    """Whether a key of ``set_`` may stand for a column. Unlike in ``values()``, a name is never an attribute's."""
+    element = getattr(key, "__clause_element__", lambda: key)()
+    if isinstance(element, str):
+        return element.casefold() in (column.key.casefold(), column.name.casefold())
+    return getattr(element, "name", None) == column.name
 
 
 def refuse_foreign(statement: Any, references: Sequence[Reference]) -> None:

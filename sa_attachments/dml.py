@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import ORMExecuteState
 from sqlalchemy.sql.elements import BindParameter, Null
@@ -14,10 +13,10 @@ from sqlalchemy.sql.elements import BindParameter, Null
 from .attachment import Attachment, origin_of
 from .conflicts import replacing
 from .drops import Drops
-from .errors import OwnershipLost
+from .errors import AttachmentError, OwnershipLost
 from .frames import Frame
 from .references import Reference, Row, read_locked, read_rows
-from .staging import Stage, Token
+from .staging import Stage, Token, deactivate
 from .wants import Want, copy_wanted
 
 Rows = dict[tuple[Any, ...], Row]
@@ -40,14 +39,33 @@ class Statement:
         chosen_by = None if by_mapper else state.bind_arguments
         self.stage = Stage(state.session, self._frame, state.execution_options, chosen_by)
         self.drops = Drops(self.stage, self._frame)
+        self._brought: list[Attachment] = []
+        self._invoked: Connection | None = None
+        self._done = False
 
     def execute(self, *args: Any) -> Any:
         """Run the statement with its files, or leave none of them."""
         try:
             return self.run(*args)
         except BaseException as error:
-            self.stage.abandon(error)
+            if self._is_undone(error):
+                self.stage.abandon(error)
+            else:  # Its rows may name what it brought: nothing of the transaction may be committed.
+                deactivate(self.state.session)
             raise
+
+    def _is_undone(self, error: BaseException) -> bool:
+        """Whether no row is left of it: a transaction may go on after that."""
+        if self._invoked is None:
+            return True
+        if self._invoked.dialect.name == "postgresql":
+            # A statement that fails there ends the transaction, or never came so far.
+            return not self._done and isinstance(error, SQLAlchemyError | AttachmentError)
+        try:
+            self._invoked.dialect.do_rollback_to_savepoint(self._invoked, _SAVEPOINT)
+        except SQLAlchemyError:
+            return False
+        return True
 
     def items(self, reference: Reference, value: Any) -> list[Attachment]:
         """The attachments in a value of the statement; OwnershipLost if it is SQL, which may name anything."""
@@ -78,6 +96,20 @@ class Statement:
         for (reference, _), item in zip(wanted, kept, strict=True):
             self.stage.allow(reference, [item])
         return kept
+
+    def bring(self, reference: Reference, items: Sequence[Attachment]) -> None:
+        """New files, which go again if no row takes them."""
+        self._brought += items
+        self.drops.named(reference, items, None)
+
+    def keep_of(self, identities: Collection[tuple[Any, ...]], references: Sequence[Reference]) -> None:
+        """What these rows of one table name after the statement. That a row is not seen any more is no proof that it
+        names nothing: it may have another primary key, or not be in a view any more.
+        """
+        now = self.read(identities, references)
+        self.keep(now, references)
+        if len(now) < len(identities):
+            self.drops.keep(self._brought)
 
     def keep(self, rows: Rows, references: Sequence[Reference]) -> None:
         """What the rows of one table name after the statement."""
@@ -111,19 +143,16 @@ class Statement:
         return read_rows(self.begin(), statement.with_for_update(key_share=True, of=key[0]), references)
 
     def invoke(self, statement: Any = None, **options: Any) -> Any:
-        """Run the statement, which leaves no row if it fails: a transaction may go on after that."""
+        """Let SQLAlchemy run the statement."""
         connection = self.stage.of(self.references[0])[1]
-        if connection.dialect.name == "postgresql":
-            return self.state.invoke_statement(statement, **options)
-        # Never released, which SQLite refuses while rows of a RETURNING are unread: the transaction's end does it.
-        connection.dialect.do_savepoint(connection, _SAVEPOINT)
-        try:
-            with replacing(connection, self.statement):
-                return self.state.invoke_statement(statement, **options)
-        except BaseException:
-            with suppress(SQLAlchemyError):  # The first error counts.
-                connection.dialect.do_rollback_to_savepoint(connection, _SAVEPOINT)
-            raise
+        if connection.dialect.name != "postgresql":
+            # Never released, which SQLite refuses while rows of a RETURNING are unread: the transaction's end does it.
+            connection.dialect.do_savepoint(connection, _SAVEPOINT)
+        self._invoked = connection
+        with replacing(connection, self.statement):
+            result = self.state.invoke_statement(statement, **options)
+        self._done = True
+        return result
 
     def begin(self) -> Any:
         scope, connection = self.stage.of(self.references[0])
@@ -147,6 +176,6 @@ def distribute(
     found: list[dict[str, Any]] = [{} for _ in range(rows)]
     for (index, reference), group in zip(places, items, strict=True):
         mine = [next(stored) for _ in group]
-        statement.drops.named(reference, mine, None)
+        statement.bring(reference, mine)
         found[index][reference.key] = reference.type.value(mine)
     return found

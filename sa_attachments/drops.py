@@ -10,7 +10,7 @@ from typing import Any
 
 from .attachment import Attachment, facts_of
 from .clock import milliseconds
-from .descriptor import encode, named
+from .descriptor import Named, encode, named
 from .errors import DescriptorDamaged
 from .frames import Frame
 from .ledger import Drop
@@ -28,6 +28,7 @@ class Drops:
         self._frame = frame
         self._named: dict[tuple[str, str], tuple[Reference, Drop]] = {}
         self._kept: set[tuple[str, str]] = set()
+        self._brought: set[Named] = set()
 
     def named(self, reference: Reference, items: Sequence[Attachment], identity: Identity | None) -> None:
         """Files that an attribute named, in the row with this primary key (None: in no row)."""
@@ -42,6 +43,8 @@ class Drops:
             except DescriptorDamaged:
                 continue
             for index, file in enumerate(named(facts)):
+                if identity is None:
+                    self._brought.add(file)
                 if identity is None or not retain:
                     drop = Drop(file)
                 else:
@@ -51,6 +54,10 @@ class Drops:
     def keep(self, items: Iterable[Attachment]) -> None:
         """Files that rows name afterwards."""
         self._kept |= names(items)
+
+    def keeps(self, items: Iterable[Attachment]) -> bool:
+        """Whether a row was seen to name all of these files."""
+        return names(items) <= self._kept
 
     def carry_out(self) -> None:
         """Condemn the rest."""
@@ -63,7 +70,11 @@ class Drops:
             unseen = self._frame.staged(scope)
             drops = [Drop(drop.named) if drop.retain and drop.named in unseen else drop for _, drop in group]
             scope.ledger.drop(self._stage.of(group[0][0])[1], drops)
-            self._frame.work(scope).dropped += [drop.named for drop in drops if not drop.retain]
+            work = self._frame.work(scope)
+            work.dropped += [drop.named for drop in drops if not drop.retain]
+            for drop in drops:
+                if drop.named in self._brought:
+                    work.keep_path_of(drop.named)
 
 
 def encode_identity(identity: Identity) -> str:

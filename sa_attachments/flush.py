@@ -13,7 +13,7 @@ Order matters here, and is the point of the module:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.orm.exc import StaleDataError
 
-from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
+from .attachment import Attachment, binding_of, facts_of, make, origin_of
 from .descriptor import named, named_by, variants_of
 from .drops import Drops, Identity
 from .errors import OwnershipLost
@@ -120,7 +120,7 @@ class Flush:
         for slot in self._slots.values():
             drops.named(slot.reference, slot.old, slot.identity)
             alone = slot.identity is None or objects[slot.reference.column, slot.identity] == 1
-            if alone and self._is_written(slot):
+            if alone and self._is_written(slot) and names(slot.old) <= names(slot.items):
                 drops.keep(slot.items)
                 self._note(slot)
             else:
@@ -130,9 +130,11 @@ class Flush:
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
             if row is None and slot.state in self._saved and slot.is_current and not slot.there:
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
-            items = (row or {}).get(slot.reference.column.name, ())
+            items: Sequence[Attachment] = (row or {}).get(slot.reference.column.name, ())
+            if row is None and self._is_written(slot):  # through a view, which shows it no more
+                items = slot.items
             drops.keep(items)
-            self._refuse_two_names(slot, items)
+            self._refuse_two_names(slot, names(items))
             if names(slot.items) == names(items):
                 self._note(slot)
         self._refuse_late()
@@ -231,7 +233,7 @@ class Flush:
         return copies
 
     def _stays_or_moves(
-        self, slot: Slot, index: int, item: Attachment, own: dict[Attachment, Attachment], given: dict[Name, Attachment]
+        self, slot: Slot, index: int, item: Attachment, own: dict[Attachment, Attachment], given: dict[Name, Any]
     ) -> bool:
         if (item.storage, item.key) in self._taken or getattr(
             binding_of(item), "files", None
@@ -240,19 +242,20 @@ class Flush:
         present = own.get(item) or slot.moved_meanwhile(item)
         if present is None and (present := self._claimed(slot, item, given)) is None:
             return False
-        slot.items[index] = self._described(slot, present, item)
+        slot.items[index] = slot.described(present, item)
         self._taken |= names([slot.items[index]])
         return True
 
-    def _given(self) -> dict[Name, Attachment]:
-        """What the rows of this flush named and name no longer, as it is in the database."""
+    def _given(self) -> dict[Name, tuple[Attachment, Any]]:
+        """What the rows of this flush named and name no longer, as it is in the database, and by which connection."""
         heirs = self._heirs()
-        old: dict[Name, Attachment] = {}
+        old: dict[Name, tuple[Attachment, Any]] = {}
         new: set[Name] = set()
         for slot in self._slots.values():
             heir = heirs.get(slot.state)
             if heir is None or slot.reference.key in heir.dict:
-                old |= {(item.storage, item.key): item for item in slot.old if names([item])}
+                where = self._stage.of(slot.reference)[1]
+                old |= {(item.storage, item.key): (item, where) for item in slot.old if names([item])}
             if slot.old and slot.state not in self._deleted:
                 moved = any(slot.moved_meanwhile(item) for item in slot.items)
                 new |= names(slot.old) if moved else names(slot.items) & names(slot.old)
@@ -267,14 +270,7 @@ class Flush:
         keys = {state.mapper.identity_key_from_instance(state.obj()): state for state in new if of_state(state)}
         return {state: keys[key] for key, state in deleted.items() if key in keys}
 
-    def _described(self, slot: Slot, present: Attachment, item: Attachment) -> Attachment:
-        """The row's present descriptor with the name and metadata of ``item``, so that nothing else of it is undone."""
-        facts = {**facts_of(present), "filename": item.filename, "metadata": facts_of(item).get("metadata", {})}
-        described = make(slot.reference.type.attachment_class, facts, slot.reference.type)
-        set_origin(described, origin_of(item))
-        return described
-
-    def _claimed(self, slot: Slot, item: Attachment, given: dict[Name, Attachment]) -> Attachment | None:
+    def _claimed(self, slot: Slot, item: Attachment, given: dict[Name, Any]) -> Attachment | None:
         """What the slot may name, once that is proved: a file that was given up, staged before, or dropped and not
         purged yet, with those of its variants that are still to be had.
         """
@@ -282,9 +278,10 @@ class Flush:
         if isinstance(token, Token):
             return item if self._stage.claim(slot.reference, item, token) else None
         # An object may not know which variants were made, or made anew, since it was loaded.
-        present = given.get((item.storage, item.key))
-        if not has_passed(present or item, slot.reference.type):
-            return None  # A copy goes through the steps.
+        present, giving = given.get((item.storage, item.key), (None, None))
+        elsewhere = giving not in (None, self._stage.of(slot.reference)[1])
+        if elsewhere or not has_passed(present or item, slot.reference.type):
+            return None  # A copy goes through the steps, and from one transaction into another.
         giver = None if present is None else getattr(binding_of(present), "column", None)
         prove = partial(self._stage.take_over, slot.reference, giver=giver)
         facts = facts_of(item if present is None else present)
@@ -336,9 +333,9 @@ class Flush:
             for slot, row in rows_of.items():
                 yield slot, rows.get(row)
 
-    def _refuse_two_names(self, slot: Slot, items: tuple[Attachment, ...]) -> None:
+    def _refuse_two_names(self, slot: Slot, named: set[Name]) -> None:
         """OwnershipLost if a row that was to give a file up names it still, and another one got it."""
-        shared = names(items) & self._taken
+        shared = named & self._taken
         for other in self._slots.values() if shared else ():
             elsewhere = (other.reference.column, self._row(other)) != (slot.reference.column, self._row(slot))
             if elsewhere and self._is_written(other) and shared & names(other.items):

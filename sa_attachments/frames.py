@@ -45,6 +45,10 @@ class Work:
         else:
             self.void += other.staged
 
+    def keep_path_of(self, file: Named) -> None:
+        """A given file was not taken after all."""
+        self.given = [(path, each) for path, each in self.given if each != file]
+
     def __bool__(self) -> bool:
         return bool(self.staged or self.void or self.dropped or self.given)
 
@@ -85,6 +89,11 @@ class Frame:
         """What the whole transaction has staged so far in the ledger of ``scope``, and not given up again."""
         mine = set(self.works[scope].staged) if scope in self.works else set()
         return mine | self.around.staged(scope) if self.around is not None else mine
+
+    def drops_beside(self, scope: Any, file: Named) -> bool:
+        """Whether the transaction drops a file in another ledger than that of ``scope``, or by another engine."""
+        here = any(file in work.dropped for other, work in self.works.items() if other != scope)
+        return here or (self.around is not None and self.around.drops_beside(scope, file))
 
     def work(self, scope: Any) -> Work:
         """What happened in the ledger of ``scope``."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import false, or_
+from sqlalchemy import false, or_, select
 
+from .chunks import chunked
 from .conflicts import conditions, given, refuse_foreign, set_on_conflict
-from .dml import Statement, distribute
+from .dml import Rows, Statement, distribute
 from .errors import OwnershipLost
 from .references import Reference, meant
 
@@ -35,18 +36,39 @@ class Insert(Statement):
             return self._invoke(rows, stored, many, parameters)
         met = [(group, [conditions(table, given(group[0], row)) for row in rows]) for table, group in self.by_table()]
         conflicts = [(group, or_(false(), *(c for each in found for c in each))) for group, found in met]
-        for group, conflict in conflicts:
-            self.drop_from(self.read_where(group, conflict), group)
+        before = [self.read_where(group, conflict) for group, conflict in conflicts]
+        for (group, _), there in zip(conflicts, before, strict=True):
+            self.drop_from(there, group)
         result = self._invoke(rows, stored, many, parameters)
-        for group, conflict in conflicts:
-            self.keep(self.read_where(group, conflict), group)
+        for (group, conflict), there in zip(conflicts, before, strict=True):
+            self._keep_of(group, conflict, there)
         for group, found in met:
-            for new, each in zip(stored, found, strict=True):
-                for reference in group:
-                    if not each and reference.key in new:
-                        self.drops.keep(reference.type.items(new[reference.key]))
+            self._keep_unseen(group, found, stored)
         self.drops.carry_out()
         return result
+
+    def _keep_of(self, group: list[Reference], conflict: Any, before: Rows) -> None:
+        """What rows name that agree in a key now, or did before."""
+        now = self.read_where(group, conflict)
+        self.keep(now, group)
+        if others := before.keys() - now.keys():
+            self.keep(self.read(others, group), group)
+
+    def _keep_unseen(self, group: list[Reference], met: list[list[Any]], stored: list[dict[str, Any]]) -> None:
+        """A new file that no row was seen with stays, unless a row is seen that was in its way: the database may have
+        rounded the key, a trigger changed it, or a key be known to the database alone.
+        """
+        new = [
+            (conditions, items)
+            for conditions, row in zip(met, stored, strict=True)
+            if (items := [item for r in group if r.key in row for item in r.type.items(row[r.key])])
+            if not self.drops.keeps(items)
+        ]
+        for chunk in chunked(new, _LOOKS):
+            looks = [select(group[0].table).where(or_(false(), *conditions)).exists() for conditions, _ in chunk]
+            for (_, items), is_in_the_way in zip(chunk, self.begin().execute(select(*looks)).one(), strict=True):
+                if not is_in_the_way:
+                    self.drops.keep(items)
 
     def _invoke(self, rows: list[Any], stored: list[dict[str, Any]], many: list[Any], parameters: Any) -> Any:
         if many:
@@ -79,6 +101,8 @@ class Insert(Statement):
             )
 
 
+_LOOKS = 50
+"""Rows that one SELECT looks for."""
 _ABSENT = object()
 
 

@@ -16,6 +16,12 @@ from sqlalchemy.sql.elements import BinaryExpression, BindParameter, BooleanClau
 from .claims import Claim
 
 
+def writes_within(statement: Any) -> bool:
+    """Whether another statement that writes is in a WITH clause of this one, or of this part of one."""
+    ctes = (each for each in visitors.iterate(statement) if isinstance(each, CTE))
+    return any(isinstance(each.element, UpdateBase) for each in ctes)
+
+
 class Naming:
     """See the module."""
 
@@ -39,7 +45,7 @@ class Naming:
     @property
     def writes(self) -> bool:
         """Whether it may give names to rows."""
-        return self._context.isinsert or self._context.isupdate or self._is_text or self._writes_within
+        return self._context.isinsert or self._context.isupdate or self._is_text or writes_within(self._what)
 
     @property
     def is_several(self) -> bool:
@@ -49,12 +55,6 @@ class Naming:
     @property
     def _is_text(self) -> bool:
         return isinstance(self._what, TextClause)
-
-    @property
-    def _writes_within(self) -> bool:
-        """Whether another one that writes is in a WITH clause."""
-        ctes = (each for each in visitors.iterate(self._what) if isinstance(each, CTE))
-        return any(isinstance(each.element, UpdateBase) for each in ctes)
 
     @property
     def _brings_rows(self) -> bool:
@@ -94,7 +94,7 @@ class Naming:
 
     def doubt(self) -> str | None:
         """Why nobody could tell afterwards which rows took the names."""
-        if self._writes_within:
+        if writes_within(self._what):
             return "nobody can tell how many rows a statement within another one meets: execute it by itself"
         upsert = getattr(self._what, "_post_values_clause", None)
         if upsert is not None and not type(upsert).__name__.endswith("DoNothing"):

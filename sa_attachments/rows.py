@@ -110,7 +110,7 @@ class Rows:
         key = [lean.c[c.name] for c in self._key]
         for identity, items in rows.items():
             statement = update(lean).where(*(c == value for c, value in zip(key, identity, strict=True)))
-            token = nameable.set({(self._column, item.key) for item in items})
+            token = nameable.set({(self._column, item.key): connection.connection for item in items})
             try:
                 values = {self._column.name: self._type.value(items), **{name: lean.c[name] for name in stamped}}
                 connection.execute(statement.values(values))

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, Engine, select, update
+from sqlalchemy import Column, Connection, Engine, delete, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -87,8 +87,9 @@ class Stage:
         self._options = execution_options
         self._arguments = bind_arguments
         self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
-        self._nameable: set[tuple[Any, str]] = set()
+        self._nameable: dict[Any, Any] = {}
         self._owned: list[tuple[Scope, Connection, Named]] = []
+        self._claimed: list[tuple[Scope, Connection, list[Named], Token]] = []
         self._taken_over: list[tuple[Scope, Connection, Named, dict[str, Any]]] = []
         self._elsewhere: Exception | None = None
         self._outer = nameable.get()
@@ -178,7 +179,15 @@ class Stage:
         for scope, connection, file in owned:
             with untold:
                 scope.ledger.drop(connection, [Drop(file)])
-                self._frame.work(scope).dropped.append(file)
+                work = self._frame.work(scope)
+                work.dropped.append(file)
+                work.keep_path_of(file)
+        claimed, self._claimed = self._claimed, []
+        for scope, connection, files, token in claimed:
+            with untold:
+                connection.execute(delete(scope.ledger.lines).where(scope.ledger.among(files)))
+                self._frame.work(scope).keep_path_of(files[0])
+                token.revert()
 
     def is_in_doubt(self, error: BaseException | None) -> bool:
         """Whether nobody knows what is left of the transaction. What steps, sources and storages raise says nothing of
@@ -201,9 +210,9 @@ class Stage:
         """Insert the lines of files that were just put."""
         lines = [line for want in wants for line in want.lines()]
         work = self._frame.work(scope)
+        self._owned += [(scope, connection, line.named) for line in lines]  # before: it may be interrupted
         work.identity = scope.ledger.own(connection, lines, scope.files.own_within)
         work.staged += [line.named for line in lines]
-        self._owned += [(scope, connection, line.named) for line in lines]
         for want in wants:
             body = body_of(want.attachment)
             if isinstance(body, Upload) and body.move and (path := body.source.path()):
@@ -215,12 +224,13 @@ class Stage:
             return False
         scope, connection = self.of(reference)
         lines = [line(each, reference) for each in named(facts_of(item))]
+        files = [each.named for each in lines]
+        self._claimed.append((scope, connection, files, token))
         scope.ledger.own(connection, lines, scope.files.own_within)
-        self._owned += [(scope, connection, each.named) for each in lines]
         if token.tried:
-            self._look_for(reference, [each.named for each in lines])
+            self._look_for(reference, files)
         if token.path is not None:
-            self._frame.work(scope).given.append((token.path, lines[0].named))
+            self._frame.work(scope).given.append((token.path, files[0]))
         token.used = token.tried = True
         self._frame.undo.append(token)
         return True
@@ -228,6 +238,8 @@ class Stage:
     def take_over(self, reference: Reference, file: Named, giver: Column[Any] | None) -> bool:
         """Own a file that another column gives up, or one that was dropped and not purged yet; False if it is not."""
         scope, connection = self.of(reference)
+        if self._frame.drops_beside(scope, file):
+            return False  # Its line is locked by another connection of ours.
         c, mine = scope.ledger.lines.c, line(file, reference)
         if giver is not None:
             before = {c.owner_table.name: giver.table.fullname, c.owner_column.name: giver.name}
@@ -259,22 +271,30 @@ class Stage:
         self._nameable.clear()
         self._known.clear()  # and with it connections
         self._owned.clear()
+        self._claimed.clear()
         self._taken_over.clear()
         self._elsewhere = None  # whose traceback holds this object
         if nameable.get() is self._nameable:
             nameable.set(self._outer)
 
     def allow(self, reference: Reference, items: Iterable[Attachment]) -> None:
-        """Let the statements of this flush write these names into the attribute, and nowhere else."""
+        """Let the statements of this flush write these names into the attribute: once, and nowhere else."""
+        fairy = self.of(reference)[1].connection
         # One column, unless the mapping combines those of joined tables.
         columns = reference.mapper.column_attrs[reference.key].columns
-        self._nameable.update((column, item.key) for column in columns for item in items)
+        self._nameable.update(((column, item.key), fairy) for column in columns for item in items)
 
 
 def is_in_doubt(error: BaseException | None) -> bool:
     """Whether nobody knows what is left of the transaction: the database failed, or the work was interrupted."""
     raised = error.__cause__ if isinstance(error, OwnershipLost | LedgerMissing) else error
     return isinstance(raised, DBAPIError) or not isinstance(raised, Exception | None)
+
+
+def deactivate(session: Session) -> None:
+    """What SQLAlchemy does when a flush fails: the session is to be rolled back before it goes on."""
+    if session.is_active:
+        session._autobegin_t()._begin().rollback(_capture_exception=True)
 
 
 def _look_for(reference: Reference, file: Named) -> None:

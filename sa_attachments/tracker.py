@@ -41,7 +41,7 @@ from .flush import Flush
 from .frames import Frame
 from .references import Reference, find, of_row, of_state, of_table
 from .slots import collect
-from .staging import is_in_doubt
+from .staging import deactivate, is_in_doubt
 from .statements import hear
 from .watch import Watched, settle
 
@@ -151,7 +151,7 @@ def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> 
             context.states = _Work(context.states)
     except BaseException as error:
         if flush.in_doubt if flush is not None else is_in_doubt(error):
-            _deactivate(session)
+            deactivate(session)
         raise
 
 
@@ -160,14 +160,8 @@ def _before_commit(session: Session) -> None:
         _abandon(session)
     except BaseException as error:
         if is_in_doubt(error):
-            _deactivate(session)
+            deactivate(session)
         raise
-
-
-def _deactivate(session: Session) -> None:
-    """What SQLAlchemy does when a flush fails: the session is to be rolled back before it goes on."""
-    if session.is_active:
-        session._autobegin_t()._begin().rollback(_capture_exception=True)
 
 
 class _Work(dict[Any, Any]):

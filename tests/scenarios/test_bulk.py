@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, delete, exists, func, insert, null, select, update
+from sqlalchemy import bindparam, delete, event, exists, func, insert, null, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, InvalidRequestError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError, PendingRollbackError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 
-from sa_attachments import Attachment, OwnershipLost
+from sa_attachments import Attachment, AttachmentType, OwnershipLost
 
-from .models import Doc, Note
+from .models import Doc, Note, files
 from .world import World
 
 on = pytest.mark.parametrize
@@ -413,3 +414,107 @@ def test_statements_that_may_take_files_from_rows_unseen_are_refused(world: Worl
         session.commit()
         assert read(session) == {1: b"one", 2: None}
     world.check(b"one")
+
+
+# Failures after the statement
+
+three = on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+
+CHANGES: dict[str, Callable[[Session], Any]] = {
+    "update": lambda session: session.execute(update(Doc).where(Doc.id == 1).values(file=b"new")),
+    "by key": lambda session: session.execute(update(Doc), [{"id": 1, "file": b"new"}]),
+    "insert": lambda session: session.execute(insert(Doc).values(id=2, file=b"new")),
+    "delete": lambda session: session.execute(delete(Doc).where(Doc.id == 1)),
+}
+
+
+class SoftTimeLimitExceeded(Exception):
+    """As Celery's, raised by a signal handler wherever the thread is."""
+
+
+@three
+@on("form", CHANGES)
+def test_a_statement_that_is_interrupted_somewhere(world: World, form: str) -> None:
+    """Before or after any of the calls of the database: what is committed then is a whole, or nothing is."""
+    for step in range(100):
+        seed(world, b"old")
+        calls = iter(range(100))
+
+        def interrupt(*_: object, step: int = step, calls: Iterator[int] = calls) -> None:
+            if next(calls) == step:
+                raise SoftTimeLimitExceeded
+
+        with world.session() as session:
+            for name in ("before_cursor_execute", "after_cursor_execute"):
+                event.listen(world.engine, name, interrupt)
+            try:
+                CHANGES[form](session)
+                failed = False
+            except SoftTimeLimitExceeded:
+                failed = True
+            finally:
+                for name in ("before_cursor_execute", "after_cursor_execute"):
+                    event.remove(world.engine, name, interrupt)
+            with suppress(PendingRollbackError):
+                session.commit()
+            session.rollback()
+            world.sweep()
+            if not failed:
+                break
+            world.check(b"old", swept=True)
+            session.execute(delete(Doc))
+            session.commit()
+            world.sweep()
+    else:
+        pytest.fail("it never came to its end")
+    assert step > 3
+    world.check(*{"delete": [], "insert": [b"old", b"new"]}.get(form, [b"new"]), swept=True)
+
+
+@on("world", ["mariadb"], indirect=True)
+def test_a_lock_that_cannot_be_had_after_the_statement(world: World) -> None:
+    seed(world, b"old")
+    with world.engine.connect() as other, world.session() as session:
+        world.files.drop(session.get_one(Doc, 1).file, other)
+        session.commit()
+        session.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
+        with pytest.raises(OperationalError, match="1205"):
+            session.execute(update(Doc).where(Doc.id == 1).values(file=b"new"))
+        session.commit()
+        other.rollback()
+    world.check(b"old")
+
+
+@on("world", ["postgres"], indirect=True)
+@on("form", ["delete", "update"])
+def test_a_condition_that_writes_is_refused(world: World, form: str) -> None:
+    """It would be carried out twice, and the statement itself meet nothing."""
+    seed(world, b"old")
+    with world.session() as session:
+        gone = delete(Note).returning(Note.doc_id).cte("gone")
+        statement: Any = delete(Doc) if form == "delete" else update(Doc).values(file=b"new")
+        with pytest.raises(OwnershipLost, match="carried out twice"):
+            session.execute(
+                statement.where(Doc.id.in_(select(gone.c.doc_id))), execution_options={"synchronize_session": False}
+            )
+        session.commit()
+    world.check(b"old")
+
+
+@three
+def test_a_parameter_that_is_called_as_its_column(world: World) -> None:
+    class Other(DeclarativeBase):
+        pass
+
+    class Renamed(Other):
+        __tablename__ = "renamed"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        photo: Mapped[Attachment | None] = mapped_column("file", AttachmentType(files))
+
+    world.create(Other.metadata)
+    with world.session() as session:
+        session.add(Renamed(id=1, photo=b"old"))
+        session.commit()
+        session.execute(update(Renamed).where(Renamed.id == 1), {"file": None})
+        session.commit()
+    world.check()

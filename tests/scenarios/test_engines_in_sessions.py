@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pymysql
 import pytest
-from sqlalchemy import Engine, ForeignKey
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, ForeignKey, delete, event
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentType, AttachmentWarning
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 
-from .models import files
+from .models import Doc, Note, files
 from .world import World
 
 on = pytest.mark.parametrize
@@ -189,3 +192,69 @@ def test_one_class_in_two_databases(pair: Pair, end: str) -> None:
     stored = sorted(pair.left.stored().values())
     # What belongs to the owner of the place is cleaned, what does not is left alone.
     assert stored == ([b"in the left", b"in the right"] if end == "commit" else [b"in the right"])
+
+
+# Two engines of one database
+
+three = on("world", ["postgres", "mariadb"], indirect=True)
+
+
+def impatient(engine: Engine) -> Engine:
+    """It would wait for itself for ever."""
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _: object) -> None:
+        cursor = connection.cursor()
+        postgres = engine.dialect.name == "postgresql"
+        cursor.execute("SET lock_timeout = 2000" if postgres else "SET innodb_lock_wait_timeout = 2")
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+@pytest.fixture
+def binds(world: World, open_engine: Callable[..., Engine]) -> dict[type, Engine]:
+    first, second = (impatient(open_engine(world.observer.url)) for _ in range(2))
+    return {Doc: first, Note: second}
+
+
+@three
+def test_what_moves_between_two_engines_of_one_database_is_copied(world: World, binds: dict[type, Engine]) -> None:
+    with Session(binds=binds) as session:
+        session.add(doc := Doc(id=1, file=b"data"))
+        session.commit()
+        note = Note(id=1, file=doc.file)
+        session.add(note)
+        doc.file = None
+        session.flush()
+        doc.file, note.file = note.file, None
+        session.flush()
+        old, doc.file = doc.file, None
+        session.flush()
+        note.file = old
+        session.commit()
+    world.check(b"data")
+
+
+@three
+def test_half_a_commit_of_two_engines_lets_no_two_rows_name_one_file(world: World, binds: dict[type, Engine]) -> None:
+    outcomes = set()
+    for _ in range(8):  # which of them commits first is random
+        with Session(binds=binds) as session:
+            session.execute(delete(Note))
+            session.merge(Doc(id=1, file=b"data"))
+            session.commit()
+            doc = session.get_one(Doc, 1)
+            session.add(Note(id=1, file=doc.file))
+            doc.file = None
+            session.flush()
+            session.connection(bind_arguments={"mapper": Doc}).connection.driver_connection.close()  # type: ignore[union-attr]
+            with suppress(DBAPIError, pymysql.Error):
+                session.commit()
+        world.settle()
+        world.sweep()
+        named = world.named()
+        outcomes.add(len(named))
+        world.check(*[b"data"] * len(named), swept=True)
+    assert outcomes <= {1, 2}

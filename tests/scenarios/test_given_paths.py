@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import make_transient
 
@@ -179,3 +179,34 @@ def test_one_that_cannot_be_removed_keeps_nothing_from_being_purged(world: World
         session.commit()
     world.check(b"data")
     assert path.is_dir()
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_it_stays_if_no_row_takes_it(world: World, path: Path) -> None:
+    """Neither that of a flush that was refused, nor that of a statement which met no row."""
+    with world.session() as session:
+        session.add(Doc(id=1, file=b"kept"))
+        session.commit()
+        doc = given(path)
+        session.add_all([doc, Doc(file=Attachment.upload(iter([b"no", None])))])  # type: ignore[list-item]
+        with pytest.raises(TypeError):
+            session.flush()
+        session.expunge_all()
+        session.commit()
+        assert path.read_bytes() == b"data"
+        session.execute(update(Doc).where(Doc.id == 999).values(file=Attachment.upload(path, move=True)))
+        session.commit()
+    world.check(b"kept")
+    assert path.read_bytes() == b"data"
+
+
+@on("world", ["sqlite", "mariadb"], indirect=True)
+def test_it_stays_after_a_statement_that_failed(world: World, path: Path) -> None:
+    with world.session() as session:
+        session.add(Doc(id=1, file=b"kept"))
+        session.commit()
+        with pytest.raises(IntegrityError):
+            session.execute(insert(Doc).values(id=1, file=Attachment.upload(path, move=True)))
+        session.commit()
+    world.check(b"kept")
+    assert path.read_bytes() == b"data"

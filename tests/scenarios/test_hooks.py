@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event, inspect
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import make_transient, object_session
 
 from sa_attachments import NotStored, OwnershipLost
@@ -15,6 +17,7 @@ from .models import Doc
 from .world import World
 
 on = pytest.mark.parametrize
+databases = on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
 
 
 def seed(world: World) -> int:
@@ -126,4 +129,63 @@ def test_a_hook_that_runs_too_late_is_told_so(world: World) -> None:
         with pytest.raises(NotStored, match=r"docs\.file"):
             session.flush()
         session.rollback()
+    world.check()
+
+
+@databases
+@on("form", ["core", "mappings"])
+@on("name", ["before_insert", "after_insert"])
+def test_a_hook_that_writes_the_name_a_second_time_is_refused(world: World, form: str, name: str) -> None:
+    """As a history of its own in the same table."""
+
+    def remember(mapper: object, connection: Connection, doc: Doc) -> None:
+        if form == "core":
+            connection.execute(Doc.__table__.insert().values(title="copy", file=doc.file))
+        else:
+            inspect(doc).session.bulk_insert_mappings(Doc, [{"title": "copy", "file": doc.file}])
+
+    event.listen(Doc, name, remember)
+    try:
+        with world.session() as session:
+            session.add(Doc(title="original", file=b"data"))
+            with pytest.raises(OwnershipLost, match="one owner"):
+                session.commit()
+            session.rollback()
+    finally:
+        event.remove(Doc, name, remember)
+    world.check()
+
+
+@on("world", ["postgres", "mariadb"], indirect=True)
+@on("late", [True, False])
+def test_the_names_of_a_flush_that_failed_are_nobody_elses(world: World, late: bool) -> None:
+    """Whether its statement was executed, or another one failed before."""
+    with world.session() as session:
+        session.add(Doc(title="taken"))
+        session.commit()
+        taken = Doc(title="taken")
+        session.add_all([doc := Doc(title="new", file=b"data"), taken] if late else [taken, doc := Doc(file=b"data")])
+        with pytest.raises(IntegrityError):
+            session.flush()
+        with world.observer.begin() as other, pytest.raises(OwnershipLost):
+            other.execute(Doc.__table__.insert().values(title="other", file=doc.file))
+        session.rollback()
+    world.check()
+
+
+@on("world", ["postgres"], indirect=True)
+def test_a_name_is_written_by_the_connection_that_owns_it(world: World) -> None:
+    def remember(mapper: object, connection: object, doc: Doc) -> None:
+        with world.observer.begin() as other:
+            other.execute(Doc.__table__.insert().values(title="other", file=doc.file))
+
+    event.listen(Doc, "before_insert", remember)
+    try:
+        with world.session() as session:
+            session.add(Doc(title="original", file=b"data"))
+            with pytest.raises(OwnershipLost, match="one owner"):
+                session.commit()
+            session.rollback()
+    finally:
+        event.remove(Doc, "before_insert", remember)
     world.check()

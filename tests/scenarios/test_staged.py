@@ -238,3 +238,24 @@ async def test_astage(aworld: AsyncWorld) -> None:
     for _ in range(2):
         await files.asweep(aworld.asynchronous, grace=timedelta(0), stranger_retain=timedelta(0))
     await aworld.acheck(b"again", swept=True)
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+@on("form", ["flush", "statement"])
+def test_one_that_another_files_refusal_keeps_from_its_row_can_be_assigned_again(world: World, form: str) -> None:
+    staged = stage(b"data")
+    broken = Attachment.upload(iter([b"no", None]))  # type: ignore[list-item]
+    with world.session() as session:
+        session.add(Doc(title="kept", file=b"kept"))
+        session.flush()
+        if form == "flush":
+            session.add_all([Doc(file=staged), Doc(file=broken)])
+        with pytest.raises(TypeError):
+            session.flush() if form == "flush" else session.execute(insert(Doc), [{"file": staged}, {"file": broken}])
+        session.expunge_all()
+        session.commit()
+        world.settle()
+        assert staged.read() == b"data"
+        session.add(Doc(file=staged))
+        session.commit()
+    world.check(b"kept", b"data")

@@ -353,3 +353,44 @@ def test_a_file_of_its_own_for_the_update(world: World) -> None:
         )
         session.commit()
     world.check(b"old b", b"scan b", b"new c")
+
+
+# Names
+
+
+class OtherBase(DeclarativeBase):
+    pass
+
+
+class Renamed(OtherBase):
+    """The attribute, the column and its key each have a name of their own."""
+
+    __tablename__ = "renamed"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    title: Mapped[str] = mapped_column(String(20), unique=True)
+    photo: Mapped[Attachment | None] = mapped_column("file", AttachmentType(files), key="photo_key")
+    plain: Mapped[Attachment | None] = mapped_column("simple", AttachmentType(files))
+    scan: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+@on("name", ["file", "photo_key", "FILE", "column", "attribute", "simple", "plain attribute"])
+def test_a_foreign_file_is_refused_whatever_the_column_is_called(world: World, name: str) -> None:
+    world.create(OtherBase.metadata)
+    with world.session() as session:
+        session.add(Renamed(id=1, title="a", photo=b"photo", plain=b"plain", scan=b"scan"))
+        session.commit()
+        key = {
+            "column": Renamed.__table__.c.photo_key,
+            "attribute": Renamed.photo,
+            "plain attribute": Renamed.plain,
+        }.get(name, name)
+        statement = upsert(world, Renamed)
+        if world.name == "mariadb":
+            statement = statement.on_duplicate_key_update({key: Renamed.scan})
+        else:
+            statement = statement.on_conflict_do_update(index_elements=["title"], set_={key: Renamed.scan})
+        with pytest.raises(OwnershipLost, match="on conflict"):
+            session.execute(statement, {"title": "a", "photo": b"new"})
+        session.commit()
+    world.check(b"photo", b"plain", b"scan")
