@@ -134,9 +134,10 @@ class Flush:
             if row is None and self._is_written(slot):  # through a view, which shows it no more
                 items = slot.items
             drops.keep(items)
-            self._refuse_two_names(slot, names(items))
             if names(slot.items) == names(items):
                 self._note(slot)
+            else:
+                self._refuse_two_names(slot, names(items))
         self._refuse_late()
         self._drop_met(drops)
         drops.carry_out()
