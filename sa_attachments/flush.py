@@ -117,27 +117,31 @@ class Flush:
         drops = Drops(self._stage, self.frame)
         unforeseen = list(self._replaced)
         objects = Counter((slot.reference.column, slot.identity) for slot in self._slots.values())
+        of_row = {slot: objects[slot.reference.column, slot.identity] for slot in self._slots.values()}
+        alone = {slot for slot, count in of_row.items() if slot.identity is None or count == 1}
         for slot in self._slots.values():
             drops.named(slot.reference, slot.old, slot.identity)
-            alone = slot.identity is None or objects[slot.reference.column, slot.identity] == 1
-            if alone and self._is_written(slot) and names(slot.old) <= names(slot.items):
+            if slot in alone and self._is_written(slot) and names(slot.old) <= names(slot.items):
                 drops.keep(slot.items)
                 self._note(slot)
             else:
                 unforeseen.append(slot)
+        holders: dict[Name, list[Slot]] = {}
+        for slot in filter(self._is_written, self._slots.values() if unforeseen else ()):
+            for name in names(slot.items):
+                holders.setdefault(name, []).append(slot)
         for slot in unforeseen:
             drops.named(slot.reference, slot.items, None)
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
             if row is None and slot.state in self._saved and slot.is_current and not slot.there:
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
             items: Sequence[Attachment] = (row or {}).get(slot.reference.column.name, ())
-            if row is None and self._is_written(slot):  # through a view, which shows it no more
+            if row is None and slot in alone and self._is_written(slot):  # through a view, which shows it no more
                 items = slot.items
             drops.keep(items)
+            self._refuse_two_names(slot, names(items), holders)
             if names(slot.items) == names(items):
                 self._note(slot)
-            else:
-                self._refuse_two_names(slot, names(items))
         self._refuse_late()
         self._drop_met(drops)
         drops.carry_out()
@@ -334,12 +338,10 @@ class Flush:
             for slot, row in rows_of.items():
                 yield slot, rows.get(row)
 
-    def _refuse_two_names(self, slot: Slot, named: set[Name]) -> None:
+    def _refuse_two_names(self, slot: Slot, named: set[Name], holders: dict[Name, list[Slot]]) -> None:
         """OwnershipLost if a row that was to give a file up names it still, and another one got it."""
-        shared = named & self._taken
-        for other in self._slots.values() if shared else ():
-            elsewhere = (other.reference.column, self._row(other)) != (slot.reference.column, self._row(slot))
-            if elsewhere and self._is_written(other) and shared & names(other.items):
+        for other in (other for name in named & self._taken for other in holders.get(name, ())):
+            if (other.reference.column, self._row(other)) != (slot.reference.column, self._row(slot)):
                 raise OwnershipLost(
                     f"{slot.reference.target} of row {self._row(slot)} was to give up its file to "
                     f"{other.reference.target}, and names it still: a listener, a trigger or another version kept the "
