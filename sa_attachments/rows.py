@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, column, func, select, table, update
+from sqlalchemy import Connection, Text, cast, column, func, select, table, update
 
 from . import habits
 from .attachment import Attachment, facts_of, make
@@ -74,6 +74,22 @@ class Rows:
     def find(self, condition: Any) -> Page:
         """All that fulfil a condition: for conditions that hold for a few."""
         return self._read(select(*self._key, self._column).where(condition).order_by(*self._key))
+
+    def still_name(self, connection: Connection, file: Named, locked: bool = False) -> bool:
+        """Whether one of them names a file; with ``locked``, it does so until the transaction ends."""
+        # Cheap, and true of every row that names it, and perhaps of others.
+        mentions = cast(self._column, Text).contains(file.key, autoescape=True)
+        statement = select(self._column).where(mentions)
+        if locked:
+            statement = statement.with_for_update(nowait=True, key_share=True)
+        for value in connection.scalars(statement):
+            for item in self._type.items(value):
+                try:
+                    if any((each.storage, each.key) == (file.storage, file.key) for each in named(facts_of(item))):
+                        return True
+                except DescriptorDamaged:
+                    return True  # It may name anything.
+        return False
 
     def is_one(self, identity: Identity) -> Any:
         """The condition that a row has this primary key."""

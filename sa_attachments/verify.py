@@ -1,6 +1,6 @@
 """Verify: compare what rows name, what the ledger says and what the storages hold.
 
-Seven kinds of findings, each about one file:
+Eight kinds of findings, each about one file:
 
 ``missing``    a row names a file that its storage does not hold;
 ``incomplete`` a member of a mirror does not hold a file that another one does;
@@ -8,27 +8,30 @@ Seven kinds of findings, each about one file:
                SHA-256) than the row says;
 ``unowned``    a row names a file that the ledger does not call owned;
 ``unnamed``    the ledger calls a file owned that no row of its column names;
+``ownerless``  the ledger calls a file owned by a table or column that is not in the database;
 ``stranger``   a storage holds a file that the ledger does not know;
 ``unreadable`` a row's descriptor is damaged.
 
 ``repair`` mends what can be mended without losing anything, after asking again under lock: ``unowned`` files get
-their line back, ``unnamed`` ones are condemned, if their column is mapped in this process, ``incomplete`` ones
-are copied to where they lack, unless another copy is damaged. Strangers are left to the sweep.
+their line back, ``unnamed`` and ``ownerless`` ones are condemned, ``incomplete`` ones are copied to where they lack,
+unless another copy is damaged. Strangers are left to the sweep. What no row that is seen names is condemned only where
+all rows are seen that may name it (see ``sa_attachments.sight``): files of columns that are not mapped in this process
+are left alone, and so are those whose rows may be hidden.
 
 Traps
 -----
 Without a ``repair`` nothing is locked, so that a file that changes hands while it is looked at may be reported; look
-twice before you worry. The names of all files are kept in memory: about 150 bytes each.
+twice before you worry. The names of all files are kept in memory: about 150 bytes each. Where files are ownerless, all
+texts of the database are read that look like descriptors: their table may only have been renamed.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from sqlalchemy import Connection, Text, and_, cast, select, update
+from sqlalchemy import Connection, and_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
@@ -41,6 +44,7 @@ from .key import is_key, moment
 from .ledger import CONDEMNED, OWNED, Line
 from .recovery import Purger
 from .rows import ColumnType, Page, Rows
+from .sight import Owner, Sight
 from .storage import Heals
 from .sweep import raise_unless_held
 
@@ -70,7 +74,9 @@ class VerifyReport:
     lines: int = 0
     findings: list[Finding] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
-    """By storage: why nothing is deleted there, or why it could not be looked at."""
+    """By storage: why nothing is deleted there, or why it could not be looked at. By column: why rows may be hidden."""
+    unmapped: Counter[str] = field(default_factory=Counter)
+    """By column that is not mapped in this process: how many files were not compared."""
 
     @property
     def ok(self) -> bool:
@@ -226,7 +232,7 @@ class Verification:
         try:
             with self._purger.connection() as connection, self._purger.transaction(connection):
                 ledger.begin_write(connection)
-                if not self._still_names(connection, column, file, locked=True):
+                if not Rows(self._purger, column).still_name(connection, file, locked=True):
                     return False
                 if ledger.reclaim(connection, line):
                     return True
@@ -238,64 +244,88 @@ class Verification:
             raise_unless_held(error)
             return False
 
-    def _still_names(self, connection: Connection, column: ColumnType, file: Named, locked: bool = False) -> bool:
-        """Whether a row of the column names the file; with ``locked``, it does so until the transaction ends."""
-        assert column.column is not None
-        statement = select(column.column).where(_mentions(column, file))
-        if locked:
-            statement = statement.with_for_update(nowait=True, key_share=True)
-        for value in connection.scalars(statement):
-            for item in column.items(value):
-                try:
-                    if any((each.storage, each.key) == (file.storage, file.key) for each in named(facts_of(item))):
-                        return True
-                except DescriptorDamaged:
-                    return True  # It may name anything.
-        return False
-
     # Lines
 
     def _check_lines(self) -> None:
         c = self._purger.ledger.lines.c
-        columns = {
-            (column.column.table.fullname, column.column.name): column
-            for column in self._columns
-            if column.column is not None
-        }
+        owner = c.owner_table, c.owner_column
+        ownerless: dict[Named, Owner] = {}
         after = ("", "")
         while True:
             later = (c.key > after[0]) | and_(c.key == after[0], c.storage > after[1])
-            statement = select(c.storage, c.key, c.size, c.state, c.owner_table, c.owner_column).where(later)
+            statement = select(c.storage, c.key, c.size, c.state, *owner).where(later).order_by(c.key, c.storage)
             with self._purger.connection() as connection, self._purger.transaction(connection):
-                rows = connection.execute(statement.order_by(c.key, c.storage).limit(CHUNK)).all()
+                rows = connection.execute(statement.limit(CHUNK)).all()
+                known = {(row.storage, row.key) for row in rows}
+                nameless = {
+                    Named(row.storage, row.key, row.size or 0): (row.owner_table, row.owner_column)
+                    for row in rows
+                    if row.state == OWNED and (row.storage, row.key) not in self._named
+                }
+                # After the lines: of each, the table is there by now.
+                sight = self._sight(connection, nameless) if nameless else None
             if not rows:
-                return
-            for row in rows:
-                self._report.lines += 1
-                self._known.add((row.storage, row.key))
-                column = columns.get((row.owner_table, row.owner_column))
-                if row.state == OWNED and column is not None and (row.storage, row.key) not in self._named:
-                    file = Named(row.storage, row.key, row.size or 0)
-                    self._check_unnamed(column, file)
+                break
+            self._report.lines += len(rows)
+            self._known |= known
+            if sight is not None:
+                ownerless |= self._check_nameless(sight, nameless)
             self._progress("ledger", len(rows))
             after = rows[-1].key, rows[-1].storage
+        if ownerless:
+            self._check_ownerless(ownerless)
 
-    def _check_unnamed(self, column: ColumnType, file: Named) -> None:
-        ledger = self._purger.ledger
+    def _sight(self, connection: Connection, files: Mapping[Named, Owner]) -> Sight:
+        return Sight(connection, self._purger.ledger, self._columns, set(files.values()))
+
+    def _check_nameless(self, sight: Sight, files: Mapping[Named, Owner]) -> dict[Named, Owner]:
+        """Look at files that no row names which is seen; returns those whose owners are gone."""
+        ownerless = {}
+        mapped = {(each.column.table.fullname, each.column.name) for each in self._columns if each.column is not None}
+        for file, owner in files.items():
+            if not owner[1]:
+                continue  # Documents own it.
+            label, doubt = ".".join(owner), sight.doubt(owner)
+            if owner not in mapped and (doubt or sight.knows(owner)):
+                self._report.unmapped[label] += 1
+            elif doubt:
+                self._report.problems[label] = f"nobody can tell whether rows name all of its files, as {doubt}"
+            elif sight.knows(owner):
+                self._check_unnamed("unnamed", file, owner, f"ledger, for {label}", self._repair)
+            else:
+                ownerless[file] = owner
+        return ownerless
+
+    def _check_ownerless(self, files: Mapping[Named, Owner]) -> None:
+        """Look at files whose owners are gone, unless they only have another name now."""
         with self._purger.connection() as connection, self._purger.transaction(connection):
-            if self._repair:
+            sight = self._sight(connection, files)
+        elsewhere, doubt = sight.elsewhere(self._purger, {file.key: owner for file, owner in files.items()})
+        for file, owner in files.items():
+            if file.key in elsewhere:
+                self._report.unmapped[elsewhere[file.key]] += 1
+                continue
+            where = f"ledger, for {'.'.join(owner)}, which is not in the database"
+            where += f"; nothing is condemned, as {doubt}" if doubt and self._repair else ""
+            self._check_unnamed("ownerless", file, owner, where, self._repair and doubt is None)
+
+    def _check_unnamed(self, kind: str, file: Named, owner: Owner, where: str, repair: bool) -> None:
+        ledger = self._purger.ledger
+        c = ledger.lines.c
+        mine = and_(ledger.among([file]), c.state == OWNED, c.owner_table == owner[0], c.owner_column == owner[1])
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            if repair:
                 ledger.begin_write(connection)
                 # Who gives a file another name changes its line: while that is ours, rows need no lock. Waiting for
                 # them here could deadlock with their users.
-                locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update(skip_locked=True)
-                if connection.scalar(locked) != OWNED:
+                if connection.scalar(select(c.key).where(mine).with_for_update(skip_locked=True)) is None:
                     return
-            if any(self._still_names(connection, each, file) for each in self._columns):
+            if any(Rows(self._purger, each).still_name(connection, file) for each in self._columns):
                 return
-            if self._repair:
-                condemned = update(ledger.lines).where(ledger.among([file]), ledger.lines.c.state == OWNED)
+            if repair:
+                condemned = update(ledger.lines).where(mine)
                 connection.execute(condemned.values(state=CONDEMNED, since=now(), purge_after=now()))
-        self._found("unnamed", file, f"ledger, for {column.label}", self._repair)
+        self._found(kind, file, where, repair)
 
     # Storages
 
@@ -318,9 +348,3 @@ class Verification:
 
     def _found(self, kind: str, file: Named, where: str, repaired: bool = False) -> None:
         self._report.findings.append(Finding(kind, file.storage, file.key, where, repaired))
-
-
-def _mentions(column: ColumnType, file: Named) -> Any:
-    """A cheap condition that holds for every row that names the file, and perhaps for others."""
-    assert column.column is not None
-    return cast(column.column, Text).contains(file.key, autoescape=True)

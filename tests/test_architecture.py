@@ -44,6 +44,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("custody", "drops", "recovery", "slots", "undo"),
     ("habits", "keyset"),
     ("rows",),
+    ("sight",),
     ("bulk", "dml", "flush", "inserts", "moving", "settling", "statements", "statistics", "sweep", "verify"),
     ("making", "rebuilding"),
     ("hooks", "workshop"),

@@ -229,6 +229,9 @@ def test_a_file_that_moved_to_another_column_is_named_there(archive: Archive) ->
 def test_lines_of_columns_that_are_not_mapped_in_this_process_are_left_alone(archive: Archive) -> None:
     """Hole 8: another process maps them."""
     archive.keep(b"mine")
+    with archive.engine.begin() as connection:
+        connection.execute(text("CREATE TABLE others (scan TEXT)"))
+        connection.execute(text("ALTER TABLE docs ADD COLUMN scan TEXT"))
     foreign = archive.stranger(DAY, data=b"theirs")
     nobodys = archive.stranger(DAY, data=b"whose")
     with archive.engine.begin() as connection:
@@ -236,6 +239,7 @@ def test_lines_of_columns_that_are_not_mapped_in_this_process_are_left_alone(arc
         archive.ledger.adopt(connection, Line(Named("default", nobodys, 5), "docs", "scan"))
     assert look(archive) == []
     assert look(archive, repair=True) == []
+    assert archive.files.verify(archive.engine).unmapped == {"others.scan": 1, "docs.scan": 1}
     assert {archive.states()[foreign], archive.states()[nobodys]} == {OWNED}
     archive.sweep(full=True)
     assert {foreign, nobodys} <= set(archive.stored())

@@ -8,10 +8,9 @@ from dataclasses import asdict
 
 import click
 from rich.text import Text
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
 from sa_attachments import AttachmentWarning, Storages
-from sa_attachments.ledger import OWNED
 from sa_attachments.verify import VerifyReport
 
 from . import answer
@@ -35,12 +34,14 @@ def verify(application: Application, repair: bool, checksums: bool, probe: bool,
     damaged     the bytes are not those that were stored (size; SHA-256 with --checksums)
     unowned     a row names a file that the ledger does not call owned   --repair: owned again
     unnamed     the ledger calls a file owned that no row names          --repair: condemned
+    ownerless   its table or column is not in the database any more      --repair: condemned
     incomplete  a member of a mirror lost a file that another one has    --repair: copied there
     stranger    a storage holds a file that the ledger does not know     the sweep purges it
     unreadable  a row's descriptor is damaged
 
     Only columns that are mapped can be compared: models that were not imported are told, by the columns of theirs that
-    the ledger knows. So are storages whose place belongs to another database, or that don't answer.
+    the ledger knows. So are storages whose place belongs to another database, or that don't answer, and columns whose
+    rows may be hidden from this user, or are not all here: nothing of theirs is condemned.
 
     With --probe, each configured storage is tried out instead: a small file is written, read, listed and deleted, so
     that missing rights, wrong credentials or an unreachable server are found before a user meets them.
@@ -59,25 +60,24 @@ def verify(application: Application, repair: bool, checksums: bool, probe: bool,
     application.require_columns()
     files = application.files
 
-    def work(engine: Engine) -> tuple[VerifyReport, dict[str, int]]:
+    def work(engine: Engine) -> VerifyReport:
         totals: Counter[str] = Counter()
         for line in files.stats(engine):
             totals[line.storage] += line.files
             totals["ledger"] += line.files
         with warnings.catch_warnings(), bars(totals) as progress:
             warnings.simplefilter("ignore", AttachmentWarning)  # The report says the same.
-            report = files.verify(engine, repair=repair, checksums=checksums, progress=progress)
-        return report, unmapped(files, engine)
+            return files.verify(engine, repair=repair, checksums=checksums, progress=progress)
 
-    report, not_compared = application.run(work)
-    ok = report.ok and not not_compared
+    report = application.run(work)
+    ok = report.ok and not report.unmapped
     if as_json:
         counts = {"rows": report.rows, "files": report.files, "lines": report.lines}
         findings = [asdict(finding) for finding in report.findings]
         document = {"ok": ok, **counts, "counts": dict(report.counts), "findings": findings}
-        answer.document({**document, "problems": report.problems, "unmapped": not_compared})
+        answer.document({**document, "problems": report.problems, "unmapped": dict(report.unmapped)})
     else:
-        _print(report, not_compared)
+        _print(report)
     return 0 if ok else 1
 
 
@@ -94,20 +94,7 @@ def _try_out(files: Storages, as_json: bool) -> int:
     return 0 if ok else 1
 
 
-def unmapped(files: Storages, engine: Engine) -> dict[str, int]:
-    """How many files the ledger calls owned by columns that are not mapped in this process, by column."""
-    mapped = {(each.column.table.fullname, each.column.name) for each in files._columns if each.column is not None}
-    found: dict[str, int] = {}
-    for purger in files._purgers(engine):
-        c = purger.ledger.lines.c
-        owners = select(c.owner_table, c.owner_column, func.count()).where(c.state == OWNED)
-        with purger.connection() as connection, purger.transaction(connection):
-            rows = connection.execute(owners.group_by(c.owner_table, c.owner_column)).all()
-        found |= {f"{table}.{column}": number for table, column, number in rows if (table, column) not in mapped}
-    return found
-
-
-def _print(report: VerifyReport, not_compared: dict[str, int]) -> None:
+def _print(report: VerifyReport) -> None:
     console = answer.console()
     for finding in report.findings[:SHOWN]:
         kind = f"{finding.kind}, repaired" if finding.repaired else finding.kind
@@ -119,11 +106,11 @@ def _print(report: VerifyReport, not_compared: dict[str, int]) -> None:
         console.print(f"and {more:,} more; --json lists all")
     for name, problem in report.problems.items():
         console.print(Text(f"{name}: {problem}", "red"), soft_wrap=True)
-    for column, number in sorted(not_compared.items()):
+    for column, number in sorted(report.unmapped.items()):
         why = f"not compared, as it is not mapped here; the ledger has {number:,} files of it"
         console.print(Text(f"{column}: {why}: name the module with its model by --import", "red"), soft_wrap=True)
     looked = f"{report.rows:,} rows, {report.files:,} files, {report.lines:,} lines of the ledger"
     found = ", ".join(f"{number:,} {kind}" for kind, number in sorted(report.counts.items()))
-    ok = report.ok and not not_compared
+    ok = report.ok and not report.unmapped
     found = found or ("all is well" if ok else "no findings")
     console.print(Text(f"{looked}: {found}", "green" if ok else "red"), soft_wrap=True)

@@ -77,12 +77,38 @@ def test_wants_the_models_even_where_the_ledger_is_given(sqlite_shop: Shop) -> N
 
 def test_tells_of_models_that_were_not_imported(shop: Shop) -> None:
     shop.sell(b"one", b"three")
-    shop.execute("UPDATE attachment_ledger SET owner_column = 'scan' WHERE size = 5")
+    shop.execute("CREATE TABLE orders (scan TEXT)")
+    shop.execute("UPDATE attachment_ledger SET owner_table = 'orders', owner_column = 'scan' WHERE size = 5")
+    shop.execute("DELETE FROM products WHERE id = 2")
+    result = shop.run("verify", "--repair")
+    assert result.exit_code == 1
+    assert "orders.scan: not compared, as it is not mapped here; the ledger has 1 files of it" in result.stdout
+    assert "by --import" in result.stdout
+    assert shop.json("verify", exit_code=1)["unmapped"] == {"orders.scan": 1}
+
+
+def test_tells_of_tables_that_were_dropped(shop: Shop) -> None:
+    (one,) = shop.sell(b"one")
+    shop.execute("DROP TABLE products")
     result = shop.run("verify")
     assert result.exit_code == 1
-    assert "products.scan: not compared, as it is not mapped here; the ledger has 1 files of it" in result.stdout
-    assert "by --import" in result.stdout
-    assert shop.json("verify", exit_code=1)["unmapped"] == {"products.scan": 1}
+    assert "ledger, for products.photo, which is not in the database" in result.stdout
+    assert shop.json("verify", exit_code=1)["counts"] == {"ownerless": 1}
+    assert shop.json("verify", "--repair")["findings"][0]["repaired"] is True
+    assert shop.json("sweep", *AT_ONCE)["storages"][0]["purged"] == 1
+    assert not one.exists()
+
+
+def test_tells_of_rows_that_may_be_hidden(shop: Shop) -> None:
+    (one,) = shop.sell(b"one")
+    shop.execute("ALTER TABLE products RENAME TO all_products")
+    shop.execute("CREATE VIEW products AS SELECT * FROM all_products WHERE id > 1")
+    result = shop.run("verify", "--repair")
+    assert result.exit_code == 1
+    assert "products.photo: nobody can tell whether rows name all of its files, as" in result.stdout
+    assert shop.json("verify", exit_code=1)["counts"] == {}
+    shop.json("sweep", *AT_ONCE)
+    assert one.exists()
 
 
 def test_tells_of_a_place_of_somebody_else(shop: Shop) -> None:
