@@ -102,7 +102,7 @@ class Sight:
     def elsewhere(self, purger: Purger, files: Mapping[str, Owner]) -> tuple[dict[str, str], str | None]:
         """Which of these keys are named in columns that are not compared, by their labels; and why that may not be all.
 
-        Reads all texts of the database that look like descriptors.
+        Reads all texts of the database that look like descriptors, but for those of tenants with ledgers of their own.
         """
         with purger.connection() as connection, purger.transaction(connection):
             schemas = connection.get_execution_options().get("schema_translate_map") or {}

@@ -114,6 +114,22 @@ def test_a_ledger_that_tenants_share(engine: Engine, schemas: list[str]) -> None
 
 
 @everywhere
+def test_a_ledger_that_tenants_share_with_their_pattern(engine: Engine, schemas: list[str]) -> None:
+    """Who does not translate sees an empty table beside the ledger."""
+    home = {"sqlite": "main", "postgresql": "public"}.get(engine.dialect.name, engine.url.database)
+    shared = MetaData(schema=home)
+    town = Town(ledger=shared)
+    tenant = engine.execution_options(schema_translate_map={None: schemas[1]})
+    shared.create_all(engine)
+    for each in (engine, tenant):
+        town.Base.metadata.create_all(each)
+    town.keep(tenant, b"file")
+    report = town.verify(engine)
+    assert (kinds(report), list(report.problems)) == ([], ["docs.file"])
+    assert town.read(tenant) == b"file"
+
+
+@everywhere
 def test_tenants_with_ledgers_of_their_own_hide_nothing_from_each_other(engine: Engine, schemas: list[str]) -> None:
     town = Town()
     tenants = [engine.execution_options(schema_translate_map={None: name}) for name in schemas[1:]]
