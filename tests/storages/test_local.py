@@ -547,6 +547,30 @@ def test_nothing_is_flushed_if_it_need_not_be_durable(root: Path, tmp_path: Path
     assert [line for line in journal.take() if line.startswith("flush")] == []
 
 
+@pytest.mark.parametrize("code", [errno.EMLINK, errno.EXDEV])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_copy_with_bytes_of_its_own_is_flushed_before_it_is_named(
+    root: Path, storage: LocalStorage, journal: Journal, monkeypatch: pytest.MonkeyPatch, code: int, shared: bool
+) -> None:
+    """Law 1: of a copy too, whether its bytes were written or the file system lets the two files share them."""
+    put(storage, KEY, b"abc")
+    journal.take()
+    monkeypatch.setattr(local, "_link", raising(code, only=f"{root}/{KEY}"))
+    monkeypatch.setattr(local.fcntl, "ioctl", share if shared else refuse_to_share)
+    storage.copy(KEY, "2026/01/02/03/b")
+    assert journal.take()[-3:] == ["flush file", "link 2026/01/02/03/b", "flush 2026/01/02/03"]
+    assert read(storage, "2026/01/02/03/b") == b"abc"
+
+
+def share(target: int, request: int, source: int) -> None:
+    """What FICLONE does, for a file system that can't."""
+    os.write(target, os.pread(source, 100, 0))
+
+
+def refuse_to_share(target: int, request: int, source: int) -> None:
+    raise OSError(errno.EOPNOTSUPP, "no reflinks here")
+
+
 @pytest.mark.parametrize("broken", ["file", "folder"])
 def test_a_put_that_cannot_be_flushed_leaves_nothing(
     root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, broken: str
