@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, Integer, Table, delete, text
+from sqlalchemy import Column, Engine, Integer, Table, delete, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
 from sqlalchemy.util import greenlet_spawn
@@ -22,6 +24,7 @@ from tests.archive import DAY, DIALECTS, NO_TIME, Archive
 on = pytest.mark.parametrize
 everywhere = on("engine", DIALECTS, indirect=True)
 sqlite = on("engine", ["sqlite"], indirect=True)
+concurrent = on("engine", [name for name in DIALECTS if name != "sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -324,6 +327,91 @@ def test_a_repair_can_be_repeated(archive: Archive) -> None:
         connection.execute(text("DELETE FROM docs WHERE id = 1"))
     assert len(look(archive, repair=True)) == 1
     assert look(archive, repair=True) == []
+
+
+def before(archive: Archive, act: Callable[[], object], *words: str) -> None:
+    """Let others ``act`` when verify is about to send a statement with these words, once."""
+    pending = [act]
+
+    @event.listens_for(archive.engine, "before_cursor_execute")
+    def sent(_connection: Any, _cursor: Any, text: str, *_: Any) -> None:
+        if pending and all(word in text for word in words):
+            pending.pop()()
+
+
+LOCK = "UPDATE"
+"""What the repair of an unnamed file begins with: on SQLite one of the ledger, elsewhere a SELECT ... FOR UPDATE."""
+
+
+@everywhere
+def test_a_line_that_is_dropped_between_the_look_and_the_lock_is_no_finding(archive: Archive) -> None:
+    """Hole 8."""
+    key = archive.key(*archive.keep(b"one"))
+    with archive.engine.begin() as connection:
+        connection.execute(text("UPDATE docs SET file = NULL"))
+    before(archive, lambda: archive.change(key, state=CONDEMNED, purge_after=2**50), LOCK)
+    assert look(archive, repair=True) == []
+    assert (archive.line(key).state, archive.line(key).purge_after) == (CONDEMNED, 2**50)
+
+
+@concurrent
+def test_a_line_whose_owner_is_in_flight_is_left_alone(archive: Archive) -> None:
+    """Hole 8: a transaction that gives the file another name holds its line."""
+    (id_,) = archive.keep(b"one")
+    named = archive.named(id_)
+    with archive.engine.connect() as connection:
+        value = connection.scalar(text("SELECT CAST(file AS CHAR(1000)) FROM docs"))
+    with archive.engine.begin() as connection:
+        connection.execute(text("UPDATE docs SET file = NULL"))
+    owner = archive.engine.connect()
+
+    def name_it() -> None:
+        assert archive.ledger.transfer(owner, Line(named, "docs", "file"))
+        owner.execute(text(f"UPDATE docs SET file = '{value}'"))
+
+    before(archive, name_it, LOCK)
+    assert look(archive, repair=True) == []
+    owner.commit()
+    owner.close()
+    assert archive.states() == {named.key: OWNED}
+    assert look(archive) == []
+
+
+@concurrent
+def test_a_file_that_moves_while_a_repair_looks_for_its_name_stays_owned(archive: Archive) -> None:
+    """Hole 8: always named, and by no column at the moment when it was looked at. Its line is locked, so that the last
+    move waits until that is found out.
+    """
+    with archive.session() as session:
+        session.add_all([archive.Doc(id=1, pages=[b"one"]), archive.Doc(id=2, file=b"two")])
+        session.commit()
+    moved = threading.Event()
+
+    def move(to: str) -> None:
+        with archive.session() as session:
+            doc = session.get_one(archive.Doc, 1)
+            doc.file, doc.pages = (doc.pages[0], []) if to == "file" else (None, [doc.file])
+            session.commit()
+        moved.set()
+
+    def move_back(what: str, _: int) -> None:
+        if what.startswith("docs."):  # where it no longer was when that column's rows were read
+            move({"docs.file": "file", "docs.pages": "pages"}[what])
+            moved.clear()
+
+    def move_meanwhile() -> None:
+        thread.start()
+        moved.wait(0.5)
+
+    thread = threading.Thread(target=move, args=["file"])
+    before(archive, move_meanwhile, "FROM docs", "docs.pages AS", "LIKE")
+    findings = look(archive, repair=True, progress=move_back)
+    thread.join(20)
+    archive.settle()
+    assert (findings, moved.is_set()) == ([], True)
+    assert set(archive.states().values()) == {OWNED}
+    assert sorted(archive.stored().values()) == [b"one", b"two"]
+    assert look(archive) == []
 
 
 # Many
