@@ -427,6 +427,26 @@ def test_the_only_file_of_a_storage_of_a_pattern_may_be_a_stranger(engine: Engin
     assert [each.name for each in report.storages] == ["default"]
 
 
+@everywhere
+def test_a_storage_of_a_pattern_is_swept_though_the_first_process_that_used_it_died_before_it_cleaned(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hole 21: it is the cleaning that notes the place, so that only the ledger knows the name."""
+    storages = {"tenant-*": f"local:{tmp_path}/{{name}}?durable=false"}
+    died = Archive(engine, storages)
+    monkeypatch.setattr(died.files, "settle", lambda frame: None)
+    with died.session() as session:
+        session.add(died.Doc(file=Attachment.upload(b"kept", storage="tenant-7")))
+        session.commit()
+    put(died.files.resolve("tenant-7"), mint(1_700_000_000_000), b"of the same process")
+    with engine.connect() as connection:
+        assert connection.scalars(select(died.ledger.places.c.name)).all() == []
+    time.sleep(0.01)
+    archive = Archive(engine, storages)
+    swept = archive.files.sweep(engine, grace=NO_TIME, stranger_retain=NO_TIME)["tenant-7"]
+    assert (swept.listed, swept.strangers, swept.purged, swept.problem) == (2, 1, 1, None)
+
+
 @sqlite
 def test_without_columns_there_is_nothing_to_sweep(engine: Engine) -> None:
     assert Storages("memory:").sweep(engine).storages == []
