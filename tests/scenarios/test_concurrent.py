@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -333,3 +333,33 @@ def test_sessions_in_many_threads(world: World) -> None:
         kept = [data for data in pool.map(job, range(16)) if data is not None]
     world.sweep()
     world.check(*kept, swept=True)
+
+
+@on("what", ["take away", "delete"])
+@on("world", ["sqlite", "sqlite-legacy"], indirect=True)
+def test_on_sqlite_nobody_writes_between_what_a_flush_reads_and_what_it_writes(world: World, what: str) -> None:
+    """The driver's BEGIN comes late: a SELECT alone is outside of the transaction. The ledger is written before it, so
+    that who would give the row another file meanwhile is refused: nobody would own that one's file afterwards.
+    """
+    key = seed(world)
+    met = []
+
+    def replace(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith(("UPDATE docs", "DELETE FROM docs")) and not met:
+            with Session(world.observer) as other:
+                other.execute(text("PRAGMA busy_timeout = 0"))
+                try:
+                    other.get_one(Doc, key).file = b"theirs"
+                    other.commit()
+                except OperationalError as error:
+                    met.append(str(error.orig))
+                else:
+                    met.append("nobody")
+
+    event.listen(world.engine, "before_cursor_execute", replace)
+    with world.session() as session:
+        writes(session, what, key, b"")
+        session.commit()
+    world.sweep()
+    world.check(swept=True)
+    assert met == ["database is locked"]
