@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, MetaData, Table, delete, inspect, select, text
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine import make_url
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
@@ -74,6 +74,10 @@ def test_two_storages_without_a_metadata_share_the_ledger_of_the_tables() -> Non
 @everywhere
 def test_keys_differ_by_case_and_sort_by_code_points(engine: Engine, ledger: Ledger) -> None:
     """Hole 21: a collation that ignores case would take two keys for one."""
+    check_order(engine, ledger)
+
+
+def check_order(engine: Engine, ledger: Ledger) -> None:
     keys = ["a", "B", "b", "A", "Z", "_", "0", "é", "e"]
     own(engine, ledger, [line(key) for key in keys])
     with engine.connect() as connection:
@@ -82,6 +86,48 @@ def test_keys_differ_by_case_and_sort_by_code_points(engine: Engine, ledger: Led
         assert connection.scalars(select(c.key).where(c.key > "Z").order_by(c.key)).all() == ["_", "a", "b", "e", "é"]
         assert state(connection, ledger, "b") == OWNED
         assert state(connection, ledger, "É") is None
+
+
+@pytest.fixture
+def sorted_as_people_do(postgres_url: URL, open_engine: Callable[..., Engine]) -> Iterator[Engine]:
+    """A database of PostgreSQL whose own collation is not that of bytes."""
+    name = f"{postgres_url.database}_people"
+    server = open_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        try:
+            connection.execute(
+                text(
+                    f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' "
+                    "LOCALE 'C' LOCALE_PROVIDER icu ICU_LOCALE 'en-US'"
+                )
+            )
+        except DBAPIError as error:
+            pytest.skip(f"a PostgreSQL with ICU sorts so: {error.orig}")
+        engine = open_engine(postgres_url.set(database=name))
+        yield engine
+        engine.dispose()
+        connection.execute(text(f"DROP DATABASE {name}"))
+
+
+def test_keys_sort_by_code_points_whatever_the_collation_of_the_database(sorted_as_people_do: Engine) -> None:
+    """Hole 21: the order is that of storages, which a sweep relies on."""
+    ledger = Ledger.of(MetaData())
+    ledger.lines.metadata.create_all(sorted_as_people_do)
+    with sorted_as_people_do.connect() as connection:
+        words = connection.scalars(text("SELECT word FROM (VALUES ('B'), ('a')) AS words (word) ORDER BY word"))
+        assert words.all() == ["a", "B"], "the database's own order"
+    check_order(sorted_as_people_do, ledger)
+
+
+@on(
+    ("dialect", "said"),
+    [(postgresql.dialect(), 'COLLATE "C"'), (mysql.dialect(), "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")],
+)
+def test_names_and_keys_say_that_they_are_compared_by_their_bytes(dialect: Any, said: str) -> None:
+    """Hole 21: most databases of tests sort so by themselves."""
+    ledger = Ledger.of(MetaData())
+    for column in (ledger.lines.c.key, ledger.lines.c.storage, ledger.places.c.name):
+        assert column.type.compile(dialect).endswith(f") {said}")
 
 
 def test_the_primary_key_leads_with_the_key() -> None:
