@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions
+from importlib.util import resolve_name
 from pathlib import Path
 
 import pytest
@@ -181,11 +182,17 @@ def imports_of(source: str, module: str, is_package: bool, modules: set[str]) ->
                     submodule = f"{name}.{each.name}"
                     found.add(submodule if submodule in modules else name)
             case ast.Call(
-                func=ast.Name(id="__import__") | ast.Attribute(attr="import_module"), args=[ast.Constant(name)]
+                func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
+                args=args,
+                keywords=keywords,
             ):
-                found.add(str(name))
-            case ast.Call(func=ast.Name(id="import_module"), args=[ast.Constant(name)]):
-                found.add(str(name))
+                said: dict[str | None, ast.expr] = dict(zip(("name", "package"), args, strict=False))
+                said |= {keyword.arg: keyword.value for keyword in keywords}
+                match said.get("name"), said.get("package"):
+                    case ast.Constant(str(name)), ast.Constant(str(anchor)):
+                        found.add(resolve_name(name, anchor))
+                    case ast.Constant(str(name)), _:  # __package__, if anything
+                        found.add(resolve_name(name, package))
             case _:
                 pass
     return found
@@ -309,6 +316,10 @@ def test_importing_the_package_loads_nothing_but_sqlalchemy() -> None:
         ("importlib.import_module('boto3')", "boto3"),
         ("import_module('boto3')", "boto3"),
         ("__import__('boto3')", "boto3"),
+        ("def f():\n    import_module('..tracker', __package__)", "sa_attachments.tracker"),
+        ("importlib.import_module('.url', package=__package__)", "sa_attachments.storages.url"),
+        ("importlib.import_module(name='.tracker', package='sa_attachments')", "sa_attachments.tracker"),
+        ("import_module('.', __package__)", "sa_attachments.storages"),
     ],
 )
 def test_finds_imports_wherever_they_stand(source: str, expected: str) -> None:
