@@ -19,6 +19,20 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
+__all__ = [
+    "AcceptsDirectUpload",
+    "Copies",
+    "DirectUpload",
+    "HasPath",
+    "Heals",
+    "Readable",
+    "SignsDownloads",
+    "Stat",
+    "Storage",
+    "TakesFile",
+    "Unfinished",
+]
+
 
 class Readable(Protocol):
     """The one method of a file that ``put`` uses."""

@@ -48,6 +48,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("sight",),
     ("bulk", "dml", "flush", "inserts", "moving", "settling", "statements", "statistics", "sweep", "verify"),
     ("making", "rebuilding"),
+    ("reports",),
     ("hooks", "workshop"),
     ("desk", "tracker"),
     ("care",),
@@ -138,6 +139,7 @@ TESTED: dict[str, str] = {
     "sa_attachments.storages.s3.errors": "storages/test_s3.py",
     "sa_attachments.storages.s3.reading": "s3/test_reading.py",
     "sa_attachments.storages.s3.upload": "storages/test_s3.py",
+    "sa_attachments.reports": "test_public_docs.py",  # a door
     "sa_attachments.habits": "test_moving.py",
     "sa_attachments.keyset": "test_moving.py",
     "sa_attachments.hooks": "scenarios/test_hooks_after_commit.py",

@@ -1,6 +1,7 @@
 """Everything public is explained: by a docstring, and on a page or in an example that runs.
 
-Public is what the ``__all__`` of these modules names, and the public methods of the classes among it.
+Public is what the ``__all__`` of these modules names, and the public methods of the classes among it. What these
+return is public too: who writes annotations has to import it from somewhere.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,9 +26,13 @@ PUBLIC = [
     "sa_attachments.adoption",
     "sa_attachments.integrations.zope",
     "sa_attachments.processing",
+    "sa_attachments.processing.images",
+    "sa_attachments.reports",
+    "sa_attachments.storage",
     "sa_attachments.storages",
     "sa_attachments.testing",
 ]
+INSIDE = {"Ledger": "what columns and sessions ask their Storages for"}
 
 
 def exports(module: ModuleType) -> Iterator[tuple[str, object]]:
@@ -75,6 +81,25 @@ def promised(method: str) -> str | None:
     return None
 
 
+def answers(exported: object) -> Iterator[type]:
+    """Classes of ours that a function or method returns, or that are in the fields of a class."""
+    if inspect.isclass(exported):
+        scope, fields = vars(sys.modules[exported.__module__]), inspect.get_annotations(exported)
+        said = [str(annotation) for name, annotation in fields.items() if not name.startswith("_")]
+    else:
+        function = exported.fget if isinstance(exported, property) else inspect.unwrap(exported)  # type: ignore[arg-type]
+        function = getattr(function, "__func__", function)
+        scope = getattr(function, "__globals__", {})
+        said = [str(getattr(function, "__annotations__", {}).get("return"))]
+    for dotted in re.findall(r"[A-Za-z_][\w.]*", " ".join(said)):
+        name, *attributes = dotted.split(".")
+        found = scope.get(name)
+        for attribute in attributes:
+            found = getattr(found, attribute, None)
+        if inspect.isclass(found) and found.__module__.startswith("sa_attachments"):
+            yield found
+
+
 @cache
 def pages() -> str:
     """Text of the pages, and the examples of all docstrings."""
@@ -116,6 +141,13 @@ def test_has_a_docstring(name: str, exported: object, module: ModuleType) -> Non
     assert docstring(name, exported, module), f"{module.__name__}.{name} has no docstring"
 
 
+@pytest.mark.parametrize(("name", "exported", "module"), EXPORTS)
+def test_gives_only_what_is_public(name: str, exported: object, module: ModuleType) -> None:
+    public = [exported for each in FOUND for _, exported in exports(each)]
+    hidden = {cls.__qualname__ for cls in answers(exported) if cls not in public and cls.__name__ not in INSIDE}
+    assert not hidden, f"{module.__name__}.{name} gives {hidden}: name it in the __all__ of a public module"
+
+
 @pytest.mark.skipif(not (ROOT / "docs" / "reference.md").exists(), reason="docs/reference.md is not written yet")
 @pytest.mark.parametrize(("name", "exported", "module"), EXPORTS)
 def test_is_on_a_page_or_in_an_example(name: str, exported: object, module: ModuleType) -> None:
@@ -135,6 +167,15 @@ class _Documented:
 
     def put(self) -> None: ...
 
+    def report(self) -> list[_Signature]:
+        """A report."""
+        raise NotImplementedError
+
+    @property
+    def reports(self) -> dict[str, _Silent]:
+        """More."""
+        raise NotImplementedError
+
 
 class _Silent(Exception): ...
 
@@ -142,11 +183,14 @@ class _Silent(Exception): ...
 @dataclass
 class _Signature:
     size: int
+    whose: _Documented | None
+    _hidden: _Silent | None = None
 
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("sa_attachments.invented")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     for cls in (_Documented, _Silent, _Signature):
         monkeypatch.setattr(cls, "__module__", module.__name__)
         setattr(module, cls.__name__, cls)
@@ -157,6 +201,15 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_finds_what_has_no_docstring(module: ModuleType) -> None:
     silent = [name for name, exported in exports(module) if not docstring(name, exported, module)]
     assert silent == ["_Documented.silent", "_Silent", "_Signature"]
+
+
+def test_finds_what_is_returned(module: ModuleType) -> None:
+    found = {name: [cls.__name__ for cls in answers(exported)] for name, exported in exports(module)}
+    assert {name: classes for name, classes in found.items() if classes} == {
+        "_Documented.report": ["_Signature"],
+        "_Documented.reports": ["_Silent"],
+        "_Signature": ["_Documented"],
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from sa_attachments import AttachmentWarning
-from sa_attachments.moving import MoveReport
+from sa_attachments.reports import MoveReport
 
 from . import answer
 from .application import Application, options

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sa_attachments import AttachmentWarning
-from sa_attachments.sweep import SweepReport
+from sa_attachments.reports import SweepReport
 
 from . import answer
 from .application import Application, options

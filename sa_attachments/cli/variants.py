@@ -10,7 +10,7 @@ from rich.text import Text
 
 from sa_attachments import AttachmentWarning
 from sa_attachments.errors import UnknownVariant, listing
-from sa_attachments.rebuilding import RebuildReport
+from sa_attachments.reports import RebuildReport
 
 from . import answer
 from .application import Application, options

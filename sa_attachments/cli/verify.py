@@ -11,7 +11,7 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from sa_attachments import AttachmentWarning, Storages
-from sa_attachments.verify import VerifyReport
+from sa_attachments.reports import VerifyReport
 
 from . import answer
 from .application import Application, options

@@ -12,8 +12,8 @@ from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentType, Storages
+from sa_attachments.reports import SweepReport
 from sa_attachments.storages.local import LocalStorage
-from sa_attachments.sweep import SweepReport
 
 HERE = Path(__file__).resolve().parent
 

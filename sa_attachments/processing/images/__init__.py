@@ -11,6 +11,7 @@ install where the column is declared, not when the first photo comes in.
 
 from .conversion import Convert
 from .facts import Capture, Dimensions, DominantColour, Placeholder
+from .geometry import Plan
 from .limits import AspectRatio, Intact, MaxDimensions, MaxFrames, MaxPixels, MinDimensions
 from .resizing import Cover, Fit, Limit, Thumbnail
 from .transform import Transform
@@ -30,6 +31,7 @@ __all__ = [
     "MaxPixels",
     "MinDimensions",
     "Placeholder",
+    "Plan",
     "Thumbnail",
     "Transform",
 ]
