@@ -16,7 +16,8 @@ What comes from outside, names above all, is shown as ``Text``: rich would take 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -25,11 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sa_attachments import AttachmentError
 
-from .failure import EXIT_CODES, Failure, explained
+from .failure import EXIT_CODES, Failure, explained, one_line
 
 
 class Command(click.Command):
-    """A command with ``--json``, that returns its exit code, and whose errors are failures."""
+    """A command with ``--json``, that returns its exit code, and whose errors are failures, or of usage."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"epilog": EXIT_CODES, **options})
@@ -37,19 +38,44 @@ class Command(click.Command):
             click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document to standard output.")
         )
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _documented("--json" in args):
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
-        try:
+        with _documented(ctx.params["as_json"]):
             ctx.exit(self._invoke(ctx))
-        except Failure as failure:
-            if ctx.params["as_json"]:
-                document({"ok": False, "error": failure.message})
-            raise
 
     def _invoke(self, ctx: click.Context) -> int:
         try:
             return int(super().invoke(ctx))
         except (AttachmentError, SQLAlchemyError) as error:
             raise explained(error) from error
+
+
+class Commands(click.Group):
+    """Commands by name; what is wrong before one is found is answered as it would answer."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _documented("--json" in args):
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        with _documented("--json" in args):
+            return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _documented(as_json: bool) -> Iterator[None]:
+    """Tell of a failure in a document too, if there is to be one."""
+    try:
+        yield
+    except (Failure, click.UsageError) as error:
+        if as_json:
+            document({"ok": False, "error": one_line(error.format_message())})
+        raise
 
 
 def command(short_help: str) -> Callable[[Callable[..., Any]], Command]:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 import click
 
 from .adopt import adopt
+from .answer import Commands
 from .demo import demo
 from .failure import EXIT_CODES
 from .move import move
@@ -23,7 +24,7 @@ from .variants import variants
 from .verify import verify
 
 
-@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("sa-attachments"), prog_name="sa-attachments")
 def program() -> None:
     """Files that obey the transaction of the row that names them: a demo, and the care for what is stored.

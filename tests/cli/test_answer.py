@@ -39,6 +39,21 @@ def test_errors_are_one_line_and_with_json_one_document(
     )
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_a_command_says_of_its_usage_is_in_the_document_too(as_json: bool) -> None:
+    @answer.command("Refuse.")
+    def command(as_json: bool) -> int:
+        raise click.UsageError("this or that,\nnot both")
+
+    result = CliRunner().invoke(command, ["--json"] if as_json else [])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: ")
+    assert result.stderr.endswith("Error: this or that,\nnot both\n")
+    assert (json.loads(result.stdout) if as_json else result.stdout) == (
+        {"ok": False, "error": "this or that, not both"} if as_json else ""
+    )
+
+
 @pytest.mark.parametrize("exit_code", [0, 1])
 def test_returns_its_exit_code(exit_code: int) -> None:
     @answer.command("Return.")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -51,6 +52,30 @@ def test_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixtur
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            "sweep --grace soon --json",
+            "Invalid value for '--grace': 'soon' is no duration: expected a number and a unit",
+        ),
+        ("sweep --json --bogus", "No such option"),
+        ("--bogus sweep --json", "No such option"),
+        ("nope --json", "No such command"),
+        ("stats surplus --json", "Got unexpected extra argument"),
+        ("move --from a --json", "Missing option '--to'"),
+        ("verify --json --storages", "Option '--storages' requires an argument"),
+    ],
+)
+def test_usage_is_told_in_the_document_too(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments.split()) == 2
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert told["ok"] is False
+    assert told["error"].startswith(said)
+    assert "Error: " in printed.err
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
