@@ -55,6 +55,8 @@ def verify(application: Application, repair: bool, checksums: bool, probe: bool,
       sa-attachments verify --checksums --json
       sa-attachments verify --probe
     """
+    if probe and (repair or checksums):
+        raise click.UsageError("--probe compares nothing: leave out --repair and --checksums, or run both commands")
     if probe:
         return _try_out(application.files, as_json)
     application.require_columns()

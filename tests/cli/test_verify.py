@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from sa_attachments.cli import verify
 
 from .shop import AT_ONCE, Shop, run
@@ -129,3 +131,12 @@ def test_tries_out_storages(shop: Shop) -> None:
     assert result.exit_code == 1
     assert "default: works\nphotos: storage 'photos': there is no backend 'nonsense'" in result.stdout
     assert list(shop.json("verify", "--probe", exit_code=1)["problems"]) == ["photos"]
+
+
+@pytest.mark.parametrize("option", ["--repair", "--checksums"])
+def test_what_tries_out_storages_neither_repairs_nor_reads_files(sqlite_shop: Shop, option: str) -> None:
+    sqlite_shop.sell(b"one")
+    sqlite_shop.execute("DELETE FROM attachment_ledger")
+    result = sqlite_shop.run("verify", option, "--probe")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--probe compares nothing: leave out --repair and --checksums" in result.stderr
