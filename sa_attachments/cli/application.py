@@ -11,7 +11,8 @@ sa_attachments.cli.failure.Failure: 'sa_attachments.cli.demo.documents' has no '
 Traps
 -----
 ``verify`` can tell only of mapped columns whether a row names a file: import all models. Nothing is lost otherwise:
-what nobody here knows is left alone.
+what nobody here knows is left alone. What the application prints goes to standard error: the answer is the only thing
+on standard output.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from functools import update_wrapper
 from importlib import import_module
 from pathlib import Path
@@ -93,7 +95,8 @@ class Application:
                     purger.ledger.require(connection)
             return work(engine)
 
-        return self.database.run(checked)
+        with redirect_stdout(sys.stderr):
+            return self.database.run(checked)
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -153,7 +156,8 @@ def imported(name: str) -> ModuleType:
     if not re.fullmatch(_DOTTED, name):
         raise Failure(f"{name!r} names no module: expected a dotted name, as 'myapp.models'")
     try:
-        return import_module(name)
+        with redirect_stdout(sys.stderr):
+            return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             here = str(Path.cwd())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
+from sa_attachments.storages.local import LocalStorage
 from tests.engines import with_driver
 
 from .shop import Shop, run
@@ -82,6 +84,23 @@ def test_in_a_process_of_its_own(shop: Shop) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "1 rows, 1 files, 1 lines of the ledger: all is well\n"
+
+
+def test_what_the_application_prints_is_no_part_of_the_answer(
+    sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sqlite_shop.folder / "chatty.py").write_text(f"print('hello'); from {sqlite_shop.name} import files")
+    keys = LocalStorage.keys
+
+    def chatty(self: LocalStorage, *bounds: str | None) -> object:
+        print("working")
+        return keys(self, *bounds)
+
+    monkeypatch.setattr(LocalStorage, "keys", chatty)
+    sqlite_shop.sell(b"one")
+    result = run("sweep", "--json", "--storages", "chatty:files", "--database", sqlite_shop.url)
+    assert json.loads(result.stdout)["ok"] is True
+    assert result.stderr == "hello\nworking\n"
 
 
 # What is missing or wrong
