@@ -113,8 +113,8 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             envvar="SA_ATTACHMENTS_IMPORT",
             show_envvar=True,
-            help="Import this module too: that with the models, or that calls configure(). May be repeated. Default: "
-            "import in pyproject.toml.",
+            help="Import this module too: that with the models, or that calls configure(). May be repeated; the "
+            "variable takes several, separated by blanks. Default: import in pyproject.toml.",
         ),
         click.option(
             "--database",

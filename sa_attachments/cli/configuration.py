@@ -8,7 +8,7 @@ The nearest ``pyproject.toml`` of the working directory and its parents that has
     import = ["myapp.models"]              # where the models are, if importing the storages doesn't import them
 
 Options come first (``--storages``, ``--database``, ``--import``), then the environment (``SA_ATTACHMENTS_STORAGES``,
-``SA_ATTACHMENTS_DATABASE``, ``SA_ATTACHMENTS_IMPORT``), then the table.
+``SA_ATTACHMENTS_DATABASE``, ``SA_ATTACHMENTS_IMPORT``: modules separated by blanks), then the table.
 
 >>> import tempfile
 >>> with tempfile.TemporaryDirectory() as folder:

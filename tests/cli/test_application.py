@@ -39,6 +39,19 @@ def test_by_the_environment(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None
     assert run("stats").exit_code == 0
 
 
+def test_the_environment_names_several_modules_separated_by_blanks(
+    sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("models_one", "models_two"):
+        (sqlite_shop.folder / f"{name}.py").touch()
+    monkeypatch.setenv("SA_ATTACHMENTS_IMPORT", " models_one  models_two\n")
+    assert run("stats", *sqlite_shop.options).exit_code == 0
+    assert {"models_one", "models_two"} <= set(sys.modules)
+    monkeypatch.setenv("SA_ATTACHMENTS_IMPORT", "models_one,models_two")
+    assert fails(*sqlite_shop.options).startswith("'models_one,models_two' names no module: expected a dotted name")
+    assert "the variable takes several, separated by blanks" in " ".join(run("stats", "--help").stdout.split())
+
+
 def test_by_a_parents_pyproject(sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_shop.sell(b"one")
     (sqlite_shop.folder / "pyproject.toml").write_text(
