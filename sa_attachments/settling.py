@@ -2,9 +2,10 @@
 for long.
 
 On a server, a worker thread does it, or under asyncio a task; the committing thread waits for it no longer than the
-budget. On SQLite, which has one writer, the committing thread does the short work in the database itself: a thread
-that writes beside the application's would make its statements fail. Only what the storage does runs in the worker
-there, within the budget; and the lines of purged files wait for the next transaction that settles, or for ``settled``.
+budget. Where the application would miss the connection that this takes, a sweep does it. On SQLite, which has one
+writer, the committing thread does the short work in the database itself: a thread that writes beside the application's
+would make its statements fail. Only what the storage does runs in the worker there, within the budget; and the lines of
+purged files wait for the next transaction that settles, or for ``settled``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
 from .offload import Worker, background, gather, in_greenlet, within
 from .places import Places
-from .pools import is_shared_and_busy
+from .pools import is_scarce, is_shared_and_busy
 from .recovery import Busy, Purged, Purger
 from .staging import Scope
 from .sweep import raise_unless_held
@@ -86,11 +87,17 @@ class Settler:
                 purged = self._purged.setdefault(scope.engine.pool, {}).setdefault(scope.tables, deque())
                 _quietly(lambda: purger.settle(work, marked, purged))
         elif dialect.is_async:
-            cleaning = greenlet_spawn(_quietly, lambda: Purger(scope, self._places, run).settle(work, marked))
+            cleaning = greenlet_spawn(_quietly, lambda: self._beside(scope, work, marked))
             background(cleaning, self._tasks, deadline - monotonic())
         else:
-            purger = Purger(scope, self._places, run)
-            within(self._worker.submit(lambda: _quietly(lambda: purger.settle(work, marked))), deadline - monotonic())
+            job = self._worker.submit(lambda: _quietly(lambda: self._beside(scope, work, marked)))
+            within(job, deadline - monotonic())
+
+    def _beside(self, scope: Scope, work: Work, marked: bool) -> None:
+        """Clean up while the application works on with other connections."""
+        if is_scarce(scope.engine):
+            raise Busy("the application may need this connection")
+        Purger(scope, self._places, run).settle(work, marked)
 
     def _forget(self) -> None:
         for engine in list(self._engines):

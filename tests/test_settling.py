@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, StaticPool, create_engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import AssertionPool, Engine, QueuePool, StaticPool, create_engine, event, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Storages
@@ -25,6 +25,7 @@ from tests.archive import DIALECTS, NO_TIME, Archive
 on = pytest.mark.parametrize
 everywhere = on("engine", DIALECTS, indirect=True)
 sqlite = on("engine", ["sqlite"], indirect=True)
+servers = on("engine", [name for name in DIALECTS if name != "sqlite"], indirect=True)
 PATIENT = 4.5  # Machines of tests may be slow; what hangs here would do so for ever.
 
 
@@ -185,7 +186,7 @@ def test_many_that_wait_do_not_wait_for_each_other(hasty: Archive) -> None:
     assert list(hasty.stored().values()) == [b"first"]
 
 
-@on("engine", [name for name in DIALECTS if name != "sqlite"], indirect=True)
+@servers
 def test_on_a_server_a_worker_does_the_work(archive: Archive) -> None:
     threads: list[str] = []
     archive.storage.at("delete", None, lambda: threads.append(threading.current_thread().name))
@@ -340,7 +341,112 @@ def test_a_shared_connection_is_left_alone_while_somebody_is_in_a_transaction(po
         assert session.query(archive.Doc).count() == len(expected)
 
 
+@on("end", ["commit", "rollback"])
+@servers
+def test_a_shared_connection_to_a_server_is_left_to_the_sweep(
+    engine: Engine, end: str, open_engine: Callable[..., Engine]
+) -> None:
+    archive = Archive(open_engine(engine.url, poolclass=StaticPool), budget=timedelta(seconds=30))
+    archive.keep(b"one")
+    archive.sweep()  # the place is known
+    frame, key = suspect(archive)
+    with archive.session() as other:
+        other.add(archive.Doc(file=b"in flight"))
+        other.flush()
+        archive.files.settle(frame)
+        archive.settle()
+        assert archive.sweep().waiting
+        getattr(other, end)()
+    expected = [b"in flight", b"one"] if end == "commit" else [b"one"]
+    with archive.session() as session:
+        assert session.query(archive.Doc).count() == len(expected)
+    assert key in archive.memory._files
+    archive.sweep()
+    assert sorted(archive.stored().values()) == expected
+
+
+ONE: dict[str, Any] = {"pool_size": 1, "max_overflow": 0}
+SMALL: dict[str, tuple[dict[str, Any], bool]] = {
+    "assertion": ({"poolclass": AssertionPool}, False),
+    "one, at once": ({"poolclass": QueuePool, "pool_timeout": 0, **ONE}, False),
+    "one, patient": ({"poolclass": QueuePool, **ONE}, True),
+    "two, at once": ({"poolclass": QueuePool, "pool_timeout": 0, "pool_size": 1, "max_overflow": 1}, True),
+    "any, at once": ({"poolclass": QueuePool, "pool_timeout": 0, "pool_size": 1, "max_overflow": -1}, True),
+}
+
+
+@on("pool", SMALL)
+@servers
+def test_a_worker_takes_no_connection_that_the_application_would_miss(
+    engine: Engine, pool: str, open_engine: Callable[..., Engine]
+) -> None:
+    """Who finds such a pool empty fails at once, or soon."""
+    options, takes = SMALL[pool]
+    archive = Archive(open_engine(engine.url, **options), budget=timedelta(seconds=30))
+    archive.keep(b"one")
+    frame, key = suspect(archive)
+    threads: set[int] = set()
+    event.listen(archive.engine, "checkout", lambda *_: threads.add(threading.get_ident()))
+    archive.files.settle(frame)
+    archive.settle()
+    assert (threads != set()) is takes
+    assert (key not in archive.memory._files) is takes
+    archive.sweep()
+    assert list(archive.stored().values()) == [b"one"]
+
+
+@servers
+def test_a_worker_leaves_the_last_connection(engine: Engine, open_engine: Callable[..., Engine]) -> None:
+    archive = Archive(
+        open_engine(engine.url, pool_timeout=0, pool_size=1, max_overflow=1), budget=timedelta(seconds=30)
+    )
+    archive.keep(b"one")
+    frame, key = suspect(archive)
+    with archive.engine.connect():
+        archive.files.settle(frame)
+        archive.settle()
+        assert key in archive.memory._files
+    archive.files.settle(frame)
+    archive.settle()
+    assert key not in archive.memory._files
+
+
+@sqlite
+def test_a_pool_that_asserts_is_not_provoked(
+    engine: Engine, open_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    archive = Archive(open_engine(engine.url, poolclass=AssertionPool), budget=timedelta(seconds=30))
+    archive.keep(b"one")
+    frame, key = suspect(archive)
+    with archive.engine.connect():
+        archive.files.settle(frame)
+        archive.settle()
+    assert caplog.records == []
+    archive.files.settle(frame)
+    archive.settle()
+    assert key not in archive.stored()
+
+
 # Under asyncio
+
+
+@on("async_engine", ["asyncpg"], indirect=True)
+async def test_under_asyncio_a_shared_connection_is_left_to_the_sweep(async_engine: AsyncEngine) -> None:
+    shared = create_async_engine(async_engine.url, poolclass=StaticPool)
+    archive = await greenlet_spawn(opened, shared.sync_engine, timedelta(seconds=30))
+    async with AsyncSession(shared) as session:
+        session.add(archive.Doc(file=b"undone"))
+        await session.flush()
+        await session.rollback()
+        session.add(archive.Doc(file=b"in flight"))
+        await session.flush()
+        await archive.files.asettled()
+        assert (await archive.files.asweep(shared))["default"].waiting
+        await session.rollback()
+        assert await session.scalar(select(func.count()).select_from(archive.Doc)) == 1
+    await greenlet_spawn(archive.sweep)
+    assert list(archive.stored().values()) == [b"first"]
+    await shared.dispose()
 
 
 async def test_under_asyncio_a_task_does_the_work_and_the_loop_stays_free(async_engine: AsyncEngine) -> None:

@@ -15,7 +15,7 @@ from weakref import ref
 import pytest
 from sqlalchemy import Engine, create_engine, delete, event, insert, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from sqlalchemy.pool import NullPool, QueuePool, SingletonThreadPool, StaticPool
+from sqlalchemy.pool import AssertionPool, NullPool, QueuePool, SingletonThreadPool, StaticPool
 
 from sa_attachments import Attachment, AttachmentType, LedgerMissing, Storages
 from sa_attachments.places import MARKER
@@ -33,7 +33,11 @@ POOLS: dict[str, dict[str, Any]] = {
     "null": {"poolclass": NullPool},
     "static": {"poolclass": StaticPool},
     "singleton": {"poolclass": SingletonThreadPool},
+    "assertion": {"poolclass": AssertionPool},
+    "hasty": {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 0},
 }
+SWEPT = ("static", "assertion", "hasty")
+"""Those that have no connection for a worker: on a server, a sweep cleans."""
 
 
 @on("pool", POOLS)
@@ -51,7 +55,11 @@ def test_pools(world: World, pool: str, open_engine: OpenEngine) -> None:
         session.rollback()
         doc.pages = []
         session.commit()
-    world.check(b"new")
+    world.settle()
+    if pool in SWEPT and engine.dialect.name != "sqlite":
+        assert len(world.stored()) > 1
+        world.sweep()
+    world.check(b"new", swept=True)
 
 
 @on("pool", ["static", "singleton"])
