@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, inspect
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.orm import make_transient, object_session
 
-from sa_attachments import NotStored, OwnershipLost
+from sa_attachments import Attachment, NotStored, OwnershipLost, UnknownStorage
 
 from .hooks import hook
 from .models import Doc
@@ -33,6 +33,25 @@ def test_a_file_that_a_hook_assigns_is_stored(world: World) -> None:
         session.add(Doc())
         session.commit()
     world.check(b"hook")
+
+
+@on("name", ["before_insert", "before_update"])
+def test_a_refused_file_of_a_hook_ends_the_transaction(world: World, name: str) -> None:
+    """As any error of a flush does that is writing rows; nothing is lost by it."""
+    key = seed(world)
+    unknown = Attachment.upload(b"hook", storage="nowhere")
+    with world.session() as session:
+        with hook(name, lambda doc: setattr(doc, "file", unknown)):
+            session.get_one(Doc, key).file = b"new"
+            session.add(Doc())
+            with pytest.raises(UnknownStorage):
+                session.flush()
+        with pytest.raises(PendingRollbackError):
+            session.commit()
+        session.rollback()
+        session.get_one(Doc, key).file = b"new"
+        session.commit()
+    world.check(b"new", b"page")
 
 
 def test_a_file_that_a_hook_replaces_in_a_new_row_is_deleted(world: World) -> None:
