@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, Pool, select, text
 
+from .birth import born
 from .chunks import insert_ignoring
 from .errors import FileMissing, storage_errors
 from .ledger import Ledger
@@ -94,7 +95,8 @@ class Places:
             )
         if found != ours or row is None or row.fingerprint != fingerprint:
             return (
-                f"the place of storage {name!r} belongs to another database or storage name (a restored copy?): "
+                f"the place of storage {name!r} belongs to another database or storage name (a restored copy, a file "
+                "put in the place of the database's own?): "
                 "give this one a place of its own, open it with '?readonly=true', or run 'sa-attachments takeover'"
             )
         return None
@@ -115,7 +117,9 @@ class Places:
         return str(uuid5(NAMESPACE_URL, "\n".join(("sa-attachments", self.fingerprint(connection), schema, name))))
 
     def fingerprint(self, connection: Connection) -> str:
-        """The identity of a database, as the server tells it; a copied SQLite file differs, a moved one does not."""
+        """The identity of a database, as the server tells it; a copied SQLite file differs, a moved one does not. A
+        physical copy of a whole server has that of its original.
+        """
         match connection.dialect.name:
             case "postgresql":
                 row: Any = connection.execute(
@@ -123,11 +127,13 @@ class Places:
                 ).one()
                 return f"postgresql/{row[0]}/{row[1]}"
             case "sqlite":
-                path = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
-                if not path:
+                name = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
+                if not name:
                     return self._in_memory.setdefault(connection.engine.pool, f"memory/{uuid4()}")
-                # Device numbers change when a machine starts; the id of the file system does not.
-                return f"sqlite/{os.statvfs(path).f_fsid}/{Path(path).stat().st_ino}"
+                # Device numbers change when a machine starts; the id of the file system does not. A copy may get the
+                # inode of a file that was replaced, but was not born when that was.
+                path = Path(name)
+                return f"sqlite/{os.statvfs(path).f_fsid}/{path.stat().st_ino}/{born(path) or ''}"
             case _:
                 names = "'server_uuid', 'server_uid', 'hostname', 'port', 'datadir'"
                 rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")

@@ -37,7 +37,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("processing", "storages"),
     ("serving",),
-    ("chunks", "claims", "clock", "flights", "frames", "offload", "watch"),
+    ("birth", "chunks", "claims", "clock", "flights", "frames", "offload", "watch"),
     ("ledger",),
     ("comparator", "column", "naming"),
     ("references",),
@@ -63,7 +63,7 @@ EDGES: list[tuple[str, ...]] = [
     ("alembic_ext",),
 ]
 # SQLAlchemy begins where the rows are; only the storage inside of a database needs it below.
-PURE: tuple[str, ...] = ("errors", *LAYERS[1], *LAYERS[2], *LAYERS[3], "frames")
+PURE: tuple[str, ...] = ("errors", *LAYERS[1], *LAYERS[2], *LAYERS[3], "birth", "frames")
 OF_ROWS = ("storages.database", "storages.pieces")
 THIRD_PARTY: dict[str, tuple[str, ...]] = {
     "click": ("cli", "demo"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +16,7 @@ import pytest
 from sqlalchemy import Engine, MetaData, create_engine, select, text
 
 from sa_attachments import AttachmentWarning, StorageFailed
+from sa_attachments.birth import born
 from sa_attachments.ledger import Ledger
 from sa_attachments.places import MARKER, Places, read_marker, replace_marker, write_marker
 from sa_attachments.settling import run
@@ -182,7 +185,43 @@ def test_a_copied_sqlite_file_is_another_database(
     database.engine.dispose()
     shutil.copy(tmp_path / "test.db", tmp_path / "copy.db")
     copied = Registered(open_engine(f"sqlite:///{tmp_path}/copy.db"))
-    assert "a restored copy?" in (copied.problem(storage) or "")
+    assert "a restored copy" in (copied.problem(storage) or "")
+    assert database.problem(storage) is None
+
+
+@sqlite
+def test_a_copy_that_gets_the_inode_of_a_replaced_file_is_another_database(
+    database: Registered, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """Who compacts a database frees its inode, and the next copy gets it."""
+    storage = MemoryStorage()
+    assert database.problem(storage) is None
+    database.engine.dispose()
+    if born(tmp_path / "test.db") is None:
+        pytest.skip("this file system does not tell when a file was made")
+    inode = (tmp_path / "test.db").stat().st_ino
+    with closing(sqlite3.connect(tmp_path / "test.db")) as connection:
+        connection.execute("VACUUM INTO ?", [str(tmp_path / "new.db")])
+    (tmp_path / "new.db").replace(tmp_path / "test.db")
+    copies = [shutil.copy(tmp_path / "test.db", tmp_path / f"copy{number}.db") for number in range(20)]
+    copy = next((copy for copy in copies if copy.stat().st_ino == inode), None)
+    if copy is None:
+        pytest.skip("this file system does not give out its inodes again")
+    assert "a restored copy" in (Registered(open_engine(f"sqlite:///{copy}")).problem(storage) or "")
+    compacted = Registered(open_engine(f"sqlite:///{tmp_path}/test.db"))
+    assert "a file put in the place of the database's own" in (compacted.problem(storage) or "")
+    compacted.take_over(storage)
+    assert compacted.problem(storage) is None
+    assert "a restored copy" in (Registered(open_engine(f"sqlite:///{copy}")).problem(storage) or "")
+
+
+@sqlite
+def test_a_database_that_is_compacted_where_it_is_stays_the_same(database: Registered) -> None:
+    storage = MemoryStorage()
+    assert database.problem(storage) is None
+    with database.engine.connect() as connection:
+        connection.connection.rollback()
+        connection.connection.cursor().execute("VACUUM")
     assert database.problem(storage) is None
 
 

@@ -6,19 +6,22 @@ Each ``Site`` is an application as one process sees it.
 from __future__ import annotations
 
 import shutil
+import sqlite3
+import subprocess
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, create_engine, func, select, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
 from sa_attachments import AttachmentWarning
 from sa_attachments.places import MARKER
+from tests.servers import Server, free_port
 
 from .site import Site
 
@@ -245,6 +248,70 @@ def test_a_moved_database_and_a_moved_folder_keep_their_place(
     assert moved.sweep().ok
     moved.remove(key)
     assert contents(tmp_path / "elsewhere" / "files") == []
+
+
+def test_a_copy_of_a_database_that_was_compacted_into_another_file(
+    tmp_path: Path, folder: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """The copy may get the inode that the original file had; the database's new file is one that nobody knows."""
+    url = {"default": f"local:{folder}"}
+    original = Site(open_engine(f"sqlite:///{tmp_path}/a.db"), url)
+    key = original.add(b"of both")
+    original.engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.execute("VACUUM INTO ?", [str(tmp_path / "new.db")])
+    (tmp_path / "new.db").replace(tmp_path / "a.db")
+    copies = [copy_of(original, folder, tmp_path, open_engine, f"copy{number}") for number in range(3)]
+    compacted = Site(open_engine(f"sqlite:///{tmp_path}/a.db"), url)
+    for site in (*copies, compacted):
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            site.remove(key)
+        kept_and_told(site, folder, OTHER_OWNER)
+    compacted.files.takeover(compacted.engine)
+    kept_and_told(copies[0], folder, OTHER_OWNER)
+    assert compacted.sweep().ok
+    assert contents(folder) == []
+
+
+def test_a_physical_copy_of_a_server_passes_for_it_until_its_database_has_another_name(
+    private_postgres: Callable[..., Server], tmp_path: Path, folder: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """What the page on operations warns of, and the cure that it names."""
+    server = private_postgres()
+    url = make_url(server.url)
+    execute(url, "CREATE DATABASE app")
+    original = Site(open_engine(url.set(database="app")), {"default": f"local:{folder}"})
+    key, other = original.add(b"one"), original.add(b"two")
+    original.engine.dispose()
+    server.stop()
+    with copied(server) as copy:
+        copied_url = make_url(copy.url)
+        passes = Site(open_engine(copied_url.set(database="app")), {"default": f"local:{folder}"})
+        passes.remove(other)
+        assert contents(folder) == [b"one"]
+        passes.engine.dispose()
+        execute(copied_url, "ALTER DATABASE app RENAME TO staging")
+        renamed = Site(open_engine(copied_url.set(database="staging")), {"default": f"local:{folder}"})
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            renamed.remove(key)
+        kept_and_told(renamed, folder, OTHER_OWNER)
+        renamed.engine.dispose()
+    server.start()
+    assert b"one" in contents(folder)
+    original.remove(key)
+    assert b"one" not in contents(folder)
+
+
+@contextmanager
+def copied(server: Server) -> Iterator[Server]:
+    """``cp -a`` of a server that is stopped, started beside it."""
+    copy = Server(server.folder.with_name(f"{server.folder.name}-copy"), free_port(), server.settings)
+    subprocess.run(["cp", "-a", str(server.folder), str(copy.folder)], check=True)
+    copy.start()
+    try:
+        yield copy
+    finally:
+        copy.remove()
 
 
 # Another folder
