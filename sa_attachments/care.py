@@ -247,7 +247,7 @@ class Care(Registry):
         self._columns.add(column_type)
 
     def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
-        """The schemas in which this database is known to have the ledger; to be added to."""
+        """For which tables, in which schemas, this database is known to have the ledger; to be added to."""
         return self._ready.setdefault(engine.pool, {}).setdefault(ledger, set())
 
     def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:

@@ -284,6 +284,6 @@ class _Stage(Stage):
             _refuse_autocommit(self._connection, reference)
             scope, connection = self.of(reference)
             checked = scope.files.ready(scope.ledger, scope.engine)
-            if scope.schemas not in checked:
-                scope.ledger.require(connection)
-                checked.add(scope.schemas)
+            if (asked := (scope.schemas, reference.table)) not in checked:
+                scope.ledger.require(connection, reference.table)
+                checked.add(asked)

@@ -94,7 +94,9 @@ class OwnershipLost(AttachmentError):
 
 
 class NoTransaction(AttachmentError):
-    """The connection commits by itself after each statement (AUTOCOMMIT), so that files can't follow a transaction."""
+    """The connection commits by itself after each statement (AUTOCOMMIT), or a table takes part in no transaction
+    (MyISAM), so that files can't follow one.
+    """
 
 
 class LedgerMissing(AttachmentError):

@@ -60,6 +60,7 @@ from .clock import milliseconds, now
 from .descriptor import Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
+from .tables import require_transactions
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
 
@@ -283,13 +284,14 @@ class Ledger:
         if connection.dialect.name == "sqlite":
             connection.execute(update(self.lines).where(false()).values(attempts=0))
 
-    def require(self, connection: Connection) -> None:
-        """LedgerMissing if the tables are not there."""
+    def require(self, connection: Connection, *tables: Table) -> None:
+        """LedgerMissing if there is no ledger, NoTransaction if it or one of the rows' ``tables`` follows none."""
         schema_map = connection.get_execution_options().get("schema_translate_map") or {}
         schema = schema_map.get(self.lines.schema, self.lines.schema)
         if not inspect(connection).has_table(self.lines.name, schema):
             where = connection.engine.url.render_as_string()
             raise self._missing(f"looked in {where}{f', schema {schema!r}' if schema else ''}")
+        require_transactions(connection, (self.lines, *tables))
 
     def among(self, files: Sequence[Named | tuple[str, str]]) -> Any:
         """The condition that a line is one of ``files``, each ``(storage, key, ...)``."""

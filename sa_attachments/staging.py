@@ -133,10 +133,10 @@ class Stage:
             _refuse_autocommit(bind if begun is None else begun[0], reference)
             scope = Scope.of(reference, bind)
             checked = scope.files.ready(scope.ledger, scope.engine)
-            if scope.schemas not in checked:
+            if (asked := (scope.schemas, reference.table)) not in checked:
                 scope, connection = self.of(reference)
-                scope.ledger.require(connection)
-                checked.add(scope.schemas)
+                scope.ledger.require(connection, reference.table)
+                checked.add(asked)
 
     def put(self, wants: Sequence[Want]) -> None:
         """Store the files and own them; until that has succeeded nobody but the frame knows of them."""

@@ -37,7 +37,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("processing", "storages"),
     ("serving",),
-    ("birth", "chunks", "claims", "clock", "flights", "frames", "offload", "watch"),
+    ("birth", "chunks", "claims", "clock", "flights", "frames", "offload", "tables", "watch"),
     ("ledger",),
     ("comparator", "column", "naming"),
     ("references",),

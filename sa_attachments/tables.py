@@ -1,0 +1,39 @@
+"""Tables: whether what is written into them follows a transaction. On MariaDB and MySQL that is up to their engine.
+
+>>> from sqlalchemy import Column, Integer, MetaData, Table, create_engine
+>>> docs = Table("docs", MetaData(), Column("id", Integer))
+>>> with create_engine("sqlite://").connect() as connection:
+...     require_transactions(connection, [docs])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import Connection, Table, text
+
+from .errors import NoTransaction
+
+_ENGINE = text(
+    "SELECT t.engine FROM information_schema.tables AS t JOIN information_schema.engines AS e ON e.engine = t.engine "
+    "WHERE t.table_schema = COALESCE(:schema, DATABASE()) AND t.table_name = :name "
+    "AND COALESCE(e.transactions, 'NO') <> 'YES'"
+)
+"""The engine of a table that knows no transactions; a view has none."""
+
+
+def require_transactions(connection: Connection, tables: Iterable[Table]) -> None:
+    """NoTransaction if a rollback would leave in one of these tables what was written."""
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        return
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    quote = connection.dialect.identifier_preparer.quote
+    for table in tables:
+        schema = schemas.get(table.schema, table.schema)
+        engine = connection.scalar(_ENGINE, {"schema": schema, "name": table.name})
+        if engine is not None:
+            name = ".".join(quote(part) for part in (schema, table.name) if part)
+            raise NoTransaction(
+                f"the table {table.name!r} has the engine {engine}, which takes part in no transaction, and files "
+                f"can't follow one: ALTER TABLE {name} ENGINE=InnoDB"
+            )
