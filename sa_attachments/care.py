@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -25,13 +26,13 @@ from . import statistics
 from .clock import milliseconds, now
 from .column import AttachmentListType, AttachmentType
 from .custody import Custody
-from .errors import AttachmentWarning, BadConfiguration, StorageFailed
+from .errors import AttachmentError, AttachmentWarning, BadConfiguration, StorageFailed
 from .frames import Frame
 from .hooks import announce
 from .ledger import Ledger
 from .moving import Move, MoveReport
 from .moving import Progress as MoveProgress
-from .places import Places, read_marker
+from .places import Places, holds, read_marker
 from .rebuilding import Rebuild, RebuildReport
 from .recovery import Purger
 from .settling import Settler, run
@@ -249,6 +250,14 @@ class Care(Registry):
     def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
         """For which tables, in which schemas, this database is known to have the ledger; to be added to."""
         return self._ready.setdefault(engine.pool, {}).setdefault(ledger, set())
+
+    def holder_of(self, path: Path) -> str | None:
+        """The name of the storage in whose folder a path leads, symbolic links followed; None if it is nobody's."""
+        for name in self.names():
+            with suppress(AttachmentError, ImportError):  # of one that can't be made, or is not installed
+                self.resolve(name)
+        real = path.resolve()
+        return next((name for name, storage in self.made().items() if holds(storage, real)), None)
 
     def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:
         """Mark the place of a storage as this database's, unless it is somebody else's."""

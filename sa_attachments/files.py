@@ -42,7 +42,7 @@ from .references import Reference, of_class, read_locked
 from .settling import run
 from .staging import Token
 from .upload import Upload
-from .wants import Rules, Whole
+from .wants import Rules, Whole, refuse_held
 
 A = TypeVar("A", bound=Attachment)
 H = TypeVar("H", bound=Hook)
@@ -75,10 +75,12 @@ class Storages(Care):
         meant = None if column_type is None else column_type.storage
         name = self.real(storage or (isinstance(body, Upload) and body.storage) or meant)
 
+        target = "a staged attachment" if place is None else place.target
+
         def job() -> Attachment:
+            refuse_held(self, attachment, target)
             rules: Rules = _Bound(self) if column_type is None else column_type
             cls = type(attachment) if column_type is None else column_type.attachment_class
-            target = "a staged attachment" if place is None else place.target
             return Whole(self, name, rules, target, lambda named: None).store(attachment, cls)
 
         staged = run(job)

@@ -22,7 +22,7 @@ from .birth import born
 from .chunks import insert_ignoring
 from .errors import FileMissing, storage_errors
 from .ledger import Ledger
-from .storage import Storage
+from .storage import HasPath, Heals, Storage
 
 MARKER = ".sa-attachments-place"
 """Key of the marker; not of the form of our keys, so that no sweep takes it for a file."""
@@ -139,6 +139,16 @@ class Places:
                 rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
                 said = "/".join(str(value) for _, value in sorted(tuple(row) for row in rows))
                 return f"mysql/{uuid5(NAMESPACE_URL, said)}/{connection.scalar(text('SELECT DATABASE()'))}"
+
+
+def holds(storage: Storage, path: Path) -> bool:
+    """Whether a path, without symbolic links, is in the place of a storage that keeps its files on this machine."""
+    if isinstance(storage, Heals):
+        return any(holds(member, path) for member in storage.members.values())
+    try:
+        return isinstance(storage, HasPath) and path.is_relative_to(storage.path(MARKER).resolve().parent)
+    except OSError:
+        return False  # It is not marked: nobody owns a file there. Or it can't be looked at, as the path then.
 
 
 def _found_in(connection: Connection, ledger: Ledger) -> str:

@@ -18,7 +18,7 @@ from .binding import Binding
 from .column import Home
 from .content import StoredSource
 from .descriptor import Facts, Named, named
-from .errors import AttachmentError, FileMissing, OwnershipLost
+from .errors import AttachmentError, BadSource, FileMissing, OwnershipLost
 from .ledger import Line
 from .offload import gather
 from .processing.steps import Step, run
@@ -72,6 +72,8 @@ def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
 
 def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> None:
     """Run the steps and put the bytes, in parallel. All are waited for, then the first error is raised."""
+    for want in wants:
+        refuse_held(want.reference.type.files, want.attachment, want.reference.target)
     by_storage: dict[tuple[Home, str], list[Want]] = {}
     for want in wants:
         by_storage.setdefault((want.reference.type.files, want.place()), []).append(want)
@@ -85,6 +87,17 @@ def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> N
     for outcome in gather(jobs, parallel):
         if outcome.error is not None:
             raise outcome.error
+
+
+def refuse_held(files: Any, attachment: Attachment, target: str) -> None:
+    """BadSource if a file that is given away is one of a storage: its row would lose it."""
+    body = body_of(attachment)
+    path = body.source.path() if isinstance(body, Upload) and body.move else None
+    if path is not None and (holder := files.holder_of(path)) is not None:
+        raise BadSource(
+            f"{target}: {path} is in the folder of the storage {holder!r}, whose files can't be given away: assign the "
+            "attachment that has the file, or its copy(); what is no attachment's, upload from outside of that folder"
+        )
 
 
 def _apart(wants: Sequence[Want]) -> Iterable[list[Want]]:

@@ -106,6 +106,11 @@ class Registry:
         entries = self._current()
         return [name for name in entries.values if "*" not in name and not entries.is_alias(name)] if entries else []
 
+    def made(self) -> dict[str, Storage]:
+        """The storages that were asked for so far, by their real names."""
+        entries = self._current()
+        return dict(entries.live) if entries else {}
+
     def parts(self) -> set[str]:
         """The real names that are parts of other storages, as far as these were made."""
         entries = self._current()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, text, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import make_transient
+from sqlalchemy.orm import Session, make_transient
 
-from sa_attachments import Attachment, StorageFailed
+from sa_attachments import Attachment, BadSource, StorageFailed
+from sa_attachments.storage import HasPath
 
-from .models import Doc
+from .models import Doc, files
 from .world import World
 
 on = pytest.mark.parametrize
+docs: Any = Doc.__table__
 
 
 @pytest.fixture
@@ -210,3 +215,115 @@ def test_it_stays_after_a_statement_that_failed(world: World, path: Path) -> Non
         session.commit()
     world.check(b"kept")
     assert path.read_bytes() == b"data"
+
+
+# A storage's own files
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The URLs of two folders, of a pattern, and of a mirror of two more."""
+    urls = {
+        "default": f"local:{tmp_path}/files",
+        "scans": f"local:{tmp_path}/scans",
+        "tenant-*": f"local:{tmp_path}/tenants/{{name}}",
+        "one": f"local:{tmp_path}/one",
+        "two": f"local:{tmp_path}/two",
+        "both": "mirror:one,two",
+    }
+    with files.override(urls):
+        yield urls
+
+
+def kept(world: World) -> None:
+    """Rows name files that are there, and nothing else is."""
+    world.settle()
+    files.sweep(world.engine, grace=timedelta(0), stranger_retain=timedelta(0))
+    assert [finding.kind for finding in files.verify(world.engine).findings] == []
+
+
+@on("storage", ["default", "scans", "tenant-7", "both"])
+def test_the_path_of_a_stored_file_is_refused(world: World, folders: dict[str, str], storage: str) -> None:
+    """It would be removed, and its row would lose it."""
+    with world.session() as session:
+        first = Doc(file=Attachment.upload(b"data", storage=storage))
+        session.add(first)
+        session.commit()
+        file = first.file
+        assert file is not None
+        path = own_path(file)
+        session.add(Doc(title="other", file=b"other"))
+        doc = given(path)
+        session.add(doc)
+        with pytest.raises(BadSource, match=rf"Doc\.file: {path} is in the folder of the storage.*its copy\(\)"):
+            session.flush()
+        doc.file = file.copy()
+        session.commit()
+        contents = [each.file.read() for each in session.scalars(select(Doc)) if each.file]
+        assert sorted(contents) == [b"data", b"data", b"other"]
+    kept(world)
+
+
+def own_path(file: Attachment) -> Path:
+    """Where a storage, or the first part of a mirror, has a file."""
+    storage = files.resolve("one" if file.storage == "both" else file.storage)
+    assert isinstance(storage, HasPath)
+    return storage.path(file.key)
+
+
+def add(session: Session, doc: Doc) -> None:
+    session.add(doc)
+    session.flush()
+
+
+WAYS: dict[str, Callable[[Session, Attachment], Any]] = {
+    "flush": lambda session, upload: add(session, Doc(file=upload)),
+    "list": lambda session, upload: add(session, Doc(pages=[upload])),
+    "bulk": lambda session, upload: session.execute(insert(Doc), [{"file": upload}]),
+    "before": lambda session, upload: files.stage(upload),
+    "before, for a column": lambda session, upload: files.stage(upload, Doc.file),
+    "connection": lambda session, upload: files.stage(upload, session.connection(), docs.c.file),
+}
+
+
+@on("world", ["sqlite"], indirect=True)
+@on("way", WAYS)
+@on("link", [None, "file", "folder"])
+def test_however_it_is_said_it_is_refused(
+    world: World, folders: dict[str, str], tmp_path: Path, way: str, link: str | None
+) -> None:
+    with world.session() as session:
+        session.add(Doc(id=1, file=b"data"))
+        session.commit()
+        file = session.get_one(Doc, 1).file
+        assert file is not None
+        path = own_path(file)
+        if link == "file":
+            (tmp_path / "link").symlink_to(path)
+            path = tmp_path / "link"
+        elif link == "folder":
+            (tmp_path / "link").symlink_to(path.parent)
+            path = tmp_path / "link" / path.name
+        with pytest.raises(BadSource, match="can't be given away"):
+            WAYS[way](session, Attachment.upload(path, move=True))
+        session.rollback()
+        assert file.read() == b"data"
+    kept(world)
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_what_lies_beside_a_storage_can_be_given_away(world: World, folders: dict[str, str], path: Path) -> None:
+    """Its hard link too: the storage keeps its own."""
+    with world.session() as session:
+        session.add(Doc(id=1, file=b"one"))
+        session.commit()
+        file = session.get_one(Doc, 1).file
+        assert file is not None
+        link = path.with_name("files-beside")
+        link.hardlink_to(own_path(file))
+        with files.override({**folders, "broken": "nothing-like-that:"}):  # that one of all is of no interest
+            session.add_all([given(path), given(link)])
+            session.commit()
+    kept(world)
+    assert not path.exists()
+    assert not link.exists()
