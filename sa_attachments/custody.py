@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Connection, NestedTransaction, event, select
+from sqlalchemy import Column, Connection, NestedTransaction, String, cast, event, literal_column, select
 
 from .chunks import chunked
 from .claims import Claim, executing
@@ -67,6 +67,9 @@ class Custody:
         self._claims: dict[Named, tuple[Scope, Claim]] = {}
         self._tokens: list[tuple[tuple[str, ...], Token]] = []
         self._spoiled: list[tuple[tuple[str, ...], str]] = []
+        self._drops: list[tuple[tuple[str, ...], Scope, Column[Any], Sequence[Named]]] = []
+        self._runs = self._failed = False
+        """Whether a statement is executed, or failed, that may have been meant to take names from rows."""
 
     def enter(self) -> None:
         """The connection is in a transaction: the same as before, or another one."""
@@ -94,8 +97,9 @@ class Custody:
             return False
         return claim.written is None and claim.dropped is None and claim.steps == steps
 
-    def drop(self, files: Sequence[Named]) -> bool:
-        """Files are dropped; whether this transaction had staged them."""
+    def drop(self, scope: Scope, column: Column[Any], files: Sequence[Named]) -> bool:
+        """Files of a column are dropped; whether this transaction had staged them."""
+        self._drops.append((self._savepoints(), scope, column, files))
         if (mine := self._claims.get(_name(files))) is None:
             return False
         mine[1].dropped = self._savepoints()
@@ -124,10 +128,13 @@ class Custody:
         if naming is not None and not naming.proved:
             naming.look(context)
             self._prove(connection, naming)
+        self._failed = self._failed or self._runs
+        self._runs = context.isupdate or context.isdelete
 
     def _after_cursor_execute(
         self, connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> None:
+        self._runs = False
         if (naming := self._statements.get(context)) is not None and naming.proved:
             naming.count(cursor)
 
@@ -219,6 +226,7 @@ class Custody:
             work.staged = []
         self._give_back((name,))
         self._spoiled = [each for each in self._spoiled if name not in each[0]]
+        self._drops = [each for each in self._drops if name not in each[0]]
         self._claims = {file: each for file, each in self._claims.items() if name not in each[1].savepoints}
         for _, claim in self._claims.values():
             if claim.written is not None and name in claim.written:
@@ -250,6 +258,7 @@ class Custody:
     def _rollback(self, *_: Any) -> None:
         self._give_back(())
         self._claims.clear()
+        self._statements.clear()  # one that failed would hold its connection
         self.frame.ended = True
 
     _rollback_twophase = _rollback
@@ -266,6 +275,7 @@ class Custody:
 
     def _committed(self) -> None:
         self._claims.clear()
+        self._statements.clear()
         self.frame.ended = self.frame.marked = True
 
     def _ending(self, connection: Connection) -> None:
@@ -275,6 +285,25 @@ class Custody:
         for scope, claim in list(self._claims.values()):
             if claim.doubtful or (claim.written is None and (claim.tried or claim.owner is not None)):
                 self._unnamed(connection, scope, claim)
+        if self._failed or self._runs:
+            for _, scope, column, files in self._drops:
+                self._look(connection, scope, column, files)
+
+    def _look(self, connection: Connection, scope: Scope, column: Column[Any], files: Sequence[Named]) -> None:
+        """A statement failed, which leaves rows as they were: look whether one names what was dropped before."""
+        if column.table is scope.ledger.lines:
+            return  # Nobody said which column it was.
+        there: Any = select(literal_column("1")).where(cast(column, String).contains(files[0].key, autoescape=True))
+        if connection.scalar(there.limit(1)) is None:
+            return
+        owner = column.table.fullname, column.name
+        if [file for file in files if scope.ledger.reclaim(connection, Line(file, *owner))]:
+            warnings.warn(
+                f"{files[0].storage}:{files[0].key} was dropped, and a row of {'.'.join(owner)} names it, as a "
+                "statement failed: it is kept. Drop a file after the statement that takes its name from the row",
+                AttachmentWarning,
+                stacklevel=2,
+            )
 
     def _unnamed(self, connection: Connection, scope: Scope, claim: Claim) -> None:
         """No row took a file, as far as we know: a text may have named it."""

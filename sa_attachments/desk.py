@@ -175,7 +175,7 @@ class Desk:
             )
         kept = place.type.retain if place.type.retain is not None else self._files.retain
         # What was staged in this transaction nobody has seen: there is nothing to go back to.
-        retain = 0 if custody.drop(files) else milliseconds(kept)
+        retain = 0 if custody.drop(scope, place.column, files) else milliseconds(kept)
         scope.ledger.drop(connection, [Drop(file, retain) for file in files])
         if not retain:
             custody.frame.work(scope).dropped += files

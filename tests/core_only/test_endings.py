@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import Column, ForeignKey, MetaData, Table, event, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from sa_attachments import BadConfiguration, OwnershipLost
+from sa_attachments import AttachmentWarning, BadConfiguration, OwnershipLost
 from sa_attachments.ledger import OWNED
 from tests.scenarios.models import files
 from tests.scenarios.world import AsyncWorld
@@ -25,9 +25,9 @@ servers = on("world", ["postgres", "mariadb"], indirect=True)
 def replace(connection: Any, data: bytes, pk: int = 1) -> None:
     """As a program without the ORM does it."""
     old = connection.scalar(select(docs.c.file).where(docs.c.id == pk).with_for_update())
-    files.drop(old, connection)
     new = files.stage(upload(data), connection, docs.c.file)
     connection.execute(docs.update().where(docs.c.id == pk).values(file=new))
+    files.drop(old, connection)
 
 
 def test_a_connection_of_many_transactions_is_cleaned_up_at_each(bench: Bench) -> None:
@@ -46,6 +46,101 @@ def test_a_connection_of_many_transactions_is_cleaned_up_at_each(bench: Bench) -
         bench.world.settle()
         assert list(bench.world.stored().values()) == [b"3"]
     bench.check(b"3")
+
+
+def fail_to_replace(connection: Any, column: str = "file", how: str = "staged") -> None:
+    """In a savepoint, as PostgreSQL demands it."""
+    savepoint = connection.begin_nested()
+    values: dict[str, Any] = {"title": "taken", column: None}
+    if how == "staged":
+        staged = files.stage(upload(b"never"), connection, docs.c[column])
+        values[column] = [staged] if column == "pages" else staged
+    with pytest.raises(IntegrityError):
+        connection.execute(docs.update().where(docs.c.id == 1).values(values))
+    savepoint.rollback()
+
+
+@on("column", ["file", "scan", "pages"])
+@on("how", ["staged", "none"])
+def test_what_was_dropped_before_a_statement_failed_is_kept_while_a_row_names_it(
+    bench: Bench, column: str, how: str
+) -> None:
+    with bench.begin() as connection:
+        staged = files.stage(upload(b"old"), connection, docs.c[column])
+        connection.execute(docs.insert(), {"id": 1, column: [staged] if column == "pages" else staged})
+        connection.execute(docs.insert(), {"id": 2, "title": "taken"})
+    with bench.engine.connect() as connection:
+        old = bench.read(connection, 1, column)
+        files.drop(old[0] if column == "pages" else old, connection, docs.c[column])
+        fail_to_replace(connection, column, how)
+        with pytest.warns(AttachmentWarning, match=f"plain_docs.{column} names it, as a statement failed"):
+            connection.commit()
+    bench.check(b"old")
+
+
+@sync
+def test_what_was_dropped_before_a_statement_failed_is_purged_if_no_row_names_it(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 2, "title": "taken"})
+    with bench.begin() as connection:
+        files.drop(bench.read(connection, 1), connection)
+        fail_to_replace(connection)
+        new = files.stage(upload(b"new"), connection, docs.c.file)
+        connection.execute(docs.update().where(docs.c.id == 1).values(file=new))
+    bench.check(b"new")
+
+
+@sync
+def test_what_a_savepoint_dropped_is_not_looked_for_after_its_rollback(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 2, "title": "taken"})
+        savepoint = connection.begin_nested()
+        files.drop(bench.read(connection, 1), connection)
+        fail_to_replace(connection)
+        savepoint.rollback()
+    bench.check(b"old")
+
+
+@on("world", ["sqlite", "sqlite-legacy", "sqlite-memory", "mariadb"], indirect=True)
+def test_a_statement_that_fails_without_a_savepoint(bench: Bench) -> None:
+    """PostgreSQL ends the transaction."""
+    bench.insert(1, b"old")
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 2, "title": "taken"})
+    with bench.engine.connect() as connection:
+        files.drop(bench.read(connection, 1), connection)
+        with pytest.raises(IntegrityError):
+            connection.execute(docs.update().where(docs.c.id == 1).values(title="taken", file=None))
+        with pytest.warns(AttachmentWarning, match="as a statement failed"):
+            connection.commit()
+    bench.check(b"old")
+
+
+@sync
+def test_a_delete_that_fails(bench: Bench) -> None:
+    bench.insert(1, b"old")
+    metadata = MetaData()
+    notes = Table("plain_notes", metadata, Column("doc", ForeignKey(docs.c.id)))
+    with bench.world.observer.begin() as connection:
+        notes.create(connection)
+        connection.execute(notes.insert(), {"doc": 1})
+    if bench.engine.dialect.name == "sqlite":
+        with bench.engine.connect() as connection:
+            if not connection.scalar(text("PRAGMA foreign_keys")):
+                pytest.skip("foreign keys are not enforced")
+    with bench.engine.connect() as connection:
+        files.drop(bench.read(connection, 1), connection)
+        savepoint = connection.begin_nested()
+        with pytest.raises(IntegrityError):
+            connection.execute(docs.delete().where(docs.c.id == 1))
+        savepoint.rollback()
+        with pytest.warns(AttachmentWarning, match="as a statement failed"):
+            connection.commit()
+    bench.check(b"old")
+    with bench.world.observer.begin() as connection:
+        notes.drop(connection)
 
 
 @on("how", ["released", "rolled back", "outer rolled back"])
@@ -230,6 +325,22 @@ def test_connections_are_forgotten(bench: Bench) -> None:
     gc.collect()
     assert len(files.custodies) == 0
     bench.check(b"9")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_a_connection_whose_statement_failed_is_forgotten(bench: Bench) -> None:
+    bench.insert(2, b"old")
+    gc.collect()
+    before = len(files.custodies)
+    with bench.engine.connect() as connection:
+        staged = files.stage(upload(b"never"), connection, docs.c.file)
+        with pytest.raises(IntegrityError):
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+        connection.rollback()
+    del connection, staged
+    gc.collect()
+    assert len(files.custodies) == before
+    bench.check(b"old")
 
 
 @on("world", ["sqlite"], indirect=True)
