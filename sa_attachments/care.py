@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -264,7 +264,7 @@ class Care(Registry):
         storage = self.resolve(name)
         if storage.readonly:
             return
-        problem = self._places.problem(connection, ledger, name, storage, run, register=False)
+        problem = self._places.problem(lambda: nullcontext(connection), ledger, name, storage, run, register=False)
         if problem is not None:
             warnings.warn(f"nothing will be deleted: {problem}", AttachmentWarning, stacklevel=2)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid4, uuid5
@@ -56,28 +57,31 @@ class Places:
 
     def problem(
         self,
-        connection: Connection,
+        begin: Callable[[], AbstractContextManager[Connection]],
         ledger: Ledger,
         name: str,
         storage: Storage,
         io: Runner,
         *,
-        found: str | None = None,
+        read: Callable[[], str | None] | None = None,
         register: bool = True,
         mark: bool = True,
     ) -> str | None:
         """Why this database may not delete in the place of ``name``; None if it may.
 
         A place that is nobody's is marked, unless ``mark`` is false; with ``register``, the database notes that the
-        place is its own. ``io`` runs what the storage does; ``found`` is what the marker says, if it was read already.
+        place is its own. ``io`` runs what the storage does, and ``read`` tells what the marker says, if somebody may
+        know already. ``begin`` gives a connection in a transaction, perhaps more than once; it has ended whenever the
+        storage works. On SQLite, nobody could commit while it has read.
         """
         if storage.readonly:
             return f"storage {name!r} is read-only"
-        fingerprint = self.fingerprint(connection)
-        ours = self.identity(connection, ledger, name)
+        found = read() if read is not None else io(lambda: read_marker(name, storage))
         places = ledger.places
-        row = connection.execute(select(places.c.place, places.c.fingerprint).where(places.c.name == name)).first()
-        found = found or io(lambda: read_marker(name, storage))
+        with begin() as connection:
+            fingerprint = self.fingerprint(connection)
+            ours = self.identity(connection, ledger, name)
+            row = connection.execute(select(places.c.place, places.c.fingerprint).where(places.c.name == name)).first()
         if row is None and found is None:
             if not mark:
                 return None
@@ -85,7 +89,8 @@ class Places:
         if row is None and found == ours:
             if register:
                 values = {"name": name, "place": ours, "fingerprint": fingerprint}
-                connection.execute(insert_ignoring(connection.dialect, places).values(values))
+                with begin() as connection:
+                    connection.execute(insert_ignoring(connection.dialect, places).values(values))
             return None
         if found is None:
             return (

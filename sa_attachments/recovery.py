@@ -49,13 +49,16 @@ class Busy(Exception):
 
 
 class Purger:
-    """Cleans in one ledger. ``io`` runs what a storage does; it may raise ``Busy`` if that takes too long."""
+    """Cleans in one ledger. ``io`` runs what a storage does; it may raise ``Busy`` if that takes too long.
+
+    No connection is held meanwhile: the pool is the application's, and a storage that hangs would take all of it.
+    """
 
     def __init__(self, scope: Scope, places: Places, io: Runner) -> None:
         self.scope = scope
         self.ledger = scope.ledger
+        self.io = io
         self._places = places
-        self._io = io
         self.patience = PATIENCE
         """Milliseconds to wait for SQLite's one writer; where no user waits, it may be longer."""
 
@@ -67,25 +70,24 @@ class Purger:
         With ``purged``, lines of purged files are not removed in a transaction of their own: they go in there, and the
         next one that settles removes them. A process that dies leaves them to the sweep.
         """
-        with self.connection() as connection:
-            trusted = self._trusted(connection, {file.storage for file in (*work.void, *work.staged, *work.dropped)})
-            with _taken(purged) as former, self.transaction(connection):
-                self._finish(connection, former)
-                witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
-                there = committed and (witness is None or self._knows(connection, witness))
-                suspects = work.void if there else [*work.void, *work.staged]
-                if suspects and self.ledger.identity(connection) != work.identity:
-                    suspects = []  # Another search path, another ledger: what is not in it says nothing.
-                claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
-                claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
-                written = self._write(connection, [file for _, file in work.given]) if there else set()
+        trusted = self._trusted({file.storage for file in (*work.void, *work.staged, *work.dropped)})
+        with self.connection() as connection, _taken(purged) as former, self.transaction(connection):
+            self._finish(connection, former)
+            witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
+            there = committed and (witness is None or self._knows(connection, witness))
+            suspects = work.void if there else [*work.void, *work.staged]
+            if suspects and self.ledger.identity(connection) != work.identity:
+                suspects = []  # Another search path, another ledger: what is not in it says nothing.
+            claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
+            claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
+            written = self._write(connection, [file for _, file in work.given]) if there else set()
         _remove(path for path, file in work.given if file[:2] in written)
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
         # Those that were asked whose they are: when a worker comes to it, the names may stand for others.
         storages = {name: self.scope.files.resolve(name) for name in {file.storage for file in claimed}}
-        self._io(partial(_delete, storages.__getitem__, claimed, outcome))
+        self.io(partial(_delete, storages.__getitem__, claimed, outcome))
         if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
 
@@ -157,7 +159,7 @@ class Purger:
             if not found:
                 return
             claimed = [file for file, _ in found]
-            failed = self._io(partial(_delete_bytes, self.scope.files.resolve, claimed))
+            failed = self.io(partial(_delete_bytes, self.scope.files.resolve, claimed))
             with self.connection() as connection, self.transaction(connection):
                 self.finish(connection, claimed, failed, {file for file, stranger in found if stranger}, tombstone_ttl)
             yield claimed, failed
@@ -212,7 +214,7 @@ class Purger:
             noted = update(lines).where(self.ledger.among([file]))
             connection.execute(noted.values(attempts=lines.c.attempts + 1, last_error=str(error)[:1000]))
 
-    def problem(self, connection: Connection, name: str, again: bool = False, mark: bool = True) -> str | None:
+    def problem(self, name: str, again: bool = False, mark: bool = True) -> str | None:
         """Why nothing may be deleted in a storage's place; None if it may. Asked once per process, or ``again``.
 
         With ``mark``, a place that is nobody's becomes this database's.
@@ -224,12 +226,15 @@ class Purger:
             return str(error)
         checked, verdict = known.verdicts.get(name, (None, None))
         if again or checked is not storage:
-            # Before the transaction: on SQLite, nobody can commit while another one has read.
-            found = None if storage.readonly else self._marker(known.late, name, storage, again)
-            with self.transaction(connection):
-                problem = self._places.problem(
-                    connection, self.ledger, name, storage, self._io, found=found, register=mark, mark=mark
-                )
+            problem = self._places.problem(
+                self._transactions,
+                self.ledger,
+                name,
+                storage,
+                self.io,
+                read=lambda: self._marker(known.late, name, storage, again),
+                mark=mark,
+            )
             if mark or problem is not None:
                 known.verdicts[name] = storage, problem
             if problem is not None:
@@ -250,12 +255,12 @@ class Purger:
             late[name] = storage, marker
             return marker
 
-        marker: str | None = self._io(read)
+        marker: str | None = self.io(read)
         late.pop(name, None)
         return marker
 
-    def _trusted(self, connection: Connection, names: Iterable[str]) -> set[str]:
-        return {name for name in names if self.problem(connection, name) is None}
+    def _trusted(self, names: Iterable[str]) -> set[str]:
+        return {name for name in names if self.problem(name) is None}
 
     # The connection
 
@@ -282,6 +287,11 @@ class Purger:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
                 connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
             yield
+
+    @contextmanager
+    def _transactions(self) -> Iterator[Connection]:
+        with self.connection() as connection, self.transaction(connection):
+            yield connection
 
 
 @contextmanager

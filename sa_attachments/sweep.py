@@ -145,13 +145,12 @@ class Sweep:
         name = report.name
         storage = self._purger.scope.files.resolve(name)
         places = self._purger.ledger.places
-        with self._purger.connection() as connection:
-            report.problem = None if storage.readonly else self._purger.problem(connection, name, again=True)
-            if storage.readonly or report.problem:
-                return
-            with self._purger.transaction(connection):
-                clock = connection.scalar(select(now())) or 0
-                mark = connection.scalar(select(places.c.watermark).where(places.c.name == name))
+        report.problem = None if storage.readonly else self._purger.problem(name, again=True)
+        if storage.readonly or report.problem:
+            return
+        with self._purger.connection() as connection, self._purger.transaction(connection):
+            clock = connection.scalar(select(now())) or 0
+            mark = connection.scalar(select(places.c.watermark).where(places.c.name == name))
         horizon = clock - milliseconds(self._times.grace)
         if isinstance(storage, Unfinished):
             with storage_errors(name, "discard what is unfinished in"):

@@ -332,8 +332,7 @@ class Verification:
     def _check_place(self, name: str) -> None:
         if self._purger.scope.files.resolve(name).readonly:
             return
-        with self._purger.connection() as connection:
-            problem = self._purger.problem(connection, name, again=True, mark=False)
+        problem = self._purger.problem(name, again=True, mark=False)
         if problem is not None:
             self._report.problems[name] = problem
 

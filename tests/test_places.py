@@ -41,8 +41,7 @@ class Registered:
         metadata.create_all(engine)
 
     def problem(self, storage: Any, name: str = "default", **options: Any) -> str | None:
-        with self.engine.begin() as connection:
-            return self.places.problem(connection, self.ledger, name, storage, run, **options)
+        return self.places.problem(self.engine.begin, self.ledger, name, storage, run, **options)
 
     def take_over(self, storage: Any, name: str = "default") -> None:
         with self.engine.begin() as connection:
@@ -68,6 +67,17 @@ def other(tmp_path: Path, open_engine: Callable[..., Engine]) -> Registered:
 
 
 # A place of one's own
+
+
+@sqlite
+def test_no_transaction_is_open_while_a_storage_works(database: Registered) -> None:
+    """A storage may hang, and the pool is the application's."""
+    checked_out: list[int] = []
+    storage = Faulty(MemoryStorage())
+    storage.at("*", None, lambda: checked_out.append(database.engine.pool.checkedout()))  # type: ignore[attr-defined]
+    for _ in range(2):  # marked, and known
+        assert database.problem(storage) is None
+    assert checked_out == [0, 0, 0]
 
 
 @everywhere

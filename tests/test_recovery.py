@@ -426,21 +426,19 @@ def test_a_stranger_under_the_other_name_of_a_place_is_not_purged(archive: Archi
 def test_a_place_is_asked_about_once_or_again(archive: Archive) -> None:
     purger, looks = archive.purger(), []
     archive.storage.at("open", None, lambda: looks.append(1))
-    with purger.connection() as connection:
-        assert purger.problem(connection, "default") is None
-        assert purger.problem(connection, "default") is None
-        assert looks == []  # the sweep did
-        assert purger.problem(connection, "default", again=True) is None
-        assert looks == [1]
-        assert "no storage 'nowhere'" in (purger.problem(connection, "nowhere") or "")
+    assert purger.problem("default") is None
+    assert purger.problem("default") is None
+    assert looks == []  # the sweep did
+    assert purger.problem("default", again=True) is None
+    assert looks == [1]
+    assert "no storage 'nowhere'" in (purger.problem("nowhere") or "")
 
 
 @sqlite
 def test_a_storage_that_was_replaced_is_asked_about_anew(archive: Archive) -> None:
     purger = archive.purger()
-    with archive.files.override({"default": MemoryStorage()}), purger.connection() as connection:
+    with archive.files.override({"default": MemoryStorage()}):
         with pytest.warns(AttachmentWarning):
-            problem = purger.problem(connection, "default")
+            problem = purger.problem("default")
         assert "is another one than before" in (problem or "")
-    with purger.connection() as connection:
-        assert purger.problem(connection, "default") is None
+    assert purger.problem("default") is None

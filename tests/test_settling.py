@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import AssertionPool, Engine, QueuePool, StaticPool, create_engine, event, func, select
+from sqlalchemy import URL, AssertionPool, Engine, QueuePool, StaticPool, create_engine, event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
@@ -21,6 +21,7 @@ from sa_attachments.frames import Frame
 from sa_attachments.ledger import OWNED, PURGING
 from sa_attachments.settling import run
 from tests.archive import DIALECTS, NO_TIME, Archive
+from tests.engines import with_driver
 
 on = pytest.mark.parametrize
 everywhere = on("engine", DIALECTS, indirect=True)
@@ -212,6 +213,26 @@ def test_on_sqlite_only_the_storage_works_in_the_worker(archive: Archive, monkey
     archive.settle()
     assert threads == ["sa_attachments"]
     assert set(connects) == {threading.get_ident()}
+
+
+@on("name", [name for name in DIALECTS if name != "sqlite"])
+def test_a_storage_that_does_not_say_whose_it_is_keeps_no_connection(
+    request: pytest.FixtureRequest, open_engine: Callable[..., Engine], name: str
+) -> None:
+    """Cleaning could take the whole pool otherwise, for as long as a storage hangs."""
+    engine = open_engine(request.getfixturevalue(f"{name}_url"), pool_size=1, max_overflow=0, pool_timeout=2)
+    hasty = opened(engine, NO_TIME)
+    hasty.files._places._known.clear()
+    hasty.storage.hang("open")
+    with hasty.session() as session:
+        session.delete(session.get_one(hasty.Doc, 1))
+        session.commit()
+    assert hasty.storage.wait_for_hang()
+    with engine.connect() as connection:
+        assert connection.scalar(select(hasty.Doc.id)) is None
+    hasty.storage.heal()
+    hasty.settle()
+    assert hasty.stored() == {}
 
 
 # Without hurting
@@ -492,6 +513,24 @@ async def test_waiting_for_what_hangs_leaves_no_thread_behind(async_engine: Asyn
     archive.storage.heal()
     await archive.files.asettled()
     assert list(archive.stored().values()) == [b"first"]
+
+
+async def test_a_storage_that_does_not_say_whose_it_is_keeps_no_connection_of_an_async_pool(postgres_url: URL) -> None:
+    url = with_driver(postgres_url, "asyncpg")
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=2)
+    hasty = await greenlet_spawn(opened, engine.sync_engine, NO_TIME)
+    hasty.files._places._known.clear()
+    hasty.storage.hang("open")
+    async with AsyncSession(engine) as session:
+        await session.delete(await session.get_one(hasty.Doc, 1))
+        await session.commit()
+    assert await asyncio.to_thread(hasty.storage.wait_for_hang)
+    async with engine.connect() as connection:
+        assert await connection.scalar(select(hasty.Doc.id)) is None
+    hasty.storage.heal()
+    await hasty.files.asettled()
+    assert hasty.stored() == {}
+    await engine.dispose()
 
 
 def test_run_does_the_job_at_once() -> None:

@@ -96,8 +96,7 @@ class Finishing:
 
 def clear(place: Workplace, files: Sequence[tuple[str, str]]) -> None:
     """Delete what lies beside files, but in a place of another database."""
-    with place.connection() as connection:
-        mine = [name for name in {name for name, _ in files} if place.problem(connection, name) is None]
+    mine = [name for name in {name for name, _ in files} if place.problem(name) is None]
     for name in mine:
         with storage_errors(name, "delete"):
             place.files.resolve(name).delete([key for other, key in files if other == name])

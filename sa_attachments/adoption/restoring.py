@@ -254,10 +254,9 @@ class Restoring:
             return
         names = {file.storage for file in doomed}
         self._storages |= names
-        with self._place.connection() as connection:
-            trusted = {name for name in names if self._place.problem(connection, name) is None}
-            with self._place.transaction(connection):
-                claimed = self._claimed(connection, [file for file in doomed if file.storage in trusted])
+        trusted = {name for name in names if self._place.problem(name) is None}
+        with self._place.connection() as connection, self._place.transaction(connection):
+            claimed = self._claimed(connection, [file for file in doomed if file.storage in trusted])
         failed = self._place.delete(claimed)
         with self._place.work() as connection:
             self._place.finish(connection, claimed, failed)
@@ -296,8 +295,7 @@ class Restoring:
         with self._place.work() as connection:
             self._storages |= set(connection.scalars(select(c.storage).where(owned_here).distinct()))
             connection.execute(update(self._place.ledger.lines).where(mine).values(purge_after=now()))
-        with self._place.connection() as connection:
-            trusted = [name for name in sorted(self._storages) if self._place.problem(connection, name) is None]
+        trusted = [name for name in sorted(self._storages) if self._place.problem(name) is None]
         ttl = milliseconds(self._place.files._times.tombstone_ttl)
         failed = (
             {file: e for _, some in self._place.purge_due(trusted, ttl) for file, e in some.items()} if trusted else {}
