@@ -6,7 +6,8 @@ Inside SQLAlchemy's greenlet the calling coroutine awaits; elsewhere the calling
 >>> [outcome.value for outcome in gather([lambda: 1, lambda: 2], parallel=2)]
 [1, 2]
 
-A cancelled coroutine still waits for the jobs that run, so that whoever called knows what became of them.
+A cancelled coroutine still waits for the jobs that run, so that whoever called knows what became of them; but not for
+those that run ``aside``.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy.util import await_only, concurrency
+from sqlalchemy.util import await_only, concurrency, greenlet_spawn
 
 from .source import event_loop
 
@@ -168,12 +169,53 @@ def within(future: Future[Any] | None, seconds: float) -> bool:
     return True
 
 
-def background(coroutine: Coroutine[Any, Any, Any], keep: set[asyncio.Task[Any]], seconds: float) -> None:
-    """Run a coroutine as a task, held in ``keep`` until it ends, and wait at most ``seconds`` for it."""
-    task = asyncio.get_running_loop().create_task(coroutine)
-    keep.add(task)
-    task.add_done_callback(keep.discard)
-    await_only(_awaited(task, seconds))
+class Tasks:
+    """Background jobs of event loops, each in a task. Some run at a time, as each may take a connection of a pool for a
+    moment; the others wait for their turn, in order.
+    """
+
+    AT_A_TIME = 4
+    CAPACITY = 10_000
+    """Jobs that may wait in one loop; what comes on top is left to the sweep."""
+
+    def __init__(self) -> None:
+        self._loops: dict[asyncio.AbstractEventLoop, tuple[set[asyncio.Task[Any]], asyncio.Semaphore]] = {}
+
+    def run(self, job: Callable[[], Any], seconds: float) -> None:
+        """Run ``job`` in SQLAlchemy's greenlet unless too many wait already, and wait at most ``seconds`` for it."""
+        loop = asyncio.get_running_loop()
+        tasks, turns = self._loops.setdefault(loop, (set(), asyncio.Semaphore(self.AT_A_TIME)))
+        if len(tasks) >= self.CAPACITY:
+            return
+        task = loop.create_task(_in_turn(turns, job))
+        tasks.add(task)
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            tasks.discard(task)
+            if not tasks:
+                del self._loops[loop]  # which may be closed now, and forgotten
+
+        task.add_done_callback(ended)
+        await_only(_awaited(task, seconds))
+
+    async def idle(self) -> None:
+        """Wait until this loop has none left."""
+        while (found := self._loops.get(asyncio.get_running_loop())) and found[0]:
+            await asyncio.wait(found[0])
+
+
+async def _in_turn(turns: asyncio.Semaphore, job: Callable[[], Any]) -> None:
+    async with turns:
+        await greenlet_spawn(job)
+
+
+def aside(job: Callable[[], T]) -> T:
+    """Under asyncio, run a job that may be left undone: neither a cancelled coroutine nor the end of the process waits
+    for its thread.
+    """
+    future = Worker().submit(job)
+    assert future is not None
+    return await_only(asyncio.wrap_future(future))
 
 
 def _looked_at(future: asyncio.Future[Any]) -> None:

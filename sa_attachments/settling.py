@@ -2,10 +2,10 @@
 for long.
 
 On a server, a worker thread does it, or under asyncio a task; the committing thread waits for it no longer than the
-budget. Where the application would miss the connection that this takes, a sweep does it. On SQLite, which has one
-writer, the committing thread does the short work in the database itself: a thread that writes beside the application's
-would make its statements fail. Only what the storage does runs in the worker there, within the budget; and the lines of
-purged files wait for the next transaction that settles, or for ``settled``.
+budget, and the end of a process or a loop not at all. Where the application would miss the connection that this takes,
+a sweep does it. On SQLite, which has one writer, the committing thread does the short work in the database itself: a
+thread that writes beside the application's would make its statements fail. Only what the storage does runs in the worker
+there, within the budget; and the lines of purged files wait for the next transaction that settles, or for ``settled``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sqlalchemy.util import greenlet_spawn
 from .column import Home
 from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
-from .offload import Worker, background, gather, in_greenlet, within
+from .offload import Tasks, Worker, aside, gather, in_greenlet, within
 from .places import Places
 from .pools import is_scarce, is_shared_and_busy
 from .recovery import Busy, Purged, Purger
@@ -45,7 +45,7 @@ class Settler:
         self._places = places
         self._budget = budget.total_seconds()
         self._worker = Worker()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._engines: WeakSet[Engine] = WeakSet()
         self._purged: WeakKeyDictionary[Pool, dict[tuple[Any, Any], Purged]] = WeakKeyDictionary()
         """By pool, as many short-lived engines may share one: ``Engine.execution_options`` makes them."""
@@ -71,8 +71,7 @@ class Settler:
 
     async def aidle(self) -> None:
         """``idle`` for asyncio. Whoever stops waiting leaves no thread that the end of the loop would wait for."""
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._tasks.idle()
         await asyncio.wrap_future(self._worker.last())
         await greenlet_spawn(self._forget)
 
@@ -87,17 +86,16 @@ class Settler:
                 purged = self._purged.setdefault(scope.engine.pool, {}).setdefault(scope.tables, deque())
                 _quietly(lambda: purger.settle(work, marked, purged))
         elif dialect.is_async:
-            cleaning = greenlet_spawn(_quietly, lambda: self._beside(scope, work, marked))
-            background(cleaning, self._tasks, deadline - monotonic())
+            self._tasks.run(lambda: _quietly(lambda: self._beside(scope, work, marked, aside)), deadline - monotonic())
         else:
-            job = self._worker.submit(lambda: _quietly(lambda: self._beside(scope, work, marked)))
+            job = self._worker.submit(lambda: _quietly(lambda: self._beside(scope, work, marked, run)))
             within(job, deadline - monotonic())
 
-    def _beside(self, scope: Scope, work: Work, marked: bool) -> None:
+    def _beside(self, scope: Scope, work: Work, marked: bool, io: Any) -> None:
         """Clean up while the application works on with other connections."""
         if is_scarce(scope.engine):
             raise Busy("the application may need this connection")
-        Purger(scope, self._places, run).settle(work, marked)
+        Purger(scope, self._places, io).settle(work, marked)
 
     def _forget(self) -> None:
         for engine in list(self._engines):

@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 
 import pytest
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
-from sa_attachments.offload import Outcome, Worker, background, gather, within
+from sa_attachments.offload import Outcome, Tasks, Worker, aside, gather, within
 from sa_attachments.source import event_loop
 
 on = pytest.mark.parametrize
@@ -246,19 +246,85 @@ async def test_within_under_asyncio() -> None:
     assert await greenlet_spawn(within, failed, 5)
 
 
-async def test_background_waits_as_long_as_it_may_and_keeps_the_task() -> None:
-    tasks: set[asyncio.Task[None]] = set()
-    done: list[int] = []
+# Tasks
 
-    async def slow() -> None:
-        await asyncio.sleep(0.1)
+
+async def test_a_task_is_waited_for_as_long_as_may_be_and_goes_on() -> None:
+    tasks, done = Tasks(), []
+
+    def slow() -> None:
+        await_only(asyncio.sleep(0.1))
         done.append(1)
 
     started = time.perf_counter()
-    await greenlet_spawn(background, slow(), tasks, 0.01)
+    await greenlet_spawn(tasks.run, slow, 0.01)
     assert time.perf_counter() - started < 0.09
-    assert len(tasks) == 1
-    await asyncio.wait(tasks)
-    assert (done, tasks) == ([1], set())
-    await greenlet_spawn(background, slow(), tasks, 5)
+    assert done == []
+    await tasks.idle()
+    assert done == [1]
+    await greenlet_spawn(tasks.run, slow, 5)
     assert done == [1, 1]
+
+
+async def test_tasks_begin_in_order_and_some_run_at_a_time() -> None:
+    tasks, begun, running, most = Tasks(), [], 0, 0
+
+    def job(number: int) -> None:
+        nonlocal running, most
+        begun.append(number)
+        running += 1
+        most = max(most, running)
+        await_only(asyncio.sleep(0.01))
+        running -= 1
+
+    for number in range(30):
+        await greenlet_spawn(tasks.run, lambda n=number: job(n), 0)
+    await tasks.idle()
+    assert (begun, most) == (list(range(30)), Tasks.AT_A_TIME)
+
+
+async def test_tasks_that_are_too_many_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tasks, "CAPACITY", 2)
+    tasks, release, done = Tasks(), asyncio.Event(), []
+    for number in range(3):
+        await greenlet_spawn(tasks.run, lambda n=number: (await_only(release.wait()), done.append(n)), 0)
+    release.set()
+    await tasks.idle()
+    assert done == [0, 1]
+
+
+def test_each_loop_has_its_own_tasks() -> None:
+    tasks, done = Tasks(), []
+
+    async def use() -> None:
+        for _ in range(2 * Tasks.AT_A_TIME):
+            await greenlet_spawn(tasks.run, lambda: (await_only(asyncio.sleep(0.01)), done.append(1)), 0)
+        await tasks.idle()
+
+    async def leave() -> None:
+        for _ in range(2 * Tasks.AT_A_TIME):
+            await greenlet_spawn(tasks.run, lambda: await_only(asyncio.sleep(60)), 0)
+
+    asyncio.run(use())
+    asyncio.run(leave())
+    asyncio.run(use())
+    assert len(done) == 4 * Tasks.AT_A_TIME
+
+
+async def test_what_runs_aside_tells_its_outcome() -> None:
+    assert await greenlet_spawn(aside, threading.get_ident) != threading.get_ident()
+    assert await greenlet_spawn(aside, lambda: threading.current_thread().daemon)
+    with pytest.raises(OSError, match="disk full"):
+        await greenlet_spawn(aside, fails)
+
+
+async def test_a_cancelled_caller_does_not_wait_for_what_runs_aside() -> None:
+    begun, release, done = threading.Event(), threading.Event(), threading.Event()
+    task = asyncio.create_task(greenlet_spawn(aside, lambda: (begun.set(), release.wait(), done.set())))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
+    assert not done.is_set()
+    release.set()
+    assert await asyncio.to_thread(done.wait, 5)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -531,6 +533,72 @@ async def test_a_storage_that_does_not_say_whose_it_is_keeps_no_connection_of_an
     await hasty.files.asettled()
     assert hasty.stored() == {}
     await engine.dispose()
+
+
+@on("async_engine", ["asyncpg"], indirect=True)
+async def test_a_storage_that_hangs_takes_few_threads(async_engine: AsyncEngine) -> None:
+    hasty = await greenlet_spawn(opened, async_engine.sync_engine, NO_TIME)
+    before = threading.active_count()
+    try:
+        async with AsyncSession(async_engine) as session:
+            session.add_all([hasty.Doc(file=b"one") for _ in range(30)])
+            await session.commit()
+            hasty.storage.hang("delete")
+            for doc in await session.scalars(select(hasty.Doc)):
+                await session.delete(doc)
+                await session.commit()
+        assert await asyncio.to_thread(hasty.storage.wait_for_hang)
+        await asyncio.sleep(0.2)
+        assert threading.active_count() - before < 10
+    finally:
+        hasty.storage.heal()
+    await hasty.files.asettled()
+    assert hasty.stored() == {}
+
+
+ENDING = """
+import asyncio, sys, time
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sa_attachments import Attachment, AttachmentType, Storages
+from sa_attachments.storages.memory import MemoryStorage
+
+class Hanging(MemoryStorage):
+    def delete(self, keys):
+        time.sleep(60)
+
+files = Storages(Hanging())
+
+class Base(DeclarativeBase):
+    pass
+
+class Doc(Base):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment] = mapped_column(AttachmentType(files))
+
+async def main():
+    engine = create_async_engine(sys.argv[1])
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    async with AsyncSession(engine) as session:
+        doc = Doc(file=Attachment.upload(b"one"))
+        session.add(doc)
+        await session.commit()
+        await session.delete(doc)
+        await session.commit()
+    await asyncio.sleep(0.2)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_ends_though_a_storage_hangs(postgres_url: URL) -> None:
+    """A sweep does the rest."""
+    url = with_driver(postgres_url, "asyncpg").render_as_string(hide_password=False)
+    done = subprocess.run([sys.executable, "-c", ENDING, url], capture_output=True, text=True, timeout=45)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_run_does_the_job_at_once() -> None:
