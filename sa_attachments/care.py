@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from .moving import Progress as MoveProgress
 from .places import Places, holds, read_marker
 from .rebuilding import Rebuild, RebuildReport
 from .recovery import Purger
-from .settling import Settler, run
+from .settling import Override, Settler, run
 from .staging import Scope
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
@@ -83,14 +83,11 @@ class Care(Registry):
         self.custodies: WeakKeyDictionary[Connection, Custody] = WeakKeyDictionary()
         self._workshop = Workshop(self._columns, self._purgers)
 
-    @contextmanager
-    def override(self, target: Value | Mapping[str, Value] = "memory:") -> Iterator[None]:
-        """See ``Registry.override``; what was dropped inside is purged, for some seconds at most, before it ends."""
-        with super().override(target):
-            try:
-                yield
-            finally:
-                self.settled(timeout=5)
+    def override(self, target: Value | Mapping[str, Value] = "memory:") -> Override:
+        """See ``Registry.override``. Before it ends, it waits for cleaning, for some seconds at most; for what tasks
+        of asyncio clean only as ``async with``. What is late cleans inside all the same.
+        """
+        return Override(self._settler, super().override(target))
 
     # Care
 

@@ -75,6 +75,10 @@ class Home(Protocol):
         """The storage of that name."""
         ...
 
+    def resolver(self) -> Callable[[str], Storage]:
+        """``resolve``, with what the names stand for now, whatever is configured later."""
+        ...
+
     def ledger_of(self, table: Table) -> Ledger:
         """The ledger for files that this table names."""
         ...
@@ -97,11 +101,9 @@ class Home(Protocol):
 
     def derived(self, attachment: Any, name: str) -> Any:
         """See ``Binding``."""
-        ...
 
     async def aderived(self, attachment: Any, name: str) -> Any:
         """See ``Binding``."""
-        ...
 
 
 class _ColumnType(TypeDecorator[Any]):

@@ -51,12 +51,15 @@ class Busy(Exception):
 class Purger:
     """Cleans in one ledger. ``io`` runs what a storage does; it may raise ``Busy`` if that takes too long.
 
-    No connection is held meanwhile: the pool is the application's, and a storage that hangs would take all of it.
+    No connection is held meanwhile: the pool is the application's, and a storage that hangs would take all of it. Names
+    of storages stand for what they stood for in the beginning, however late it is: the override of a test may have
+    ended, and the place of the application is none of its database's.
     """
 
     def __init__(self, scope: Scope, places: Places, io: Runner) -> None:
         self.scope = scope
         self.ledger = scope.ledger
+        self.resolve = scope.files.resolver()
         self.io = io
         self._places = places
         self.patience = PATIENCE
@@ -70,7 +73,8 @@ class Purger:
         With ``purged``, lines of purged files are not removed in a transaction of their own: they go in there, and the
         next one that settles removes them. A process that dies leaves them to the sweep.
         """
-        trusted = self._trusted({file.storage for file in (*work.void, *work.staged, *work.dropped)})
+        names = {file.storage for file in (*work.void, *work.staged, *work.dropped)}
+        trusted = {name for name in names if self.problem(name) is None}
         with self.connection() as connection, _taken(purged) as former, self.transaction(connection):
             self._finish(connection, former)
             witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
@@ -85,9 +89,7 @@ class Purger:
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
-        # Those that were asked whose they are: when a worker comes to it, the names may stand for others.
-        storages = {name: self.scope.files.resolve(name) for name in {file.storage for file in claimed}}
-        self.io(partial(_delete, storages.__getitem__, claimed, outcome))
+        self.io(partial(_delete, self.resolve, claimed, outcome))
         if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
 
@@ -159,7 +161,7 @@ class Purger:
             if not found:
                 return
             claimed = [file for file, _ in found]
-            failed = self.io(partial(_delete_bytes, self.scope.files.resolve, claimed))
+            failed = self.io(partial(_delete_bytes, self.resolve, claimed))
             with self.connection() as connection, self.transaction(connection):
                 self.finish(connection, claimed, failed, {file for file, stranger in found if stranger}, tombstone_ttl)
             yield claimed, failed
@@ -221,7 +223,7 @@ class Purger:
         """
         known = self._places.known(self.scope.engine, self.scope.tables)
         try:
-            storage = self.scope.files.resolve(name)
+            storage = self.resolve(name)
         except UnknownStorage as error:
             return str(error)
         checked, verdict = known.verdicts.get(name, (None, None))
@@ -258,9 +260,6 @@ class Purger:
         marker: str | None = self.io(read)
         late.pop(name, None)
         return marker
-
-    def _trusted(self, names: Iterable[str]) -> set[str]:
-        return {name for name in names if self.problem(name) is None}
 
     # The connection
 

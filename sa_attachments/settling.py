@@ -4,8 +4,9 @@ for long.
 On a server, a worker thread does it, or under asyncio a task; the committing thread waits for it no longer than the
 budget, and the end of a process or a loop not at all. Where the application would miss the connection that this takes,
 a sweep does it. On SQLite, which has one writer, the committing thread does the short work in the database itself: a
-thread that writes beside the application's would make its statements fail. Only what the storage does runs in the worker
-there, within the budget; and the lines of purged files wait for the next transaction that settles, or for ``settled``.
+thread that writes beside the application's would make its statements fail. Only what the storage does runs in the
+worker there, within the budget; and the lines of purged files wait for the next transaction that settles, or for
+``settled``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from time import monotonic
 from typing import Any
@@ -32,9 +34,13 @@ from .places import Places
 from .pools import is_scarce, is_shared_and_busy
 from .recovery import Busy, Purged, Purger
 from .staging import Scope
+from .storage import Storage
 from .sweep import raise_unless_held
 
 log = logging.getLogger("sa_attachments")
+
+MOST = 5
+"""Seconds that the end of an override waits for cleaning."""
 
 
 class Settler:
@@ -56,7 +62,8 @@ class Settler:
         try:
             loose = [(name, key) for files, (name, key, _) in frame.loose if files is self._files]
             if loose:
-                within(self._worker.submit(lambda: self._delete(loose)), deadline - monotonic())
+                resolve = self._files.resolver()
+                within(self._worker.submit(lambda: _delete(resolve, loose)), deadline - monotonic())
             for scope, work in frame.works.items():
                 if scope.files is self._files and work:
                     self._settle(scope, work, frame.marked, deadline)
@@ -111,16 +118,45 @@ class Settler:
             raise Busy("the storage takes its time")
         return future.result()
 
-    def _delete(self, files: Sequence[tuple[str, str]]) -> None:
-        """Delete files that never came into a ledger."""
-        for name in {name for name, _ in files}:
-            try:
-                with storage_errors(name, "delete"):
-                    failed = self._files.resolve(name).delete([key for other, key in files if other == name])
-            except AttachmentError as error:
-                failed = {"all of them": error}
-            for key, reason in failed.items():
-                log.warning("could not delete %s of %r, a sweep finds it: %s", key, name, reason)
+
+class Override(AbstractContextManager[None]):
+    """Stand-ins for storages, and the wait for the cleaning in them before they go; see ``Storages.override``."""
+
+    def __init__(self, settler: Settler, inside: AbstractContextManager[None]) -> None:
+        self._settler = settler
+        self._inside = inside
+
+    def __enter__(self) -> None:
+        self._inside.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._settler.idle(MOST)
+        finally:
+            self._inside.__exit__(*error)
+
+    async def __aenter__(self) -> None:
+        self._inside.__enter__()
+
+    async def __aexit__(self, *error: Any) -> None:
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(MOST):
+                    await self._settler.aidle()
+        finally:
+            self._inside.__exit__(*error)
+
+
+def _delete(resolve: Callable[[str], Storage], files: Sequence[tuple[str, str]]) -> None:
+    """Delete files that never came into a ledger."""
+    for name in {name for name, _ in files}:
+        try:
+            with storage_errors(name, "delete"):
+                failed = resolve(name).delete([key for other, key in files if other == name])
+        except AttachmentError as error:
+            failed = {"all of them": error}
+        for key, reason in failed.items():
+            log.warning("could not delete %s of %r, a sweep finds it: %s", key, name, reason)
 
 
 def run(job: Callable[[], Any]) -> Any:

@@ -94,7 +94,7 @@ class Sweep:
         """Sweep these storages, then purge what is due in them."""
         swept = [self._strangers(name) for name in names]
         forgotten: list[SweptStorage] = []
-        resolve = self._purger.scope.files.resolve
+        resolve = self._purger.resolve
         mine = {each.name: each for each in swept if each.problem is None and not resolve(each.name).readonly}
         try:
             self._purge(mine)
@@ -143,7 +143,7 @@ class Sweep:
 
     def _look_for_strangers(self, report: SweptStorage) -> None:
         name = report.name
-        storage = self._purger.scope.files.resolve(name)
+        storage = self._purger.resolve(name)
         places = self._purger.ledger.places
         report.problem = None if storage.readonly else self._purger.problem(name, again=True)
         if storage.readonly or report.problem:

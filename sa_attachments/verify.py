@@ -167,7 +167,7 @@ class Verification:
         self._report.files += 1
         sha256 = item.sha256 if self._checksums and file.key == item.key else None
         try:
-            storage = self._purger.scope.files.resolve(file.storage)
+            storage = self._purger.resolve(file.storage)
             if isinstance(storage, Heals) and self._check_members(storage, file, sha256, where):
                 return
             if not is_whole(storage, file, sha256):
@@ -226,7 +226,7 @@ class Verification:
         line = Line(file, column.column.table.fullname, column.column.name)
         try:
             with storage_errors(file.storage, "look at", file.key):
-                self._purger.scope.files.resolve(file.storage).stat(file.key)
+                self._purger.resolve(file.storage).stat(file.key)
         except (FileMissing, UnknownStorage, StorageFailed):
             return False
         try:
@@ -330,14 +330,14 @@ class Verification:
     # Storages
 
     def _check_place(self, name: str) -> None:
-        if self._purger.scope.files.resolve(name).readonly:
+        if self._purger.resolve(name).readonly:
             return
         problem = self._purger.problem(name, again=True, mark=False)
         if problem is not None:
             self._report.problems[name] = problem
 
     def _check_storage(self, name: str) -> None:
-        storage = self._purger.scope.files.resolve(name)
+        storage = self._purger.resolve(name)
         with storage_errors(name, "list"):
             for chunk in chunked(storage.keys(), CHUNK):
                 self._progress(name, len(chunk))

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, MetaData, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import URL, Engine, MetaData, NullPool, create_engine, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.util import greenlet_spawn
 
@@ -33,13 +33,16 @@ from sa_attachments import (
     UnknownStorage,
 )
 from sa_attachments.attachment import binding_of
+from sa_attachments.key import is_key
 from sa_attachments.ledger import CONDEMNED, OWNED, Ledger
 from sa_attachments.processing import MaxSize
 from sa_attachments.statistics import LedgerStats
+from sa_attachments.storage import Storage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.sweep import Times
 from sa_attachments.testing import Faulty
 from tests.archive import DAY, DIALECTS, NO_TIME, Archive
+from tests.engines import with_driver
 
 on = pytest.mark.parametrize
 everywhere = on("engine", DIALECTS, indirect=True)
@@ -73,6 +76,51 @@ def test_an_override_ends_when_what_was_dropped_in_it_is_purged(engine: Engine) 
             session.commit()
     assert [stand_in.inner.open(key).read() for key, _ in stand_in.inner.keys()] == [b"first"]  # noqa: SIM118
     assert not [call for call in archive.storage.calls if call.verb == "delete"]
+
+
+async def deleted_in_an_override(url: URL, archive: Archive) -> Storage:
+    """The storage in the place of the application's, in which a file was dropped just now."""
+    engine = create_async_engine(with_driver(url, "asyncpg"), poolclass=NullPool)
+    async with AsyncSession(engine) as session:
+        session.add(archive.Doc(file=b"one"))
+        await session.commit()
+        for doc in await session.scalars(select(archive.Doc)):
+            await session.delete(doc)
+        await session.commit()
+    return archive.files.resolve()
+
+
+@on("engine", ["postgres"], indirect=True)
+async def test_tasks_that_outlive_an_override_stay_where_they_began(engine: Engine, postgres_url: URL) -> None:
+    """``with`` can't wait for them; they marked the application's own place for the database of a test."""
+    archive = Archive(engine, budget=NO_TIME)
+    with archive.files.override("memory:"):
+        stand_in = await deleted_in_an_override(postgres_url, archive)
+    await archive.files.asettled()
+    assert archive.storage.calls == []
+    assert [key for key, _ in stand_in.keys() if is_key(key)] == []  # noqa: SIM118
+
+
+@on("engine", ["postgres"], indirect=True)
+async def test_async_with_waits_for_the_tasks_of_an_override(engine: Engine, postgres_url: URL) -> None:
+    archive = Archive(engine, budget=NO_TIME)
+    async with archive.files.override("memory:"):
+        stand_in = await deleted_in_an_override(postgres_url, archive)
+    assert [key for key, _ in stand_in.keys() if is_key(key)] == []  # noqa: SIM118
+    assert archive.files.resolve() is archive.storage
+
+
+async def test_async_with_gives_up_what_hangs_and_is_lifted_by_an_error(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, stand_in = Archive(engine, budget=NO_TIME), Faulty(MemoryStorage())
+    monkeypatch.setattr("sa_attachments.settling.MOST", 0.1)
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - it is what the override is around
+        async with archive.files.override(stand_in.hang("delete")):
+            archive.files._settler._worker.submit(lambda: stand_in.delete([]))
+            raise ZeroDivisionError
+    assert archive.files.resolve() is archive.storage
+    stand_in.heal()
 
 
 def test_options_have_defaults_that_are_safe() -> None:

@@ -436,9 +436,17 @@ def test_a_place_is_asked_about_once_or_again(archive: Archive) -> None:
 
 @sqlite
 def test_a_storage_that_was_replaced_is_asked_about_anew(archive: Archive) -> None:
-    purger = archive.purger()
+    assert archive.purger().problem("default") is None
     with archive.files.override({"default": MemoryStorage()}):
         with pytest.warns(AttachmentWarning):
-            problem = purger.problem("default")
+            problem = archive.purger().problem("default")
         assert "is another one than before" in (problem or "")
-    assert purger.problem("default") is None
+    assert archive.purger().problem("default") is None
+
+
+@sqlite
+def test_names_of_storages_stand_for_what_they_did(archive: Archive) -> None:
+    file, purger = put(archive), archive.purger()
+    with archive.files.override("memory:"):
+        purger.settle(Work(dropped=[], void=[file], identity=identity(archive)), False)
+    assert archive.stored() == {}

@@ -134,17 +134,18 @@ def test_lines_of_a_database_that_is_gone_are_forgotten(archive: Archive, caplog
     ) == 1
 
 
-@sqlite
+@everywhere
 def test_a_worker_that_is_late_deletes_where_the_file_is(hasty: Archive) -> None:
     """Not where its storage's name leads by then."""
-    frame, key = suspect(hasty)
+    (frame, key), loose = suspect(hasty), hasty.stranger(NO_TIME)
+    frame.loose.append((hasty.files, Named("default", loose, 8)))
     hasty.storage.hang("delete")
     hasty.files.settle(suspect(hasty)[0])  # the worker is at it
     hasty.files.settle(frame)
     with hasty.files.override("memory:"):
         hasty.storage.release()
         hasty.settle()
-    assert key not in hasty.stored()
+    assert not {key, loose} & set(hasty.stored())
     assert key not in hasty.states()
 
 

@@ -33,7 +33,8 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TypeAlias, cast
 from urllib.parse import quote
@@ -92,14 +93,11 @@ class Registry:
 
     def resolve(self, name: str | None = None) -> Storage:
         """The storage of that name, made on first use. Raises UnknownStorage, BadConfiguration, MissingExtra."""
-        entries = self._present()
-        real = entries.real(_given(name))
-        if (storage := entries.live.get(real)) is not None:
-            return storage
-        with self._lock:
-            if (storage := entries.live.get(real)) is None:
-                storage = entries.live[real] = self._make(real, entries.value(real))
-            return storage
+        return self._resolve(self._present(), name)
+
+    def resolver(self) -> Callable[[str], Storage]:
+        """``resolve``, with what the names stand for now, whatever is configured later."""
+        return partial(self._resolve, self._present())
 
     def names(self) -> list[str]:
         """The real names, without aliases and patterns."""
@@ -139,13 +137,16 @@ class Registry:
             return False
         return True
 
-    @contextmanager
-    def override(self, target: Value | Mapping[str, Value] = "memory:") -> Iterator[None]:
+    def override(self, target: Value | Mapping[str, Value] = "memory:") -> AbstractContextManager[None]:
         """For tests: inside the ``with``, every name has a fresh storage, whatever is or gets configured.
 
         A URL with ``{name}``, or one that names no place, gives each name a storage of its own; any other URL or a
         storage serves all names together, as ``default``; a mapping is taken as it is. Aliases stay aliases.
         """
+        return self._overridden(target)
+
+    @contextmanager
+    def _overridden(self, target: Value | Mapping[str, Value]) -> Iterator[None]:
         with self._lock:
             entries = _Entries(self._stand_ins(target))
             self._overrides = (*self._overrides, entries)
@@ -174,14 +175,23 @@ class Registry:
         stand_ins: dict[str, Value] = dict.fromkeys((DEFAULT, *self._expected, *known.values, "*"), target)
         return stand_ins | {name: known.values[name] for name in known.values if known.is_alias(name)}
 
-    def _make(self, name: str, value: Value) -> Storage:
+    def _resolve(self, entries: _Entries, name: str | None) -> Storage:
+        real = entries.real(_given(name))
+        if (storage := entries.live.get(real)) is not None:
+            return storage
+        with self._lock:
+            if (storage := entries.live.get(real)) is None:
+                storage = entries.live[real] = self._make(entries, real)
+            return storage
+
+    def _make(self, entries: _Entries, name: str) -> Storage:
+        value = entries.value(name)
         if not isinstance(value, str):
             return value
-        entries = self._present()
 
         def part(other: str) -> Storage:
             entries.parts.add(entries.real(other))
-            return self.resolve(other)
+            return self._resolve(entries, other)
 
         url = StorageURL(value, part)
         backend = self._backend(url.scheme, name)

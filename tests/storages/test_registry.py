@@ -443,6 +443,18 @@ def test_configuring_inside_an_override_shows_after_it() -> None:
     assert storages.resolve().parallel == 4
 
 
+def test_a_resolver_stays_with_what_the_names_stand_for() -> None:
+    storages = Registry({"default": "memory:", "scans": "memory:"})
+    with storages.override():
+        resolve, inside = storages.resolver(), storages.resolve()
+    storages.configure({"default": "memory:"})
+    assert resolve("default") is inside
+    assert resolve("scans") is resolve("scans") is not inside
+    assert storages.resolve() is not inside
+    with pytest.raises(UnknownStorage):
+        storages.resolver()("scans")
+
+
 # Showing
 
 
