@@ -24,7 +24,7 @@ from .errors import StorageFailed, storage_errors
 from .key import floor, is_key, moment
 from .ledger import CONDEMNED, PURGING
 from .recovery import Busy, Purger
-from .storage import Storage, Unfinished
+from .storage import Unfinished
 
 Progress = Callable[[str, int], None]
 """Told ``(storage, files)`` while work goes on."""
@@ -154,18 +154,19 @@ class Sweep:
         horizon = clock - milliseconds(self._times.grace)
         if isinstance(storage, Unfinished):
             with storage_errors(name, "discard what is unfinished in"):
-                report.unfinished = storage.discard_unfinished(datetime.fromtimestamp(horizon / 1000, UTC))
+                before = datetime.fromtimestamp(horizon / 1000, UTC)
+                report.unfinished = self._purger.io(lambda: storage.discard_unfinished(before))
         start = None if mark is None or self._full else floor(mark - milliseconds(self._times.own_within))
-        skipped = self._condemn_unknown(report, storage, start, horizon)
+        skipped = self._condemn_unknown(report, start, horizon)
         with self._purger.connection() as connection, self._purger.transaction(connection):
             connection.execute(
                 update(places).where(places.c.name == name).values(watermark=watermark(horizon, skipped))
             )
 
-    def _condemn_unknown(self, report: SweptStorage, storage: Storage, start: str | None, horizon: int) -> list[int]:
+    def _condemn_unknown(self, report: SweptStorage, start: str | None, horizon: int) -> list[int]:
         """Condemn strangers; returns when those were minted that had to be skipped."""
         skipped: list[int] = []
-        for chunk in _listed(report.name, storage, start, floor(horizon)):
+        for chunk in listed(self._purger, report.name, start, floor(horizon)):
             report.listed += len(chunk)
             self._progress(report.name, len(chunk))
             candidates = [(key, modified) for key, modified in chunk if is_key(key)]
@@ -214,9 +215,15 @@ class Sweep:
         )
 
 
-def _listed(name: str, storage: Storage, start: str | None, end: str) -> Iterator[list[tuple[str, datetime]]]:
+def listed(
+    purger: Purger, name: str, start: str | None = None, end: str | None = None
+) -> Iterator[list[tuple[str, datetime]]]:
+    """What a storage holds, by ``CHUNK`` keys. Its listing is lazy, and so each chunk is work of the storage."""
+    storage = purger.resolve(name)
     with storage_errors(name, "list"):
-        yield from chunked(storage.keys(start, end), CHUNK)
+        chunks = purger.io(lambda: chunked(storage.keys(start, end), CHUNK))
+        while chunk := purger.io(lambda: next(chunks, None)):
+            yield chunk
 
 
 _HELD = {"55P03", "40P01", 1205, 1213}

@@ -46,7 +46,7 @@ from .recovery import Purger
 from .rows import ColumnType, Page, Rows
 from .sight import Owner, Sight
 from .storage import Heals
-from .sweep import raise_unless_held
+from .sweep import listed, raise_unless_held
 
 Progress = Callable[[str, int], None]
 """Told ``(what, how many)`` while work goes on."""
@@ -170,7 +170,7 @@ class Verification:
             storage = self._purger.resolve(file.storage)
             if isinstance(storage, Heals) and self._check_members(storage, file, sha256, where):
                 return
-            if not is_whole(storage, file, sha256):
+            if not self._purger.io(lambda: is_whole(storage, file, sha256)):
                 self._found("damaged", file, where)
         except (FileMissing, UnknownStorage, StorageFailed) as error:
             self._found("missing", file, f"{where}: {error}")
@@ -182,7 +182,7 @@ class Verification:
         if file.storage in self._report.problems:
             return False
         try:
-            lacking, damaged = flaws(mirror, file, sha256)
+            lacking, damaged = self._purger.io(lambda: flaws(mirror, file, sha256))
         except StorageFailed as error:
             self._report.problems[file.storage] = str(error)
             return False
@@ -212,7 +212,7 @@ class Verification:
                 if connection.scalar(locked) != OWNED:
                     return False
                 with storage_errors(file.storage, "heal", file.key):
-                    return storage.heal(file.key) > 0
+                    return bool(self._purger.io(lambda: storage.heal(file.key)))
         except DBAPIError as error:
             raise_unless_held(error)
             return False
@@ -226,7 +226,8 @@ class Verification:
         line = Line(file, column.column.table.fullname, column.column.name)
         try:
             with storage_errors(file.storage, "look at", file.key):
-                self._purger.resolve(file.storage).stat(file.key)
+                storage = self._purger.resolve(file.storage)
+                self._purger.io(lambda: storage.stat(file.key))
         except (FileMissing, UnknownStorage, StorageFailed):
             return False
         try:
@@ -337,13 +338,11 @@ class Verification:
             self._report.problems[name] = problem
 
     def _check_storage(self, name: str) -> None:
-        storage = self._purger.resolve(name)
-        with storage_errors(name, "list"):
-            for chunk in chunked(storage.keys(), CHUNK):
-                self._progress(name, len(chunk))
-                for key, _ in chunk:
-                    if is_key(key) and moment(key) < self._young and (name, key) not in self._known:
-                        self._found("stranger", Named(name, key, 0), f"storage {name!r}")
+        for chunk in listed(self._purger, name):
+            self._progress(name, len(chunk))
+            for key, _ in chunk:
+                if is_key(key) and moment(key) < self._young and (name, key) not in self._known:
+                    self._found("stranger", Named(name, key, 0), f"storage {name!r}")
 
     def _found(self, kind: str, file: Named, where: str, repaired: bool = False) -> None:
         self._report.findings.append(Finding(kind, file.storage, file.key, where, repaired))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import event, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Attachment
+from sa_attachments.ledger import CONDEMNED
+from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.testing import Faulty
+from tests.archive import NO_TIME, Archive
 
 from .models import Doc, files
 from .world import AsyncWorld
@@ -62,23 +70,75 @@ async def replace_and_roll_back(aworld: AsyncWorld) -> None:
     await files.asettled()
 
 
-async def test_a_slow_storage_never_blocks_the_loop(aworld: AsyncWorld) -> None:
+async def sweep_and_verify(aworld: AsyncWorld) -> None:
+    async with aworld.sessions() as session:
+        if await session.scalar(select(Doc.id)) is None:
+            session.add(Doc(file=b"one", pages=[b"two"]))
+            await session.commit()
+    await files.asweep(aworld.asynchronous, grace=timedelta(0), full=True)
+    await files.averify(aworld.asynchronous, checksums=True)
+
+
+@on("work", [replace_and_roll_back, sweep_and_verify])
+async def test_a_slow_storage_never_blocks_the_loop(
+    aworld: AsyncWorld, work: Callable[[AsyncWorld], Awaitable[None]]
+) -> None:
     """300 ms for each call of the storage, never more than 20 ms for the loop: the best of some attempts, since a busy
     machine may take the processor away; if it always does, a run without the delay is as slow.
     """
-    await replace_and_roll_back(aworld)  # what happens for the first time only
+    await work(aworld)  # what happens for the first time only
     with_delay, without = 1.0, 0.0
     for _ in range(5):
-        for verb in ("put", "open", "delete", "copy"):
+        for verb in ("put", "open", "stat", "delete", "keys", "copy"):
             aworld.storage.at(verb, None, lambda: time.sleep(0.3))
         began = time.perf_counter()
-        with_delay = min(with_delay, await longest_pause(lambda: replace_and_roll_back(aworld)))
+        with_delay = min(with_delay, await longest_pause(lambda: work(aworld)))
         assert time.perf_counter() - began > 0.9
         aworld.storage.heal()
-        without = await longest_pause(lambda: replace_and_roll_back(aworld))
+        without = await longest_pause(lambda: work(aworld))
         if with_delay < 0.02:
             break
     assert with_delay < max(0.02, 2 * without)
+
+
+class Watched(MemoryStorage):
+    """Notes in which threads it lists and tidies up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:
+        for key in super().keys(after, before):
+            self.threads.append(threading.get_ident())
+            yield key
+
+    def discard_unfinished(self, before: datetime) -> int:
+        self.threads.append(threading.get_ident())
+        return 0
+
+
+async def test_nothing_of_a_storage_is_looked_at_in_the_thread_of_the_loop(async_engine: AsyncEngine) -> None:
+    """What is lazy works late: a listing, when somebody takes its next name."""
+    watched = {name: Watched() for name in ("one", "two", "plain")}
+    storages: dict[str, Any] = {name: Faulty(each) for name, each in watched.items()} | {"default": "mirror:one,two"}
+    archive = await greenlet_spawn(Archive, async_engine.sync_engine, storages)
+    async with AsyncSession(async_engine) as session:
+        uploads = [Attachment.upload(b"mirrored"), Attachment.upload(b"plain", storage="plain")]
+        session.add_all([archive.Doc(file=upload) for upload in uploads])
+        await session.commit()
+        for name, each in watched.items():
+            storages[name].at("*", None, lambda each=each: each.threads.append(threading.get_ident()))
+        await archive.files.asweep(async_engine, grace=NO_TIME, full=True)
+        watched["two"]._files.pop(next(key for key, file in watched["two"]._files.items() if file.data == b"mirrored"))
+        await session.execute(archive.ledger.lines.update().values(state=CONDEMNED))
+        await session.commit()
+    report = await archive.files.averify(async_engine, checksums=True, repair=True)
+    assert report.counts == {"unowned": 2, "incomplete": 1}
+    assert report.ok
+    for each in watched.values():
+        assert each.threads
+        assert threading.get_ident() not in each.threads
 
 
 async def test_the_measure_notices_a_loop_that_is_blocked() -> None:
