@@ -154,8 +154,8 @@ class Worker:
             self.__init__()  # type: ignore[misc]
 
 
-def within(future: Future[Any] | None, seconds: float) -> bool:
-    """Wait at most ``seconds`` for a background job; whether it ended."""
+def within(future: Future[Any] | None, seconds: float | None) -> bool:
+    """Wait at most ``seconds`` for a background job, None for as long as it takes; whether it ended."""
     if future is None:
         return False
     if in_greenlet():
@@ -224,6 +224,6 @@ def _looked_at(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-async def _awaited(future: asyncio.Future[Any], seconds: float) -> bool:
+async def _awaited(future: asyncio.Future[Any], seconds: float | None) -> bool:
     done, _ = await asyncio.wait([future], timeout=seconds)
     return bool(done)

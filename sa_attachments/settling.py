@@ -5,8 +5,8 @@ On a server, a worker thread does it, or under asyncio a task; the committing th
 budget, and the end of a process or a loop not at all. Where the application would miss the connection that this takes,
 a sweep does it. On SQLite, which has one writer, the committing thread does the short work in the database itself: a
 thread that writes beside the application's would make its statements fail. Only what the storage does runs in the
-worker there, within the budget; and the lines of purged files wait for the next transaction that settles, or for
-``settled``.
+worker there, within the budget: what would have had to wait is left to ``settled``, or to a sweep; and the lines of
+purged files wait for the next transaction that settles, or for ``settled``.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Settler:
         self._worker = Worker()
         self._tasks = Tasks()
         self._engines: WeakSet[Engine] = WeakSet()
-        self._purged: WeakKeyDictionary[Pool, dict[tuple[Any, Any], Purged]] = WeakKeyDictionary()
+        self._rests: WeakKeyDictionary[Pool, dict[tuple[Any, Any], _Rest]] = WeakKeyDictionary()
         """By pool, as many short-lived engines may share one: ``Engine.execution_options`` makes them."""
 
     def settle(self, frame: Frame) -> None:
@@ -71,52 +71,83 @@ class Settler:
             log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)
 
     def idle(self, timeout: float | None = None) -> bool:
-        """Wait until the worker has nothing left to do; False after ``timeout`` seconds."""
-        idle = self._worker.idle(timeout)
-        self._forget()
-        return idle
+        """Wait until there is nothing left to do, or only what others keep from being done; False after ``timeout``
+        seconds.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
+        self._worker.idle(timeout)
+        self._finish(deadline)
+        return self._worker.idle(_until(deadline))
 
     async def aidle(self) -> None:
         """``idle`` for asyncio. Whoever stops waiting leaves no thread that the end of the loop would wait for."""
         await self._tasks.idle()
         await asyncio.wrap_future(self._worker.last())
-        await greenlet_spawn(self._forget)
+        await greenlet_spawn(self._finish, None)
 
     def _settle(self, scope: Scope, work: Work, marked: bool, deadline: float) -> None:
         dialect = scope.engine.dialect
         if dialect.is_async and not in_greenlet():
             return  # A garbage-collected AsyncSession: nobody may use its connections here.
         if dialect.name == "sqlite":
-            if not is_shared_and_busy(scope.engine):
-                purger = Purger(scope, self._places, lambda job: self._until(deadline, job))
-                self._engines.add(scope.engine)
-                purged = self._purged.setdefault(scope.engine.pool, {}).setdefault(scope.tables, deque())
-                _quietly(lambda: purger.settle(work, marked, purged))
+            purger = Purger(scope, self._places, lambda job: self._waited(deadline, job))
+            self._engines.add(scope.engine)
+            rest = self._rests.setdefault(scope.engine.pool, {}).setdefault(scope.tables, _Rest())
+            left = functools.partial(rest.works.append, (work, marked, purger.resolve))
+            _quietly(lambda: purger.settle(work, marked, rest.purged), left)
         elif dialect.is_async:
-            self._tasks.run(lambda: _quietly(lambda: self._beside(scope, work, marked, aside)), deadline - monotonic())
+            purger = Purger(scope, self._places, aside)
+            self._tasks.run(lambda: _quietly(lambda: _beside(purger, work, marked)), deadline - monotonic())
         else:
-            job = self._worker.submit(lambda: _quietly(lambda: self._beside(scope, work, marked, run)))
+            purger = Purger(scope, self._places, run)
+            job = self._worker.submit(lambda: _quietly(lambda: _beside(purger, work, marked)))
             within(job, deadline - monotonic())
 
-    def _beside(self, scope: Scope, work: Work, marked: bool, io: Any) -> None:
-        """Clean up while the application works on with other connections."""
-        if is_scarce(scope.engine):
-            raise Busy("the application may need this connection")
-        Purger(scope, self._places, io).settle(work, marked)
-
-    def _forget(self) -> None:
+    def _finish(self, deadline: float | None) -> None:
+        """On SQLite, do what is left."""
         for engine in list(self._engines):
             usable = (in_greenlet() or not engine.dialect.is_async) and not is_shared_and_busy(engine)
-            for (ledger, schemas), purged in list(self._purged.get(engine.pool, {}).items()):
-                purger = Purger(Scope(self._files, ledger, engine, schemas), self._places, run)
-                if purged and usable and not _quietly(functools.partial(purger.forget, purged)):
-                    purged.clear()  # The database is gone, perhaps; if it is not, a sweep removes the lines.
+            for (ledger, schemas), rest in list(self._rests.get(engine.pool, {}).items()):
+                scope = Scope(self._files, ledger, engine, schemas)
+                purger = Purger(scope, self._places, lambda job: self._waited(deadline, job))
+                if usable and not _quietly(functools.partial(rest.finish, purger)):
+                    rest.forget()  # The database is gone, perhaps; if it is not, a sweep does it.
 
-    def _until(self, deadline: float, job: Callable[[], Any]) -> Any:
+    def _waited(self, deadline: float | None, job: Callable[[], Any]) -> Any:
         future = self._worker.submit(job)
-        if future is None or not within(future, deadline - monotonic()):
+        if future is None or not within(future, _until(deadline)):
             raise Busy("the storage takes its time")
         return future.result()
+
+
+def _until(deadline: float | None) -> float | None:
+    return None if deadline is None else max(0, deadline - monotonic())
+
+
+class _Rest:
+    """What is left to do in one ledger on SQLite."""
+
+    def __init__(self) -> None:
+        self.purged: Purged = deque()
+        self.works: deque[tuple[Work, bool, Callable[[str], Storage]]] = deque(maxlen=1000)
+        """What would have had to wait, and where its files are; no purger, which would hold the engine."""
+
+    def finish(self, purger: Purger) -> None:
+        """Do it. What has to wait again stays."""
+        while self.works:
+            work, marked, purger.resolve = first = self.works.popleft()
+            try:
+                purger.settle(work, marked, self.purged)
+            except BaseException:
+                self.works.appendleft(first)
+                raise
+        if self.purged:
+            purger.forget(self.purged)
+
+    def forget(self) -> None:
+        """Leave it to a sweep."""
+        self.works.clear()
+        self.purged.clear()
 
 
 class Override(AbstractContextManager[None]):
@@ -169,13 +200,21 @@ def run(job: Callable[[], Any]) -> Any:
     return outcome.value
 
 
-def _quietly(cleaning: Callable[[], None]) -> bool:
-    """Cleaning never hurts. Whether it worked, or would have to wait only."""
+def _beside(purger: Purger, work: Work, marked: bool) -> None:
+    """Clean up while the application works on with other connections."""
+    if is_scarce(purger.scope.engine):
+        raise Busy("the application may need this connection")
+    purger.settle(work, marked)
+
+
+def _quietly(cleaning: Callable[[], object], left: Callable[[], object] = lambda: None) -> bool:
+    """Cleaning never hurts. Whether it worked, or would have to wait only, which is told by ``left``."""
     try:
         try:
             cleaning()
         except (Busy, DBAPIError) as error:
             raise_unless_held(error)  # by an owner in flight, or prepared
+            left()
             log.debug("cleaning would have to wait, the next sweep does it")
     except Exception:
         log.warning("cleaning after a transaction failed, the next sweep does it", exc_info=True)

@@ -20,7 +20,7 @@ from sqlalchemy.util import greenlet_spawn
 from sa_attachments import Storages
 from sa_attachments.descriptor import Named
 from sa_attachments.frames import Frame
-from sa_attachments.ledger import OWNED, PURGING
+from sa_attachments.ledger import CONDEMNED, OWNED, PURGING
 from sa_attachments.settling import run
 from tests.archive import DIALECTS, NO_TIME, Archive
 from tests.engines import with_driver
@@ -171,12 +171,53 @@ def test_a_storage_too_slow_to_be_waited_for_is_cleaned_all_the_same(hasty: Arch
         hasty.storage.hang(verb, seconds=0.2)
     (first, one), (second, two) = suspect(hasty), suspect(hasty)
     hasty.files.settle(first)
-    hasty.settle()
+    assert hasty.files._settler._worker.idle(20)
     assert {one, two} <= set(hasty.stored())
     hasty.files.settle(second)
     hasty.settle()
     assert two not in hasty.stored()
     assert two not in hasty.states()
+
+
+@on("engine", ["sqlite", "sqlite-memory"], indirect=True)
+def test_what_would_have_had_to_wait_on_sqlite_is_done_by_who_waits(engine: Engine) -> None:
+    """The test of an application asks for what is there; a sweep it does not run."""
+    hasty = opened(engine, NO_TIME)
+    hasty.files._places._known.clear()
+    hasty.storage.hang("open", seconds=0.2)
+    for key in hasty.states():
+        frame = Frame()
+        frame.work(hasty.scope()).dropped.append(Named("default", key, 5))
+        hasty.change(key, state=CONDEMNED, purge_after=0)
+        hasty.files.settle(frame)
+    assert hasty.stored() != {}
+    assert not hasty.files.settled(0.01)
+    hasty.settle()
+    assert (hasty.stored(), hasty.states()) == ({}, {})
+
+
+@sqlite
+def test_what_a_writer_kept_from_cleaning_is_done_by_who_waits(hasty: Archive) -> None:
+    frame, key = suspect(hasty)
+    with hasty.engine.connect() as writer:
+        hasty.ledger.begin_write(writer)
+        hasty.files.settle(frame)
+        hasty.settle()
+    assert key in hasty.stored()
+    hasty.settle()
+    assert key not in hasty.stored()
+    assert key not in hasty.states()
+
+
+@sqlite
+def test_what_is_done_later_is_done_where_the_file_is(hasty: Archive) -> None:
+    frame, key = suspect(hasty)
+    hasty.files._places._known.clear()
+    hasty.storage.hang("open", seconds=0.2)
+    hasty.files.settle(frame)
+    with hasty.files.override("memory:"):
+        hasty.settle()
+    assert key not in hasty.stored()
 
 
 @everywhere
@@ -357,7 +398,6 @@ def test_a_shared_connection_is_left_alone_while_somebody_is_in_a_transaction(po
     assert other.query(archive.Doc).count() == 2
     getattr(other, end)()
     other.close()
-    archive.files.settle(frame)
     archive.settle()
     expected = [b"in flight", b"one"] if end == "commit" else [b"one"]
     assert sorted(archive.stored().values()) == expected
@@ -600,6 +640,19 @@ def test_a_process_ends_though_a_storage_hangs(postgres_url: URL) -> None:
     url = with_driver(postgres_url, "asyncpg").render_as_string(hide_password=False)
     done = subprocess.run([sys.executable, "-c", ENDING, url], capture_output=True, text=True, timeout=45)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@on("async_engine", ["aiosqlite"], indirect=True)
+async def test_what_would_have_had_to_wait_is_done_under_asyncio_too(async_engine: AsyncEngine) -> None:
+    hasty = await greenlet_spawn(opened, async_engine.sync_engine, NO_TIME)
+    hasty.files._places._known.clear()
+    hasty.storage.hang("open", seconds=0.2)
+    async with AsyncSession(async_engine) as session:
+        await session.delete(await session.get_one(hasty.Doc, 1))
+        await session.commit()
+    assert hasty.stored() != {}
+    await hasty.files.asettled()
+    assert hasty.stored() == {}
 
 
 def test_run_does_the_job_at_once() -> None:
