@@ -82,6 +82,8 @@ class Places:
             fingerprint = self.fingerprint(connection)
             ours = self.identity(connection, ledger, name)
             row = connection.execute(select(places.c.place, places.c.fingerprint).where(places.c.name == name)).first()
+        if row is not None and found is None:
+            found = io(lambda: read_marker(name, storage))  # Somebody may have marked it since, and told the database.
         if row is None and found is None:
             if not mark:
                 return None

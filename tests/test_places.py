@@ -80,6 +80,19 @@ def test_no_transaction_is_open_while_a_storage_works(database: Registered) -> N
     assert checked_out == [0, 0, 0]
 
 
+@sqlite
+def test_a_place_that_is_marked_after_a_look_at_it_is_looked_at_again(database: Registered) -> None:
+    """By another process, which the database knows of already."""
+    storage = MemoryStorage()
+
+    def read() -> str | None:
+        marker = read_marker("default", storage)
+        assert database.problem(storage) is None
+        return marker
+
+    assert database.problem(storage, read=read) is None
+
+
 @everywhere
 def test_a_place_that_is_nobodys_is_marked_and_registered(database: Registered) -> None:
     storage = MemoryStorage()
