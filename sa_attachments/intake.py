@@ -7,7 +7,8 @@ Traceback (most recent call last):
 sa_attachments.errors.BadSource: text is no source of bytes: encode it, or pass a pathlib.Path if 'abc' names a file
 
 Taken are bytes, ``pathlib.Path``, binary files, iterators of bytes, and the upload objects of web frameworks, which are
-told by what they have rather than by who made them. Asynchronous files and iterators too: they are read on their own
+told by what they have rather than by who made them. A file is taken from where it stands, an upload from its beginning:
+it is what a client sent, whoever looked at it before. Asynchronous files and iterators too: they are read on their own
 event loop, from the worker thread that stores them.
 """
 
@@ -43,6 +44,8 @@ def source(value: Any) -> Source:
             raise BadSource("a dict is no source of bytes: attachments are not rebuilt from JSON (see Storages.bind)")
     if (inner := _inner(value)) is not value:
         found = source(inner)
+        if isinstance(found, FileSource):
+            found = FileSource(found.shared, start=0)  # all that was sent, though a virus scanner read it before
         if getattr(value, "filename", None) == "" and found.size() == 0:
             # What browsers send for a field that was left empty (HTML, "constructing the entry list"); it would replace
             # the file that is there.

@@ -123,11 +123,11 @@ class PathSource:
 
 
 class FileSource:
-    """A seekable binary file, from where it stood; it stays open, and belongs to the caller."""
+    """A seekable binary file, from where it stood or from ``start``; it stays open, and belongs to the caller."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, start: int | None = None) -> None:
         self._file = file
-        self._start = file.tell()
+        self._start = file.tell() if start is None else start
         self.shared = file
 
     def size(self) -> int:
@@ -156,13 +156,13 @@ class FileSource:
         return None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the file, counting from where it stood when it was wrapped."""
+        """Move the file, counting from where the source begins."""
         self._check()
         self._file.seek(self._start + offset if whence == io.SEEK_SET else offset, whence)
         return self._file.tell() - self._start  # some files' seek returns nothing
 
     def rewind(self) -> None:
-        """Leave the file where it stood: another attempt may wrap it again, and would find a part of it, or nothing."""
+        """Leave the file where it began: another attempt may wrap it again, and would find a part of it, or nothing."""
         with suppress(Exception):  # It may be closed by now.
             self._file.seek(self._start)
 
