@@ -116,7 +116,8 @@ class TakesFile(Protocol):
 
     def take(self, key: str, path: Path) -> bool:
         """Store the file at ``path`` as ``key`` as ``put`` would, sharing its bytes (``path`` stays); False if that
-        can't be done here.
+        can't be done here, or if the bytes have another name (``path`` is a link, or one of several), by which they
+        could be changed once they are stored.
         """
         ...
 

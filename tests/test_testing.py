@@ -324,6 +324,12 @@ class TakesAndDeniesIt(LocalStorage):
         return False
 
 
+@noticed_by("test_takes_no_file_whose_bytes_have_another_name")
+class TakesWhatALinkLeadsTo(LocalStorage):
+    def take(self, key: str, path: Path) -> bool:
+        return super().take(key, path.resolve())
+
+
 @noticed_by("test_discards_what_is_unfinished_and_nothing_else")
 class DiscardsWhatIsBeingWritten(LocalStorage):
     def __init__(self, root: Path) -> None:

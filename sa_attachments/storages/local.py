@@ -164,11 +164,16 @@ class LocalStorage:
 
     def take(self, key: str, path: Path) -> bool:
         target = self._writable(key)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait for the writer of a pipe
+        if path.is_symlink():
+            return False
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # not to wait for the writer of a pipe
+        descriptor = os.open(path, flags)
         try:
             found = os.fstat(descriptor)
+            if not self._linkable or not modes.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                return False
             self._folders.make(self._root)
-            if not self._linkable or not modes.S_ISREG(found.st_mode) or found.st_dev != os.stat(self._root).st_dev:
+            if found.st_dev != os.stat(self._root).st_dev:
                 return False
             os.utime(descriptor)  # it is stored now, whenever it was written
             self._complete(descriptor)

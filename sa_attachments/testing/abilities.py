@@ -86,6 +86,19 @@ class Abilities:
                 storage.take(key, path)
             assert read(storage, key) == b"abc"
 
+    def test_takes_no_file_whose_bytes_have_another_name(self, storage: Storage, tmp_path: Path) -> None:
+        """``take`` returns False and stores nothing: by the other name they could be changed later."""
+        if not isinstance(storage, TakesFile):
+            raise SkipTest("the storage is not TakesFile")
+        given, link, key = tmp_path / "given", tmp_path / "link", mint()
+        given.write_bytes(b"abc")
+        link.symlink_to(given)
+        assert not storage.take(key, link)
+        link.unlink()
+        link.hardlink_to(given)
+        assert not storage.take(key, given)
+        assert listed(storage) == []
+
     def test_discards_what_is_unfinished_and_nothing_else(self, storage: Storage) -> None:
         """``discard_unfinished`` leaves stored files, and puts that began later than it is asked for."""
         if not isinstance(storage, Unfinished):

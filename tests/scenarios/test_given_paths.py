@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, make_transient
 
 from sa_attachments import Attachment, BadSource, StorageFailed
 from sa_attachments.storage import HasPath
+from sa_attachments.storages.local import LocalStorage
 
 from .models import Doc, files
 from .world import World
@@ -133,6 +134,25 @@ def test_it_stays_where_a_savepoint_was_rolled_back_without_the_session(world: W
     world.sweep()
     world.check(b"first", swept=True)
     assert path.read_bytes() == b"data"
+
+
+@on("world", ["sqlite"], indirect=True)
+@on("linked", [Path.symlink_to, Path.hardlink_to])
+def test_a_link_goes_and_what_it_leads_to_is_not_what_is_stored(world: World, path: Path, linked: Any) -> None:
+    """Else who writes there would change the stored file."""
+    link = path.with_name("link")
+    linked(link, path)
+    with world.files.override(LocalStorage(path.with_name("files"))), world.session() as session:
+        doc = given(link)
+        session.add(doc)
+        session.commit()
+        world.settle()
+        with path.open("r+b") as file:
+            file.write(b"XXXX")
+        assert doc.file is not None
+        assert doc.file.read() == b"data"
+    assert not link.is_symlink()
+    assert not link.exists()
 
 
 def test_it_is_removed_although_the_row_was_deleted_again(world: World, path: Path) -> None:

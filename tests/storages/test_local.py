@@ -603,12 +603,16 @@ def test_a_taken_file_shares_its_bytes(tmp_path: Path, root: Path) -> None:
     assert datetime.now(UTC) - storage.stat("a/b").modified < timedelta(minutes=1)
 
 
-def test_a_link_is_taken_for_what_it_leads_to(tmp_path: Path, storage: LocalStorage) -> None:
+def test_what_has_another_name_is_not_taken(tmp_path: Path, storage: LocalStorage) -> None:
+    """Who writes to the other name would change what is stored."""
     (tmp_path / "given").write_bytes(b"abc")
     (tmp_path / "link").symlink_to(tmp_path / "given")
-    assert storage.take("a", tmp_path / "link")
-    assert not storage.path("a").is_symlink()
-    assert read(storage, "a") == b"abc"
+    assert not storage.take("a", tmp_path / "link")
+    (tmp_path / "twin").hardlink_to(tmp_path / "given")
+    assert not storage.take("a", tmp_path / "given")
+    assert listed(storage) == []
+    (tmp_path / "twin").unlink()
+    assert storage.take("a", tmp_path / "given")
 
 
 def test_what_is_no_file_is_not_taken(tmp_path: Path, storage: LocalStorage) -> None:
