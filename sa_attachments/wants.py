@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from .content import StoredSource
 from .descriptor import Facts, Named, named
 from .errors import AttachmentError, BadSource, FileMissing, OwnershipLost
 from .ledger import Line
-from .offload import gather
+from .offload import Outcome, gather
 from .processing.steps import Step, run
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current
@@ -71,22 +72,27 @@ def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
 
 
 def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> None:
-    """Run the steps and put the bytes, in parallel. All are waited for, then the first error is raised."""
+    """Run the steps and put the bytes, in parallel, in each storage as many at a time as it says. All are waited for,
+    then the first error is raised.
+    """
     for want in wants:
         refuse_held(want.reference.type.files, want.attachment, want.reference.target)
     by_storage: dict[tuple[Home, str], list[Want]] = {}
     for want in wants:
         by_storage.setdefault((want.reference.type.files, want.place()), []).append(want)
-    jobs = []
-    parallel = 1
+    groups = []
     for (files, name), group in by_storage.items():
-        parallel = max(parallel, files.resolve(name).parallel)
+        parallel = max(1, files.resolve(name).parallel)
+        slots = threading.Semaphore(parallel)
         if any(_keeps_busy(want.reference.type) for want in group):
-            parallel = max(parallel, os.cpu_count() or 1)  # whatever the storage can do
-        jobs += [_Job(together, files, name, started) for together in _apart(group)]
-    for outcome in gather(jobs, parallel):
-        if outcome.error is not None:
-            raise outcome.error
+            parallel = max(parallel, os.cpu_count() or 1)  # the storage takes no more at a time all the same
+        jobs = [_Job(together, files, name, started, slots) for together in _apart(group)]
+        groups.append(partial(gather, jobs, parallel))
+    for stored in gather(groups, len(groups)):
+        outcomes: list[Outcome[Any]] = [stored, *(stored.value or [])]
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
 
 
 def refuse_held(files: Any, attachment: Attachment, target: str) -> None:
@@ -114,11 +120,19 @@ def _apart(wants: Sequence[Want]) -> Iterable[list[Want]]:
 class _Job:
     """Stores wants one after the other."""
 
-    def __init__(self, wants: list[Want], files: Home, name: str, started: Callable[[Any, Named], None]) -> None:
+    def __init__(
+        self,
+        wants: list[Want],
+        files: Home,
+        name: str,
+        started: Callable[[Any, Named], None],
+        slots: AbstractContextManager[Any],
+    ) -> None:
         self._wants = wants
         self._files = files
         self._name = name
         self._started = started
+        self._slots = slots
 
     def __call__(self) -> None:
         done: dict[int, Attachment] = {}
@@ -130,7 +144,7 @@ class _Job:
 
     def _store(self, want: Want, attachment: Attachment) -> Attachment:
         column_type, target = want.reference.type, want.reference.target
-        whole = Whole(self._files, self._name, column_type, target, partial(self._started, self._files))
+        whole = Whole(self._files, self._name, column_type, target, partial(self._started, self._files), self._slots)
         try:
             return whole.store(attachment, column_type.attachment_class)
         except FileMissing as error:
@@ -165,6 +179,8 @@ class Whole:
     target: str
     started: Callable[[Named], None]
     """Told each name before its first byte is stored."""
+    slots: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    """Held while a file is put."""
 
     def store(self, attachment: Attachment, cls: type[Attachment]) -> Attachment:
         """A new attachment, as a stored one."""
@@ -192,7 +208,8 @@ class Whole:
 
     def _put(self, ready: Attachment, cls: type[Attachment]) -> Attachment:
         storage = self.files.resolve(self.name)
-        return store(ready, self.name, storage, started=self.started, binding=self.rules, cls=cls)
+        with self.slots:
+            return store(ready, self.name, storage, started=self.started, binding=self.rules, cls=cls)
 
     def _copied(self, original: Attachment, name: str, variant: Variant, cls: type[Attachment]) -> Facts | None:
         """A variant that the original has, made by the same recipe: copied with it."""

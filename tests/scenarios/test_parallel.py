@@ -1,0 +1,147 @@
+"""How many files of one flush are stored at a time: as many as each storage says, in all storages at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import StaticPool
+
+from sa_attachments import Attachment, AttachmentType, StorageFailed, Storages
+from sa_attachments.key import is_key
+from sa_attachments.storages.memory import MemoryStorage
+
+on = pytest.mark.parametrize
+
+
+class Crowd:
+    """Counts those who are inside at the same time, who all stay for a moment."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(0.02)
+        yield
+        with self._lock:
+            self.inside -= 1
+
+
+class Counting(MemoryStorage):
+    def __init__(self, parallel: int, everywhere: Crowd) -> None:
+        super().__init__(parallel=parallel)
+        self.here, self.everywhere = Crowd(), everywhere
+
+    def put(self, *arguments: Any, **options: Any) -> None:
+        with self.everywhere(), self.here():
+            super().put(*arguments, **options)
+
+
+class Works:
+    """A step that has the processors work."""
+
+    keeps_busy = True
+
+    def __init__(self) -> None:
+        self.crowd = Crowd()
+
+    def __call__(self, attachment: Attachment, /) -> None:
+        with self.crowd():
+            pass
+
+
+class Site:
+    """Storages ``default`` and ``other``, and a model with a file in each."""
+
+    def __init__(self, default: int, other: int, step: Works | None = None) -> None:
+        self.everywhere = Crowd()
+        self.default, self.other = Counting(default, self.everywhere), Counting(other, self.everywhere)
+        files = Storages({"default": self.default, "other": self.other})
+
+        class Base(DeclarativeBase): ...
+
+        class Doc(Base):
+            __tablename__ = "docs"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            file: Mapped[Attachment | None] = mapped_column(AttachmentType(files, steps=[step] if step else []))
+            scan: Mapped[Attachment | None] = mapped_column(AttachmentType(files, "other"))
+
+        self.docs: Callable[..., Any] = Doc
+        self.create: Callable[[Any], None] = Base.metadata.create_all
+
+    def flush(self, many: int = 10, **values: Any) -> None:
+        engine: Engine = create_engine("sqlite://")
+        self.create(engine)
+        with Session(engine) as session:
+            session.add_all([self.docs(**values) for _ in range(many)])
+            session.commit()
+
+    async def aflush(self, many: int = 10, **values: Any) -> None:
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        async with engine.begin() as connection:
+            await connection.run_sync(self.create)
+        async with AsyncSession(engine) as session:
+            session.add_all([self.docs(**values) for _ in range(many)])
+            await session.commit()
+        await engine.dispose()
+
+
+@on("parallel", [1, 2, 4])
+def test_as_many_as_the_storage_says(parallel: int) -> None:
+    site = Site(parallel, 8)
+    site.flush(file=b"x")
+    assert site.default.here.most == parallel
+
+
+@on(("default", "other"), [(1, 4), (4, 1), (2, 3), (1, 1)])
+@on("kind", ["sync", "async"])
+async def test_each_storage_as_many_as_it_says_and_all_at_once(kind: str, default: int, other: int) -> None:
+    site = Site(default, other)
+    if kind == "sync":
+        site.flush(file=b"x", scan=b"y")
+    else:
+        await site.aflush(file=b"x", scan=b"y")
+    assert (site.default.here.most, site.other.here.most) == (default, other)
+    assert site.everywhere.most == default + other
+
+
+@on("kind", ["sync", "async"])
+async def test_steps_keep_all_processors_busy_though_the_storage_takes_one_at_a_time(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    step = Works()
+    site = Site(1, 1, step)
+    if kind == "sync":
+        site.flush(file=b"x")
+    else:
+        await site.aflush(file=b"x")
+    assert (step.crowd.most, site.default.here.most) == (4, 1)
+
+
+def test_an_error_is_raised_when_the_other_storages_have_ended_too() -> None:
+    site = Site(1, 4)
+    put = site.default.put
+
+    def fail(key: str, *arguments: Any, **options: Any) -> None:
+        if is_key(key):  # not that of the place
+            raise OSError("disk full")
+        put(key, *arguments, **options)
+
+    site.default.put = fail  # type: ignore[method-assign]
+    with pytest.raises(StorageFailed, match="disk full"):
+        site.flush(file=b"x", scan=b"y")
+    assert (site.other.here.most, site.other.here.inside) == (4, 0)
