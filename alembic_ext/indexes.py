@@ -175,7 +175,7 @@ def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:
         _check(inspect(operations.get_bind()), op)
     if dialect.name in ("mysql", "mariadb"):
         new = generated(op.column, op.path)
-        path = literal(dialect, "$" + "".join(f".{json.dumps(part)}" for part in op.path))
+        path = literal(dialect, "$" + "".join(f".{json.dumps(part, ensure_ascii=False)}" for part in op.path))
         value = f"JSON_VALUE({quote(op.column)}, {path})"
         statement = (
             f"ALTER TABLE {_at(quote, op)} ADD COLUMN {quote(new)} {_KINDS[op.kind]} AS ({value}) VIRTUAL INVISIBLE,"

@@ -16,7 +16,7 @@ users.avatar[...] = ...
 The column is JSON (JSONB on PostgreSQL). A loaded value keeps its text until it is touched, so that loading costs
 what loading a text column costs. In queries, ``.content_type``, ``.filename``, ``.size``, ``.sha256``, ``.storage``
 and ``.metadata["caption"]`` compare with plain Python values, and JSON paths (``User.avatar["metadata"]["caption"]``)
-work as on any JSON column.
+work as on any JSON column. ``User.avatar["key"]`` is a file's key: SQLAlchemy calls the name of an attribute ``.key``.
 
 Traps
 -----
@@ -27,12 +27,12 @@ of the statement (``Storages.stage``). Elsewhere it is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any
 
-from sqlalchemy import JSON, Column, ColumnDefault, Connection, Dialect, Engine, Table, event
+from sqlalchemy import JSON, Column, ColumnDefault, Dialect, Table, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.sql import operators
@@ -44,8 +44,7 @@ from .claims import Claim, lets_once
 from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
 from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost
-from .frames import Frame
-from .ledger import Ledger
+from .home import Home
 from .processing.steps import Step, check
 from .processing.variants import Recipe, declared
 from .storage import Storage
@@ -55,55 +54,6 @@ Hook = Callable[[list[Any]], object]
 
 nameable: ContextVar[dict[Any, Any] | None] = ContextVar("nameable", default=None)
 """``(column, key)`` of what the statements now running may write: those whose ownership was proved."""
-
-
-class Home(Protocol):
-    """What columns and sessions need of ``Storages``."""
-
-    retain: timedelta
-    own_within: timedelta
-
-    def expect(self, name: str, label: str) -> None:
-        """Note that a mapped column uses this storage."""
-        ...
-
-    def real(self, name: str | None) -> str:
-        """The name that rows record."""
-        ...
-
-    def resolve(self, name: str) -> Storage:
-        """The storage of that name."""
-        ...
-
-    def resolver(self) -> Callable[[str], Storage]:
-        """``resolve``, with what the names stand for now, whatever is configured later."""
-        ...
-
-    def ledger_of(self, table: Table) -> Ledger:
-        """The ledger for files that this table names."""
-        ...
-
-    def attached(self, column_type: AttachmentType | AttachmentListType) -> None:
-        """Note a column."""
-        ...
-
-    def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
-        """For which tables, in which schemas, this database is known to have the ledger; to be added to."""
-        ...
-
-    def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:
-        """Mark the place of a storage as this database's, unless it is somebody else's."""
-        ...
-
-    def settle(self, frame: Frame) -> None:
-        """Clean up what an ended transaction left. Raises nothing, and waits for no longer than the budget."""
-        ...
-
-    def derived(self, attachment: Any, name: str) -> Any:
-        """See ``Binding``."""
-
-    async def aderived(self, attachment: Any, name: str) -> Any:
-        """See ``Binding``."""
 
 
 class _ColumnType(TypeDecorator[Any]):
@@ -173,7 +123,7 @@ class _ColumnType(TypeDecorator[Any]):
             return
         self.files.ledger_of(table)
         self.files.expect(self.storage or "default", self.label)
-        self.files.attached(self)  # type: ignore[arg-type]
+        self.files.attached(self)
 
     @property
     def label(self) -> str:
@@ -201,6 +151,17 @@ class _ColumnType(TypeDecorator[Any]):
 
     def column_expression(self, column: Any) -> Any:
         return AsText(column, self)
+
+    def bind_processor(self, dialect: Dialect) -> Any:
+        if dialect.name == "postgresql":
+            return super().bind_processor(dialect)
+
+        def process(value: Any) -> str | None:
+            # Not escaped: SQLite and MariaDB compare names in paths with the text as it is.
+            facts = self.process_bind_param(value, dialect)
+            return None if facts is None else encode(facts)
+
+        return process
 
     def coerce_compared_value(self, op: operators.OperatorType | None, value: Any) -> Any:
         return self.impl_instance.coerce_compared_value(op, value)

@@ -2,7 +2,7 @@
 
 ``User.avatar.content_type == "image/png"`` and its kin (``filename``, ``size``, ``sha256``, ``storage``),
 ``User.avatar == attachment``, and paths into the JSON, ``User.avatar.metadata["caption"] == "Me"``, which compare
-with plain Python values:
+with plain Python values; ``None`` is what is missing and JSON's null:
 
 >>> from sqlalchemy import column
 >>> from sa_attachments import AttachmentType, Storages
@@ -13,12 +13,13 @@ with plain Python values:
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 from sqlalchemy import JSON, BigInteger, and_, false, or_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.elements import ColumnElement, Null
 from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -39,21 +40,44 @@ class _Value(JSON):
             return expression
 
         def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
-            expression: Any = self
-            match other[0] if other else None:
-                case bool():
-                    expression = expression.as_boolean()
-                case int():
-                    expression = expression.as_integer()
-                case float():
-                    expression = expression.as_float()
-                case str() | [str(), *_]:
-                    expression = expression.as_string()
-                case _:
-                    return super().operate(op, *other, **kwargs)
-            return cast("ColumnElement[Any]", op(expression, *other, **kwargs))
+            if not other:
+                return super().operate(op, **kwargs)
+            if op in (operators.in_op, operators.not_in_op) and isinstance(other[0], list | tuple | set | frozenset):
+                found = or_(false(), *self._among(other[0]))
+                return found if op is operators.in_op else ~found
+            return self._read(_reader(other[0]), op, *other, **kwargs)
+
+        def _among(self, values: Collection[Any]) -> Iterator[ColumnElement[Any]]:
+            """Conditions of which one holds if it is one of these values, of several types perhaps."""
+            by_reader: dict[str | None, list[Any]] = {}
+            for value in values:
+                if value is None:
+                    yield self.operate(operators.is_, None)
+                else:
+                    by_reader.setdefault(_reader(value), []).append(value)
+            for reader, same in by_reader.items():
+                yield self._read(reader, operators.in_op, same)
+
+        def _read(self, reader: str | None, op: Any, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+            if reader is None:
+                return super().operate(op, *other, **kwargs)
+            return cast("ColumnElement[Any]", op(getattr(self, reader)(), *other, **kwargs))
 
     comparator_factory = Comparator
+
+
+def _reader(value: Any) -> str | None:
+    """The method by which JSON becomes what compares with the value."""
+    match value:
+        case bool():
+            return "as_boolean"
+        case int():
+            return "as_integer"
+        case float():
+            return "as_float"
+        case str() | None | Null():  # JSON's null is no NULL, but its text is, as that of what is not there
+            return "as_string"
+    return None
 
 
 def _part(comparator: Any, index: Any) -> Any:

@@ -25,9 +25,9 @@ from sqlalchemy import Column, Connection, NestedTransaction, String, cast, even
 
 from .chunks import chunked
 from .claims import Claim, executing
-from .column import Home
 from .descriptor import Named
 from .errors import AttachmentWarning, OwnershipLost
+from .home import Home
 from .ledger import OWNED, Drop, Line
 from .naming import Naming
 from .staging import Scope, Token

@@ -31,10 +31,11 @@ from sqlalchemy.orm import Mapper, Session
 
 from .attachment import Attachment, binding_of, body_of, facts_of, make, origin_of, set_origin
 from .clock import milliseconds
-from .column import AttachmentListType, AttachmentType, Home
+from .column import AttachmentListType, AttachmentType
 from .custody import Custody, states_of
 from .descriptor import Named, named
 from .errors import BadConfiguration, BadSource, OwnershipLost
+from .home import Home
 from .ledger import CONDEMNED, OWNED, Drop, Ledger
 from .offload import in_greenlet
 from .references import Reference

@@ -26,9 +26,9 @@ from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import greenlet_spawn
 
-from .column import Home
 from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
+from .home import Home
 from .offload import Tasks, Worker, aside, gather, in_greenlet, within
 from .places import Places
 from .pools import is_scarce, is_shared_and_busy

@@ -18,10 +18,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from .attachment import Attachment, body_of, facts_of
-from .column import Home, nameable
+from .column import nameable
 from .descriptor import Named, named
 from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction, OwnershipLost, storage_errors
 from .frames import Frame
+from .home import Home
 from .ledger import CONDEMNED, Drop, Ledger
 from .offload import gather
 from .references import Reference

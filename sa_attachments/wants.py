@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 from .attachment import Attachment, binding_of, body_of, facts_of, set_origin
 from .binding import Binding
-from .column import Home
 from .content import StoredSource
 from .descriptor import Facts, Named, named
 from .errors import AttachmentError, BadSource, FileMissing, OwnershipLost
+from .home import Home
 from .ledger import Line
 from .offload import Outcome, gather
 from .processing.steps import Step, run

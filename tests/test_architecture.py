@@ -39,7 +39,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("serving",),
     ("birth", "chunks", "claims", "clock", "flights", "frames", "offload", "tables", "watch"),
     ("ledger",),
-    ("comparator", "column", "naming"),
+    ("comparator", "home", "column", "naming"),
     ("references",),
     ("conflicts", "places", "patience", "pools", "wants", "staging"),
     ("custody", "drops", "recovery", "slots", "undo"),
@@ -142,6 +142,7 @@ TESTED: dict[str, str] = {
     "sa_attachments.reports": "test_public_docs.py",  # a door
     "sa_attachments.habits": "test_moving.py",
     "sa_attachments.keyset": "test_moving.py",
+    "sa_attachments.home": "test_files.py",  # a protocol
     "sa_attachments.hooks": "scenarios/test_hooks_after_commit.py",
     "sa_attachments.inserts": "scenarios/",
     "sa_attachments.rows": "test_moving.py",

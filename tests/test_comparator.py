@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select, type_coerce
+from sqlalchemy import Engine, func, null, select, type_coerce
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
@@ -37,7 +37,16 @@ def docs(engine: Engine) -> Iterator[tuple[Session, list[Doc]]]:
         text = Attachment.upload(
             b"hello world",
             'quo"te.txt',
-            metadata={"caption": "Mé", "n": 7, "f": 1.5, "yes": True, "no": False, "deep": {"list": ["a", {"x": 1}]}},
+            metadata={
+                "caption": "Mé",
+                "n": 7,
+                "f": 1.5,
+                "yes": True,
+                "no": False,
+                "deep": {"list": ["a", {"x": 1}]},
+                "nothing": None,
+            }
+            | {"größe": "größer", "日本": {"😀": "😀"}},
             storage="other",
         )
         made = [Doc(file=Attachment.upload(PNG, "a.png"), pages=[b"one", b"two"]), Doc(file=text), Doc()]
@@ -75,6 +84,28 @@ CONDITIONS: list[tuple[str, Any, list[int]]] = [
     ("false", lambda: (Doc.file.metadata["no"] == False) & (Doc.file.size == 11), [1]),  # noqa: E712 - SQL
     ("number that is not text", lambda: Doc.file.metadata["n"] == "8", []),
     ("missing", lambda: Doc.file.metadata["nowhere"] == "x", []),
+    ("one of these numbers", lambda: Doc.file.metadata["n"].in_([6, 7]), [1]),
+    ("one of these numbers, as a set", lambda: Doc.file.metadata["n"].in_({7}), [1]),
+    ("one of these floats", lambda: Doc.file.metadata["f"].in_((1.5, 2.5)), [1]),
+    ("one of these texts, as a set", lambda: Doc.file.metadata["caption"].in_(frozenset({"Mé", "x"})), [1]),
+    ("one of these booleans", lambda: Doc.file.metadata["yes"].in_([True]), [1]),
+    ("one of these of several types", lambda: Doc.file.metadata["n"].in_(["x", 7, None]), [0, 1, 2]),
+    ("one of none", lambda: Doc.file.metadata["n"].in_([]), []),
+    ("none of these numbers", lambda: Doc.file.metadata["n"].not_in([6, 8]), [1]),
+    ("none of these texts", lambda: Doc.file.metadata["caption"].not_in({"Mé"}), []),
+    ("none of these and there", lambda: Doc.file.metadata["n"].not_in([6, None]), [1]),
+    ("between numbers", lambda: Doc.file.metadata["n"].between(6, 7), [1]),
+    ("there", lambda: Doc.file.metadata["n"] != None, [1]),  # noqa: E711 - SQL
+    ("there, by is", lambda: Doc.file.metadata["deep"].is_not(None), [1]),
+    ("there, by null()", lambda: Doc.file.metadata["caption"] != null(), [1]),
+    ("not there", lambda: Doc.file.metadata["nowhere"] == None, [0, 1, 2]),  # noqa: E711 - SQL
+    ("not there, by is", lambda: Doc.file.metadata["n"].is_(None), [0, 2]),
+    ("null", lambda: Doc.file.metadata["nothing"].is_(None), [0, 1, 2]),
+    ("no null", lambda: Doc.file.metadata["nothing"].is_not(None), []),
+    ("by a name that is not ASCII", lambda: Doc.file.metadata["größe"] == "größer", [1]),
+    ("by names beyond", lambda: Doc.file.metadata["日本"]["😀"] == "😀", [1]),
+    ("by a path that is not ASCII", lambda: Doc.file[("metadata", "日本", "😀")] == "😀", [1]),
+    ("key", lambda: Doc.file["key"].like("2%-%"), [0, 1]),
     ("deep", lambda: Doc.file.metadata["deep"]["list"][0] == "a", [1]),
     ("by path", lambda: Doc.file["metadata", "deep", "list", 1, "x"] == 1, [1]),
     ("plain JSON path", lambda: Doc.file["content_type"].as_string() == "image/png", [0]),

@@ -33,7 +33,8 @@ def seed(world: World) -> None:
     """Two documents with a note each, and one with nothing."""
     with world.session() as session:
         for name in ("one", "two"):
-            file = Attachment.upload(name.encode(), f"{name}.txt", metadata={"caption": name, "deep": {"list": [1, 2]}})
+            metadata = {"caption": name, "deep": {"list": [1, 2]}, "größe": f"größer {name}"}
+            file = Attachment.upload(name.encode(), f"{name}.txt", metadata=metadata)
             note = Note(file=b"note of " + name.encode())
             session.add(Doc(title=name, file=file, pages=[b"page of " + name.encode()], notes=[note]))
         session.add(Doc(title="three"))
@@ -108,6 +109,10 @@ CONDITIONS: dict[str, tuple[Any, set[str]]] = {
     "storage": (Doc.file.storage == "default", {"one", "two"}),
     "metadata": (Doc.file.metadata["caption"] == "two", {"two"}),
     "deep metadata": (Doc.file.metadata["deep"]["list"][1] == 2, {"one", "two"}),
+    "one of metadata": (Doc.file.metadata["deep"]["list"][1].in_({2, 3}), {"one", "two"}),
+    "metadata that is missing": (Doc.file.metadata["nowhere"].is_(None), {"one", "two", "three"}),
+    "metadata that is there": (Doc.file.metadata["caption"] != None, {"one", "two"}),  # noqa: E711 - SQLAlchemy's form
+    "metadata beyond ASCII": (Doc.file.metadata["größe"] == "größer two", {"two"}),
     "path": (Doc.file[("metadata", "caption")].as_string() == "two", {"two"}),
     "of an item": (Doc.pages[0]["size"].as_integer() > 5, {"one", "two"}),
     "none": (Doc.file.is_(None), {"three"}),
