@@ -43,7 +43,7 @@ from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, se
 from .claims import Claim, lets_once
 from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
-from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost
+from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost, UnknownStorage
 from .home import Home
 from .processing.steps import Step, check
 from .processing.variants import Recipe, declared
@@ -134,8 +134,11 @@ class _ColumnType(TypeDecorator[Any]):
         return f"{table.name}.{self.column.name}" if table is not None else str(self.column.name)
 
     def resolve(self, name: str) -> Storage:
-        """The storage of that name."""
-        return self.files.resolve(name)
+        """The storage of that name; UnknownStorage, which names the column."""
+        try:
+            return self.files.resolve(name)
+        except UnknownStorage as error:
+            raise UnknownStorage(f"{self.label}: {error}") from None
 
     def derived(self, attachment: Any, name: str) -> Any:
         """See ``Binding``."""

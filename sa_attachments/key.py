@@ -7,6 +7,8 @@ A key is ``YYYY/MM/DD/HH/<uuid7>``, the UTC hour of the UUID's own time. It cont
 ('2023/11/14/22', True, 1700000000123)
 >>> floor(1_700_000_000_123) <= key < floor(1_700_000_000_124)
 True
+
+Storages take keys of other forms, too, see ``sa_attachments.storages``: ``well_formed`` tells.
 """
 
 from __future__ import annotations
@@ -21,6 +23,10 @@ _FORM = re.compile(
     r"\d{4}/\d{2}/\d{2}/\d{2}/([0-9a-f]{8}-[0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII
 )
 
+# Printable ASCII but / and \, which is a slash to some systems. Possessive: each row that is touched comes by here.
+_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[ -.0-\[\]-~]{1,255}+"
+_ANY_FORM = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*+", re.ASCII)
+
 
 def mint(now: int | None = None) -> str:
     """A fresh key for the time ``now`` (milliseconds since the epoch; default: this machine's clock).
@@ -31,6 +37,11 @@ def mint(now: int | None = None) -> str:
     random = int.from_bytes(os.urandom(10), "big")
     value = (ms << 80) | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & 0x3FFF_FFFF_FFFF_FFFF
     return f"{_hour(ms // 3_600_000)}/{UUID(int=value)}"
+
+
+def well_formed(text: str) -> bool:
+    """Whether ``text`` can be a key at all."""
+    return _ANY_FORM.fullmatch(text) is not None
 
 
 def is_key(text: str) -> bool:

@@ -39,7 +39,15 @@ json_values = st.recursive(
 )
 objects = st.dictionaries(text, json_values, max_size=4)
 descriptors = st.fixed_dictionaries(
-    {**dict.fromkeys(REQUIRED, text), "size": st.integers(0, 2**62), "v": st.integers(1, 9), "metadata": objects}
+    {
+        **dict.fromkeys(REQUIRED, text),
+        "key": st.sampled_from(["2026/01/02/03/k", "a", "old files/a.b"]),
+        "size": st.integers(0, 2**62),
+        "v": st.integers(1, 9),
+        "metadata": objects,
+        "variants": objects | st.none(),
+        "claimed_content_type": text | st.none(),
+    }
 )
 
 
@@ -94,6 +102,13 @@ DAMAGED = [
     encode({**FACTS, "metadata": ["text"]}),
     encode({**FACTS, "metadata": "text"}),
     encode({**FACTS, "key": 5}),
+    *(
+        encode({**FACTS, "key": key})
+        for key in ("../../etc/passwd", "/etc/passwd", "a/./b", "a//b", "a\\b", "ä", "", "a/")
+    ),
+    *(encode({**FACTS, "size": size}) for size in (-5, True, False, 5.0)),
+    *(encode({**FACTS, "claimed_content_type": claimed}) for claimed in (7, ["text/plain"], True)),
+    *(encode({**FACTS, "variants": variants}) for variants in ([1], "text", 0, False)),
 ]
 
 
@@ -132,6 +147,13 @@ def test_a_time_that_is_none_is_found_when_it_is_asked_for(value: str) -> None:
     with pytest.raises(DescriptorDamaged, match=r"an attachment holds .* where a time is due") as caught:
         _ = attachment.stored_at
     assert len(str(caught.value)) < 200
+
+
+@on("absent", ["variants", "claimed_content_type"])
+def test_what_need_not_be_there_may_be_null(absent: str) -> None:
+    for facts in ({**FACTS, absent: None}, {name: value for name, value in FACTS.items() if name != absent}):
+        attachment = Storages("memory:").bind(encode(facts))
+        assert (attachment.claimed_content_type, dict(attachment.variants)) == (None, {})
 
 
 @on("metadata", [None, {}, {"a": 1}])

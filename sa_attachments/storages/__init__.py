@@ -17,7 +17,7 @@ A key with a segment that begins with a dot is *hidden*: the plain verbs take it
 
 from __future__ import annotations
 
-import re
+from sa_attachments.key import well_formed
 
 from .url import StorageURL
 
@@ -25,14 +25,6 @@ __all__ = ["StorageURL", "checked", "hidden", "well_formed"]
 
 UNFINISHED = ".unfinished"
 """The folder of files that ``local:`` is still writing, where the file system can't do without a name."""
-
-_SEGMENT = r"(?!\.{1,2}(?:/|\Z))[ -.0-\[\]-~]{1,255}"  # printable ASCII but / and \, which is a slash to some systems
-_KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*", re.ASCII)
-
-
-def well_formed(text: str) -> bool:
-    """Whether ``text`` is a key."""
-    return _KEY.fullmatch(text) is not None
 
 
 def checked(key: str) -> str:

@@ -214,11 +214,20 @@ def test_a_statement_is_compiled_once(world: World) -> None:
 
 # Damage
 
+WHOLE = {
+    "storage": "default",
+    "key": "a",
+    **dict.fromkeys(["filename", "content_type", "sha256", "stored_at"], ""),
+    "size": 1,
+}
 DAMAGE = {
     "a list": '["x", 1]',
     "an object of another kind": '{"my": "own"}',
     "text": '"just text"',
     "a number": "7",
+    "a way out of the storage": json.dumps({**WHOLE, "key": "../../etc/passwd"}),
+    "a size that is none": json.dumps({**WHOLE, "size": -5}),
+    "variants that are none": json.dumps({**WHOLE, "variants": [1]}),
     "half of it": '{"v": 1, "storage": "default", "key": "k"}',
 }
 
@@ -252,6 +261,17 @@ def test_a_damaged_descriptor_is_met_when_it_is_touched_and_can_be_replaced(worl
     world.sweep()
     notes = [b"note of one", b"note of two", b"page of one", b"page of two"]
     world.check(b"new", b"two", *notes)
+
+
+@databases
+def test_a_storage_that_nobody_knows_is_told_with_the_column(world: World) -> None:
+    seed(world)
+    damage(world, json.dumps({**WHOLE, "storage": "nono"}))
+    with world.session() as session:
+        doc = session.scalars(select(Doc).where(Doc.title == "one")).one()
+        assert doc.file is not None
+        with pytest.raises(UnknownStorage, match=r"docs\.file: there is no storage 'nono'; configured are"):
+            doc.file.read()
 
 
 @databases
