@@ -44,7 +44,7 @@ class Home(Protocol):
         ...
 
     def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
-        """The schemas in which this database is known to have the ledger; to be added to."""
+        """For which tables, in which schemas, this database is known to have the ledger; to be added to."""
         ...
 
     def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:

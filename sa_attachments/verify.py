@@ -20,9 +20,10 @@ are left alone, and so are those whose rows may be hidden.
 
 Traps
 -----
-Without a ``repair`` nothing is locked, so that a file that changes hands while it is looked at may be reported; look
-twice before you worry. The names of all files are kept in memory: about 150 bytes each. Where files are ownerless, all
-texts of the database are read that look like descriptors: their table may only have been renamed.
+Of a storage that does not answer one problem is told. Without a ``repair`` nothing is locked, so that a file that changes
+hands while it is looked at may be reported; look twice before you worry. The names of all files are kept in memory:
+about 150 bytes each. Where files are ownerless, all texts of the database are read that look like descriptors: their
+table may only have been renamed.
 """
 
 from __future__ import annotations
@@ -113,6 +114,7 @@ class Verification:
         self._progress = progress
         self._named: dict[tuple[str, str], str] = {}
         self._known: set[tuple[str, str]] = set()
+        self._silent: set[str] = set()
 
     def run(self, storages: Sequence[str]) -> None:
         """Rows against ledger and storages, then the ledger against rows, then the storages against the ledger."""
@@ -165,6 +167,8 @@ class Verification:
 
     def _check_bytes(self, file: Named, item: Attachment, where: str) -> None:
         self._report.files += 1
+        if file.storage in self._silent:
+            return
         sha256 = item.sha256 if self._checksums and file.key == item.key else None
         try:
             storage = self._purger.resolve(file.storage)
@@ -172,8 +176,11 @@ class Verification:
                 return
             if not self._purger.io(lambda: is_whole(storage, file, sha256)):
                 self._found("damaged", file, where)
-        except (FileMissing, UnknownStorage, StorageFailed) as error:
+        except (FileMissing, UnknownStorage) as error:
             self._found("missing", file, f"{where}: {error}")
+        except StorageFailed as error:  # told once: nobody knows what a place holds that does not answer
+            self._silent.add(file.storage)
+            self._report.problems[file.storage] = str(error)
 
     def _check_members(self, mirror: Heals, file: Named, sha256: str | None, where: str) -> bool:
         """What members of a mirror lost or damaged. False if all lost it, or if nothing can be told of them: the place

@@ -105,12 +105,21 @@ def test_a_storage_that_is_not_configured_any_more_is_missing(archive: Archive) 
 
 
 @sqlite
-def test_a_storage_that_fails_is_told(archive: Archive) -> None:
-    archive.keep(b"one")
+def test_a_storage_that_does_not_answer_is_one_problem_and_no_file_is_missing(archive: Archive) -> None:
+    archive.keep(b"one", b"two", b"three")
+    with archive.session() as session:
+        session.add(archive.Doc(file=Attachment.upload(b"far", storage="other")))
+        session.commit()
+    archive.storage.calls.clear()
     archive.storage.fail("stat", error=ConnectionError("no route"))
-    (finding,) = archive.files.verify(archive.engine).findings
-    assert finding.kind == "missing"
-    assert "no route" in finding.where
+    other = archive.files.resolve("other")
+    other.delete([key for key, _ in other.keys()])
+    report = archive.files.verify(archive.engine)
+    assert [(finding.kind, finding.storage) for finding in report.findings] == [("missing", "other")]
+    assert list(report.problems) == ["default"]
+    assert "no route" in report.problems["default"]
+    assert not report.ok
+    assert [call.verb for call in archive.storage.calls].count("stat") == 1, "it may take long to fail"
 
 
 @everywhere
@@ -163,7 +172,7 @@ def test_an_unowned_file_whose_storage_fails_gets_no_line(archive: Archive) -> N
     with archive.engine.begin() as connection:
         connection.execute(delete(archive.ledger.lines))
     archive.storage.fail("stat", error=OSError("no answer"))
-    assert look(archive, repair=True) == [("unowned", key, False), ("missing", key, False)]
+    assert look(archive, repair=True) == [("unowned", key, False)]
 
 
 @sqlite
