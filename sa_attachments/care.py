@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine, MetaData, Pool, Table, inspect, selec
 from sqlalchemy.util import greenlet_spawn
 
 from . import statistics
-from .clock import milliseconds, now
+from .clock import durations, milliseconds, now
 from .column import AttachmentListType, AttachmentType
 from .custody import Custody
 from .errors import AttachmentError, AttachmentWarning, BadConfiguration, StorageFailed
@@ -70,6 +70,8 @@ class Care(Registry):
         :param budget: how long a commit waits at most for cleaning.
         """
         super().__init__(mapping)
+        durations(retain=retain, grace=grace, own_within=own_within, tombstone_ttl=tombstone_ttl)
+        durations(stranger_retain=stranger_retain, budget=budget)
         if own_within >= tombstone_ttl:
             raise BadConfiguration(f"own_within ({own_within}) must be shorter than tombstone_ttl ({tombstone_ttl})")
         self.retain = retain
@@ -107,6 +109,7 @@ class Care(Registry):
             self._times.tombstone_ttl,
             self._times.stranger_retain if stranger_retain is None else stranger_retain,
         )
+        durations(grace=times.grace, stranger_retain=times.stranger_retain)
         report = SweepReport()
         for purger in self._purgers(engine):
             report.storages += Sweep(purger, times, progress, full).run(self._names(purger))
@@ -165,6 +168,7 @@ class Care(Registry):
         The files at the source are purged by a sweep after ``retain``. ``part=(2, 4)`` moves the second quarter of the
         rows. Raises UnknownStorage, BadConfiguration.
         """
+        durations(retain=retain)
         source, target = self.real(source), self.real(target)
         report = MoveReport()
         for purger in self._purgers(engine, patience=5000):

@@ -53,3 +53,10 @@ def milliseconds(delta: timedelta) -> int:
     1500
     """
     return round(delta / timedelta(milliseconds=1))
+
+
+def durations(**options: object) -> None:
+    """Raise BadConfiguration for an option that is no timedelta."""
+    for name, value in options.items():
+        if not isinstance(value, timedelta):
+            raise BadConfiguration(f"{name} is {value!r}, expected a timedelta, as timedelta(days=30)")

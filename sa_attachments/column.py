@@ -41,6 +41,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, set_binding, set_body
 from .claims import Claim, lets_once
+from .clock import durations
 from .comparator import AsText, Comparator
 from .descriptor import Facts, encode, split
 from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost, UnknownStorage
@@ -86,6 +87,8 @@ class _ColumnType(TypeDecorator[Any]):
         if not hasattr(files, "ledger_of"):
             name = type(self).__name__
             raise BadConfiguration(f"{name} takes the Storages that hold its files, as {name}(files), not {files!r}")
+        if retain is not None:
+            durations(retain=retain)
         super().__init__()
         self.files = files
         self.storage = storage

@@ -20,10 +20,9 @@ are left alone, and so are those whose rows may be hidden.
 
 Traps
 -----
-Of a storage that does not answer one problem is told. Without a ``repair`` nothing is locked, so that a file that changes
-hands while it is looked at may be reported; look twice before you worry. The names of all files are kept in memory:
-about 150 bytes each. Where files are ownerless, all texts of the database are read that look like descriptors: their
-table may only have been renamed.
+Of a storage that does not answer one problem is told. Without a ``repair`` nothing is locked: a file that changes hands
+meanwhile may be reported; look twice before you worry. The names of all files are kept in memory: about 150 bytes each.
+Where files are ownerless, all texts of the database are read that look like descriptors: a table may have been renamed.
 """
 
 from __future__ import annotations

@@ -106,6 +106,12 @@ def test_says_what_it_takes(cls: Any) -> None:
         cls("local:./files")
 
 
+@on("kind", [AttachmentType, AttachmentListType])
+def test_a_number_of_days_is_no_duration(kind: Any) -> None:
+    with pytest.raises(BadConfiguration, match="retain is 30, expected a timedelta"):
+        kind(files, retain=30)
+
+
 def test_nothing_is_stored_on_assignment() -> None:
     doc = Doc(file=b"x", pages=[b"y"])
     assert doc.file is not None

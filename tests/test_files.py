@@ -135,6 +135,24 @@ def test_a_tombstone_outlives_every_late_owner(within: timedelta) -> None:
         Storages(own_within=within, tombstone_ttl=DAY)
 
 
+@on("option", ["retain", "grace", "own_within", "tombstone_ttl", "stranger_retain", "budget"])
+@on("value", [30, None, "30d"])
+def test_what_is_no_duration_is_said_at_once(option: str, value: Any) -> None:
+    with pytest.raises(BadConfiguration, match=f"^{option} is {value!r}, expected a timedelta, as "):
+        Storages(**{option: value})
+
+
+@on("option", ["grace", "stranger_retain"])
+def test_what_is_no_duration_is_said_before_a_sweep_does_anything(option: str) -> None:
+    with pytest.raises(BadConfiguration, match=f"{option} is 30, expected a timedelta"):
+        Storages().sweep(create_engine("sqlite://"), **{option: 30})  # type: ignore[arg-type]
+
+
+def test_what_is_no_duration_is_said_before_a_file_is_moved() -> None:
+    with pytest.raises(BadConfiguration, match="retain is 30, expected a timedelta"):
+        Storages("memory:").move(create_engine("sqlite://"), "default", "default", retain=30)  # type: ignore[arg-type]
+
+
 def test_a_mistake_in_the_mapping_is_met_at_once() -> None:
     with pytest.raises(BadConfiguration):
         Storages({"a/b": "memory:"})

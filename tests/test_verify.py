@@ -113,7 +113,8 @@ def test_a_storage_that_does_not_answer_is_one_problem_and_no_file_is_missing(ar
     archive.storage.calls.clear()
     archive.storage.fail("stat", error=ConnectionError("no route"))
     other = archive.files.resolve("other")
-    other.delete([key for key, _ in other.keys()])
+    stored = dict(other.keys())
+    other.delete(list(stored))
     report = archive.files.verify(archive.engine)
     assert [(finding.kind, finding.storage) for finding in report.findings] == [("missing", "other")]
     assert list(report.problems) == ["default"]

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.metadata import entry_points
@@ -72,12 +72,12 @@ class Registry:
 
         With a ``prefix``, only what begins with it counts, and the prefix goes; one in capitals, as environment
         variables have, gives lower-case names. Raises BadConfiguration, and UnknownStorage if a mapped column uses a
-        name that is not there; nothing has changed then.
+        name that is not there, or a backend; nothing has changed then.
         """
         entries = _Entries(_mapping(mapping, prefix))
         with self._lock:
-            for name, label in self._expected.items():
-                _check(entries, name, label)
+            used = {_check(entries, name, label): label for name, label in self._expected.items()}
+            self._check_backends(entries, used)
             self._configured = entries
 
     def expect(self, name: str | None, label: str) -> None:
@@ -209,13 +209,20 @@ class Registry:
             reason = str(error).partition("\n")[0]
             raise BadConfiguration(f"storage {name!r}: {url}: {type(error).__name__}: {reason}") from error
 
+    def _check_backends(self, entries: _Entries, used: Mapping[str, str]) -> None:
+        """Whether the schemes of these names, of which columns use each, are installed; nothing is imported."""
+        values = {name: entries.value(name) for name in used}
+        schemes = {name: StorageURL(value).scheme for name, value in values.items() if isinstance(value, str)}
+        installed = None if set(schemes.values()) <= self._backends.keys() else entry_points(group=GROUP).names
+        for name, scheme in schemes.items():
+            if installed is not None and scheme not in installed:
+                raise UnknownStorage(f"{used[name]}: {_no_backend(name, scheme, installed)}")
+
     def _backend(self, scheme: str, name: str) -> Callable[[StorageURL], Storage]:
         if scheme not in self._backends:
             found = entry_points(group=GROUP)
             if scheme not in found.names:
-                raise UnknownStorage(
-                    f"storage {name!r}: there is no backend {scheme!r}; installed are {listing(found.names)}"
-                )
+                raise UnknownStorage(_no_backend(name, scheme, found.names))
             point = found[scheme]
             try:
                 self._backends[scheme] = point.load()
@@ -318,9 +325,13 @@ def _given(name: str | None) -> str:
     return DEFAULT if name is None else name
 
 
-def _check(entries: _Entries, name: str, label: str) -> None:
+def _no_backend(name: str, scheme: str, installed: Iterable[str]) -> str:
+    return f"storage {name!r}: there is no backend {scheme!r}; installed are {listing(installed)}"
+
+
+def _check(entries: _Entries, name: str, label: str) -> str:
     try:
-        entries.real(name)
+        return entries.real(name)
     except UnknownStorage as error:
         raise UnknownStorage(f"{label}: {error}") from None
 

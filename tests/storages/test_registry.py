@@ -214,6 +214,21 @@ def test_columns_are_checked_when_names_are_configured() -> None:
         storages.configure({"avatars": "memory:"})
 
 
+def test_configuring_tells_of_a_backend_that_a_column_uses_and_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    storages = Registry({"default": "memory:"})
+    storages.expect(None, "docs.file")
+    with pytest.raises(
+        UnknownStorage, match=r"^docs\.file: storage 'default': there is no backend 'locl'; installed are"
+    ):
+        storages.configure({"default": "locl:./x"})
+    assert storages.names() == ["default"]
+    assert repr(storages) == "Registry({'default': 'memory:'})", "nothing has changed"
+    with pytest.raises(UnknownStorage, match=r"^docs\.file: storage 'main': there is no backend 'locl'"):
+        storages.configure({"default": "main", "main": "locl:./x"})
+    monkeypatch.setattr(EntryPoint, "load", None)  # nothing is imported
+    storages.configure({"default": "s3://bucket", "unused": "locl:./x"})
+
+
 def test_columns_are_checked_when_they_are_mapped() -> None:
     storages = Registry({"default": "memory:", "t-*": "memory:"})
     storages.expect("default", "docs.file")
