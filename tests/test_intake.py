@@ -557,6 +557,36 @@ def test_data_uris() -> None:
         data_uri("data:no-comma")
 
 
+@on(
+    ("data", "content"),
+    [
+        ("aGk=", b"hi"),
+        ("aGk", b"hi"),  # browsers' own forms leave it out
+        ("a\nGk\r\n =", b"hi"),
+        ("aG%0Ak%3D", b"hi"),
+        ("YQ", b"a"),
+        ("YQ==", b"a"),
+        ("YWJj", b"abc"),
+        (" ", b""),
+        ("", b""),
+    ],
+)
+def test_base64_is_read_as_browsers_read_it(data: str, content: bytes) -> None:
+    assert data_uri(f"data:image/png;base64,{data}") == (content, "image/png")
+
+
+@on("data", ["a", "aGkx=", "YQ=", "YQ===", "=", "a=Gk", "YQ==YQ==", "a-_k", "aG\x0bk", "äöü", "YWJjZ"])
+def test_what_browsers_do_not_take_for_base64(data: str) -> None:
+    with pytest.raises(BadSource, match="data:;base64,"):
+        data_uri(f"data:;base64,{data}")
+
+
+@on("value", [None, b"data:,x", 5])
+def test_a_data_uri_is_text(value: Any) -> None:
+    with pytest.raises(BadSource, match=f"a data URI is text, not {type(value).__name__}"):
+        Attachment.from_data_uri(value)
+
+
 # What is refused at assignment
 
 
