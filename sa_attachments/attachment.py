@@ -39,7 +39,7 @@ from . import filename as filenames
 from .binding import Binding
 from .content import Content, StoredSource, in_thread
 from .descriptor import Facts, checked, damaged, encode, frozen, parse, thawed, variant_of, variants_of
-from .errors import BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
+from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
 from .intake import source as wrap
 from .source import Window
@@ -85,6 +85,8 @@ class Attachment(Content):
             raise BadSource("an attachment is assigned as it is; Attachment.copy() makes a new upload of a stored one")
         if move and not isinstance(source, Path):
             raise BadSource(f"only a pathlib.Path can be moved, not {type(source).__name__}")
+        if not isinstance(storage, str | None):
+            raise BadSource(f"a storage is given by its name, not as {type(storage).__name__}")
         said_name, said_type = described(source)
         upload = Upload(
             wrap(source),
@@ -254,6 +256,8 @@ class Attachment(Content):
     def check(self, attribute: Any) -> None:
         """Run the steps of a mapped attribute (``User.avatar``) without storing anything, for forms. Raises Refused."""
         owner = getattr(attribute, "class_", None)
+        if not hasattr(getattr(attribute, "type", None), "check"):
+            raise BadConfiguration(f"{attribute!r} holds no attachments: expected an attribute, as User.avatar")
         attribute.type.check(self, f"{owner.__name__}.{attribute.key}" if owner else None)
 
     async def acheck(self, attribute: Any) -> None:

@@ -19,11 +19,15 @@ MAX_BYTES = 255
 _LOOKED_AT = 4096
 """Characters that are looked at: normalizing takes quadratic time where somebody wants it to."""
 
+_JOINERS = "\u200c\u200d"
+_INVISIBLE = f" {_JOINERS}"
+
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])( *\..*)?", re.IGNORECASE)
 
 
 def clean(name: str) -> str:
-    """The last part of ``name`` without control characters, direction marks and lone surrogates: all is printable.
+    """The last part of ``name`` without control characters, direction marks and lone surrogates: all is printable, but
+    for the joiners inside of it that Persian is written with, and emoji are made of.
 
     It has at most 255 bytes, its extension kept. ``:`` becomes ``_``, as it would name a drive or a hidden stream on
     Windows; names that Windows reserves for devices get a leading underscore; nothing left is ``"unnamed"``.
@@ -35,7 +39,7 @@ def clean(name: str) -> str:
     if len(name) > _LOOKED_AT:
         name = name[: _LOOKED_AT // 2] + name[-_LOOKED_AT // 2 :]
     name = "".join(filter(None, map(_printable, name))).replace(":", "_")
-    name = unicodedata.normalize("NFC", name).strip().rstrip(". ")
+    name = unicodedata.normalize("NFC", name).strip(_INVISIBLE).rstrip(f".{_INVISIBLE}")
     if not name:
         return "unnamed"
     if _RESERVED.fullmatch(name):
@@ -54,7 +58,7 @@ def extension(name: str | None) -> str:
 
 
 def _printable(character: str) -> str:
-    if character.isprintable():
+    if character.isprintable() or character in _JOINERS:
         return character
     return " " if unicodedata.category(character) == "Zs" else ""  # as before AM and PM in the names of screenshots
 
@@ -65,4 +69,4 @@ def _shorten(name: str) -> str:
     _, dot, suffix = name.rpartition(".")
     kept = f".{suffix}" if dot and len(suffix.encode()) < 32 else ""
     stem = name.encode()[: MAX_BYTES - len(kept.encode())].decode(errors="ignore")
-    return stem + kept if kept else stem.rstrip(". ")
+    return stem + kept if kept else stem.rstrip(f".{_INVISIBLE}")

@@ -750,3 +750,9 @@ def test_large_files_are_read_in_pieces(faulty: Faulty) -> None:
     stored = Storages(faulty).stage(Attachment.upload(data))
     assert [len(chunk) for chunk in stored.chunks()] == [CHUNK] * 4
     assert stored.read() == data
+
+
+@pytest.mark.parametrize("storage", [5, b"default", Storages("memory:")], ids=lambda value: type(value).__name__)
+def test_a_storage_is_given_by_its_name(storage: Any) -> None:
+    with pytest.raises(BadSource, match=f"a storage is given by its name, not as {type(storage).__name__}"):
+        Attachment.upload(b"x", storage=storage)
