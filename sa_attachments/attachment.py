@@ -42,6 +42,7 @@ from .descriptor import Facts, checked, damaged, encode, frozen, parse, thawed, 
 from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, NoUrl, UnknownStorage, storage_errors
 from .intake import claimed, data_uri, described
 from .intake import source as wrap
+from .schema import core_schema, json_schema
 from .source import Window
 from .storage import HasPath, SignsDownloads, Storage
 from .upload import Upload
@@ -289,6 +290,9 @@ class Attachment(Content):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return make, (type(self), self._body, None)
+
+    __get_pydantic_core_schema__ = classmethod(core_schema)
+    __get_pydantic_json_schema__ = classmethod(json_schema)
 
     def __repr__(self) -> str:
         kind = type(self).__name__

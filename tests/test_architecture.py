@@ -33,6 +33,7 @@ LAYERS: list[tuple[str, ...]] = [
         "integrity",
         "upload",
         "content",
+        "schema",
         "attachment",
     ),
     ("processing", "storages"),
