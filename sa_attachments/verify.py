@@ -14,9 +14,8 @@ Eight kinds of findings, each about one file:
 
 ``repair`` mends what can be mended without losing anything, after asking again under lock: ``unowned`` files get
 their line back, ``unnamed`` and ``ownerless`` ones are condemned, ``incomplete`` ones are copied to where they lack,
-unless another copy is damaged. Strangers are left to the sweep. What no row that is seen names is condemned only where
-all rows are seen that may name it (see ``sa_attachments.sight``): files of columns that are not mapped in this process
-are left alone, and so are those whose rows may be hidden.
+unless another copy is damaged. Strangers are left to the sweep; files of columns that are not mapped in this process
+are left alone, and those whose rows may be hidden (``sa_attachments.sight``).
 
 Traps
 -----
@@ -182,16 +181,10 @@ class Verification:
             self._report.problems[file.storage] = str(error)
 
     def _check_members(self, mirror: Heals, file: Named, sha256: str | None, where: str) -> bool:
-        """What members of a mirror lost or damaged. False if all lost it, or if nothing can be told of them: the place
-        is in doubt, or one of them can't be asked, which is a problem that is told once.
-        """
+        """What members of a mirror lost or damaged. False if all lost it, or if the place is in doubt."""
         if file.storage in self._report.problems:
             return False
-        try:
-            lacking, damaged = self._purger.io(lambda: flaws(mirror, file, sha256))
-        except StorageFailed as error:
-            self._report.problems[file.storage] = str(error)
-            return False
+        lacking, damaged = self._purger.io(lambda: flaws(mirror, file, sha256))
         if len(lacking) == len(mirror.members):
             return False
         if damaged:

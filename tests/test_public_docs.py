@@ -32,7 +32,10 @@ PUBLIC = [
     "sa_attachments.storages",
     "sa_attachments.testing",
 ]
-INSIDE = {"Ledger": "what columns and sessions ask their Storages for"}
+INSIDE = {
+    "Ledger": "what columns and sessions ask their Storages for",
+    "Override": "what with and async with take",
+}
 
 
 def exports(module: ModuleType) -> Iterator[tuple[str, object]]:

@@ -106,8 +106,7 @@ class Registry:
 
     def made(self) -> dict[str, Storage]:
         """The storages that were asked for so far, by their real names."""
-        entries = self._current()
-        return dict(entries.live) if entries else {}
+        return dict(entries.live) if (entries := self._current()) else {}
 
     def parts(self) -> set[str]:
         """The real names that are parts of other storages, as far as these were made."""
@@ -177,12 +176,11 @@ class Registry:
 
     def _resolve(self, entries: _Entries, name: str | None) -> Storage:
         real = entries.real(_given(name))
-        if (storage := entries.live.get(real)) is not None:
-            return storage
-        with self._lock:
-            if (storage := entries.live.get(real)) is None:
-                storage = entries.live[real] = self._make(entries, real)
-            return storage
+        if (storage := entries.live.get(real)) is None:
+            with self._lock:
+                if (storage := entries.live.get(real)) is None:
+                    storage = entries.live[real] = self._make(entries, real)
+        return storage
 
     def _make(self, entries: _Entries, name: str) -> Storage:
         value = entries.value(name)
@@ -213,9 +211,9 @@ class Registry:
         """Whether the schemes of these names, of which columns use each, are installed; nothing is imported."""
         values = {name: entries.value(name) for name in used}
         schemes = {name: StorageURL(value).scheme for name, value in values.items() if isinstance(value, str)}
-        installed = None if set(schemes.values()) <= self._backends.keys() else entry_points(group=GROUP).names
+        installed = {*self._backends, *entry_points(group=GROUP).names}
         for name, scheme in schemes.items():
-            if installed is not None and scheme not in installed:
+            if scheme not in installed:
                 raise UnknownStorage(f"{used[name]}: {_no_backend(name, scheme, installed)}")
 
     def _backend(self, scheme: str, name: str) -> Callable[[StorageURL], Storage]:
