@@ -164,10 +164,9 @@ class LocalStorage:
 
     def take(self, key: str, path: Path) -> bool:
         target = self._writable(key)
-        if path.is_symlink():
+        if path.is_symlink() and path.parent != Path("/proc/self/fd"):  # there a link is an open file
             return False
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # not to wait for the writer of a pipe
-        descriptor = os.open(path, flags)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait for the writer of a pipe
         try:
             found = os.fstat(descriptor)
             if not self._linkable or not modes.S_ISREG(found.st_mode) or found.st_nlink > 1:

@@ -615,6 +615,14 @@ def test_what_has_another_name_is_not_taken(tmp_path: Path, storage: LocalStorag
     assert storage.take("a", tmp_path / "given")
 
 
+def test_an_open_file_is_taken_by_its_number(tmp_path: Path, storage: LocalStorage) -> None:
+    """As adoptions do, which look where a path leads before they link what is there."""
+    (tmp_path / "given").write_bytes(b"abc")
+    with (tmp_path / "given").open("rb") as file:
+        assert storage.take("a", Path(f"/proc/self/fd/{file.fileno()}"))
+    assert read(storage, "a") == b"abc"
+
+
 def test_what_is_no_file_is_not_taken(tmp_path: Path, storage: LocalStorage) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert not storage.take("a", tmp_path / "pipe")
