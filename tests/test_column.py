@@ -191,7 +191,7 @@ def test_check_names_the_column_where_there_is_no_attribute() -> None:
         Attachment.upload(b"x" * 11).check(Doc.__table__.c.file)
 
 
-@on("attribute", [Doc, Doc.id, "file", None], ids=repr)
+@on("attribute", [Doc, Doc.id, "file", None], ids=["class", "column", "text", "nothing"])
 def test_only_what_holds_attachments_can_check_one(attribute: Any) -> None:
     with pytest.raises(BadConfiguration, match=r"holds no attachments: expected an attribute, as User\.avatar"):
         Attachment.upload(b"x").check(attribute)
