@@ -235,6 +235,7 @@ class Purger:
                 storage,
                 self.io,
                 read=lambda: self._marker(known.late, name, storage, again),
+                register=mark,
                 mark=mark,
             )
             if mark or problem is not None:

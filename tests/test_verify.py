@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -364,6 +365,19 @@ def test_a_line_that_is_dropped_between_the_look_and_the_lock_is_no_finding(arch
     assert (archive.line(key).state, archive.line(key).purge_after) == (CONDEMNED, 2**50)
 
 
+@pytest.mark.parametrize("engine", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_it_waits_for_no_transaction_that_stores_the_first_file_of_a_place(archive: Archive) -> None:
+    """It only looks: on SQLite, which has one writer, it would fail."""
+    with archive.session() as session:
+        session.add(archive.Doc(file=b"one"))
+        session.flush()
+        began = monotonic()
+        assert look(archive) == []
+        assert monotonic() - began < 2
+        session.commit()
+    assert look(archive) == []
+
+
 @concurrent
 def test_a_line_whose_owner_is_in_flight_is_left_alone(archive: Archive) -> None:
     """Hole 8: a transaction that gives the file another name holds its line."""
@@ -377,7 +391,7 @@ def test_a_line_whose_owner_is_in_flight_is_left_alone(archive: Archive) -> None
 
     def name_it() -> None:
         assert archive.ledger.transfer(owner, Line(named, "docs", "file"))
-        owner.execute(text(f"UPDATE docs SET file = '{value}'"))
+        owner.execute(text("UPDATE docs SET file = :value"), {"value": value})
 
     before(archive, name_it, LOCK)
     assert look(archive, repair=True) == []

@@ -50,11 +50,6 @@ class Person(Base):
     file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
 
 
-@pytest.fixture(autouse=True)
-def tables(world: World) -> None:
-    world.create(Base.metadata)
-
-
 def or_update(world: World, entity: Any, *keys: str, **more: Any) -> Any:
     """An upsert that takes the new file."""
     if world.name == "mariadb":
@@ -75,6 +70,7 @@ UNIQUE = "CREATE UNIQUE INDEX made_by_a_migration ON persons (name)"
 
 @databases
 def test_a_key_that_the_database_rounds(world: World) -> None:
+    world.create(Base.metadata)
     with world.session() as session:
         session.execute(or_update(world, Price, "price"), {"price": Decimal("1.239"), "file": b"price"})
         taken = datetime(2024, 1, 1, 0, 0, 0, 123456)  # noqa: DTZ001 - as the column has it
@@ -87,6 +83,7 @@ def test_a_key_that_the_database_rounds(world: World) -> None:
 
 @on("world", ["mariadb"], indirect=True)
 def test_a_key_that_the_database_cuts(world: World) -> None:
+    world.create(Base.metadata)
     with world.session() as session:
         row = {"id": "a", "name": "a", "title": "long" * 20, "file": b"data"}
         session.execute(insert(Person).prefix_with("IGNORE"), row)
@@ -96,6 +93,7 @@ def test_a_key_that_the_database_cuts(world: World) -> None:
 
 @databases
 def test_a_key_that_only_the_database_has(world: World) -> None:
+    world.create(Base.metadata)
     execute(world, UNIQUE)
     with world.session() as session:
         session.add(Person(id="a", name="bob", file=b"old"))
@@ -111,6 +109,7 @@ def test_a_key_that_only_the_database_has(world: World) -> None:
 @databases
 @on("form", ["one", "several", "values"])
 def test_a_conflict_that_changes_the_key(world: World, form: str) -> None:
+    world.create(Base.metadata)
     rows = [
         {"id": "b", "name": "b", "title": "a", "file": b"new"},
         {"id": "c", "name": "c", "title": "c", "file": b"c"},
@@ -143,6 +142,7 @@ LOWER = {
 
 @databases
 def test_a_key_that_a_trigger_changes(world: World) -> None:
+    world.create(Base.metadata)
     execute(world, *LOWER[world.name])
     with world.session() as session:
         row = {"id": "a", "name": "a", "title": "UPPER", "file": b"data"}
@@ -155,6 +155,7 @@ def test_a_key_that_a_trigger_changes(world: World) -> None:
 @on("form", ["one", "several"])
 def test_what_met_a_row_that_is_seen_goes(world: World, form: str) -> None:
     """More rows than one SELECT looks for."""
+    world.create(Base.metadata)
     many = 1 if form == "one" else 120
     with world.session() as session:
         session.add_all([Person(id=str(n), name="old", file=b"%d" % n) for n in range(many)])
@@ -171,6 +172,7 @@ def test_what_met_a_row_that_is_seen_goes(world: World, form: str) -> None:
 
 @databases
 def test_an_update_of_the_primary_key(world: World) -> None:
+    world.create(Base.metadata)
     with world.session() as session:
         session.add_all([Person(id=id_, name=id_, file=b"old") for id_ in "ab"])
         session.commit()
@@ -182,6 +184,8 @@ def test_an_update_of_the_primary_key(world: World) -> None:
 @on("world", ["postgres"], indirect=True)
 @on("how", ["flush", "statement", "by key"])
 def test_an_update_that_takes_the_row_out_of_a_view(world: World, how: str) -> None:
+    world.create(Base.metadata)
+
     class Views(DeclarativeBase):
         pass
 
@@ -228,6 +232,7 @@ SIGNED = {
 @on("value", [b"forged", None])
 @on("how", ["flush", "statement"])
 def test_a_trigger_that_keeps_the_old_file(world: World, value: bytes | None, how: str) -> None:
+    world.create(Base.metadata)
     execute(world, *SIGNED[world.name])
     with world.session() as session:
         person = Person(id="a", name="a", title="signed", file=b"contract")

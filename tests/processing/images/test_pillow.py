@@ -60,7 +60,7 @@ def test_without_pillow_each_step_names_the_extra() -> None:
 
 
 def test_every_step_is_in_that_test() -> None:
-    assert {*STEPS, "Transform"} == set(images.__all__)
+    assert {*STEPS, "Transform", "Plan"} == set(images.__all__)
 
 
 @pytest.mark.parametrize("codec", ["WEBP", "AVIF"])
