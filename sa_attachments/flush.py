@@ -116,10 +116,10 @@ class Flush:
         """After the flush: drop what no row names any more."""
         drops = Drops(self._stage, self.frame)
         unforeseen = list(self._replaced)
-        objects = Counter((slot.reference.column, slot.identity) for slot in self._slots.values())
-        of_row = {slot: objects[slot.reference.column, slot.identity] for slot in self._slots.values()}
-        alone = {slot for slot, count in of_row.items() if slot.identity is None or count == 1}
-        for slot in self._slots.values():
+        slots = self._slots.values()
+        objects = Counter((slot.reference.column, slot.identity) for slot in slots)
+        alone = {s for s in slots if s.identity is None or objects[s.reference.column, s.identity] == 1}
+        for slot in slots:
             drops.named(slot.reference, slot.old, slot.identity)
             if slot in alone and self._is_written(slot) and names(slot.old) <= names(slot.items):
                 drops.keep(slot.items)
@@ -127,7 +127,7 @@ class Flush:
             else:
                 unforeseen.append(slot)
         holders: dict[Name, list[Slot]] = {}
-        for slot in filter(self._is_written, self._slots.values() if unforeseen else ()):
+        for slot in filter(self._is_written, slots if unforeseen else ()):
             for name in names(slot.items):
                 holders.setdefault(name, []).append(slot)
         for slot in unforeseen:

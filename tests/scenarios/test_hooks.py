@@ -151,6 +151,20 @@ def test_a_hook_that_runs_too_late_is_told_so(world: World) -> None:
     world.check()
 
 
+def refused_with(world: World, name: str, listener: Callable[..., None]) -> None:
+    """A flush whose hook writes the name, too."""
+    event.listen(Doc, name, listener)
+    try:
+        with world.session() as session:
+            session.add(Doc(title="original", file=b"data"))
+            with pytest.raises(OwnershipLost, match="one owner"):
+                session.commit()
+            session.rollback()
+    finally:
+        event.remove(Doc, name, listener)
+    world.check()
+
+
 @databases
 @on("form", ["core", "mappings"])
 @on("name", ["before_insert", "after_insert"])
@@ -163,16 +177,7 @@ def test_a_hook_that_writes_the_name_a_second_time_is_refused(world: World, form
         else:
             inspect(doc).session.bulk_insert_mappings(Doc, [{"title": "copy", "file": doc.file}])
 
-    event.listen(Doc, name, remember)
-    try:
-        with world.session() as session:
-            session.add(Doc(title="original", file=b"data"))
-            with pytest.raises(OwnershipLost, match="one owner"):
-                session.commit()
-            session.rollback()
-    finally:
-        event.remove(Doc, name, remember)
-    world.check()
+    refused_with(world, name, remember)
 
 
 @on("world", ["postgres", "mariadb"], indirect=True)
@@ -198,13 +203,4 @@ def test_a_name_is_written_by_the_connection_that_owns_it(world: World) -> None:
         with world.observer.begin() as other:
             other.execute(Doc.__table__.insert().values(title="other", file=doc.file))
 
-    event.listen(Doc, "before_insert", remember)
-    try:
-        with world.session() as session:
-            session.add(Doc(title="original", file=b"data"))
-            with pytest.raises(OwnershipLost, match="one owner"):
-                session.commit()
-            session.rollback()
-    finally:
-        event.remove(Doc, "before_insert", remember)
-    world.check()
+    refused_with(world, "before_insert", remember)
