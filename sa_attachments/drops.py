@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from sqlalchemy import Table
+
 from .attachment import Attachment, facts_of
 from .clock import milliseconds
 from .descriptor import Named, encode, named
@@ -29,6 +31,7 @@ class Drops:
         self._named: dict[tuple[str, str], tuple[Reference, Drop]] = {}
         self._kept: set[tuple[str, str]] = set()
         self._brought: set[Named] = set()
+        self._tenants: dict[Table, tuple[str, ...]] = {}
 
     def named(self, reference: Reference, items: Sequence[Attachment], identity: Identity | None) -> None:
         """Files that an attribute named, in the row with this primary key (None: in no row)."""
@@ -48,8 +51,17 @@ class Drops:
                 if identity is None or not retain:
                     drop = Drop(file)
                 else:
-                    drop = Drop(file, retain, None if index else facts, encode_identity(identity))
+                    drop = Drop(
+                        file, retain, None if index else facts, encode_identity((*self._tenant(reference), *identity))
+                    )
                 self._named.setdefault((file.storage, file.key), (reference, drop))
+
+    def _tenant(self, reference: Reference) -> tuple[str, ...]:
+        """See ``Ledger.tenant``."""
+        if reference.table not in self._tenants:
+            scope, connection = self._stage.of(reference)
+            self._tenants[reference.table] = scope.ledger.tenant(connection, reference.table)
+        return self._tenants[reference.table]
 
     def keep(self, items: Iterable[Attachment]) -> None:
         """Files that rows name afterwards."""

@@ -168,9 +168,8 @@ class Storages(Care):
         # A session that reads from followers is asked where it writes.
         connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(reference.table)})
         ledger = self.ledger_of(reference.table)
-        facts = ledger.retained(
-            connection, (reference.table.fullname, reference.column.name), encode_identity(identity)
-        )
+        whose = encode_identity((*ledger.tenant(connection, reference.table), *identity))
+        facts = ledger.retained(connection, (reference.table.fullname, reference.column.name), whose)
         if facts is None:
             raise FileMissing(
                 f"{reference.target}: nothing is kept of what row {identity} dropped (see the option retain)"

@@ -60,7 +60,7 @@ from .clock import milliseconds, now
 from .descriptor import Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
-from .tables import require_transactions
+from .tables import require_transactions, schema_of
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
 
@@ -203,6 +203,13 @@ class Ledger:
             .limit(1)
         )
         return connection.scalar(statement.with_for_update())
+
+    def tenant(self, connection: Connection, table: Table) -> tuple[str, ...]:
+        """The schema of a table that the ledger knows by a name which it may share with those of other schemas, by
+        ``schema_translate_map``, a search path or USE; nothing if it is in the ledger's own, or as the mapping says.
+        """
+        schema = schema_of(connection, table)
+        return () if schema in (table.schema, schema_of(connection, self.lines)) else (schema,)
 
     def identity(self, connection: Connection) -> int | str | None:
         """Which of the ledgers that may go by the same name this connection sees: a search path or USE may differ

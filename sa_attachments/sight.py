@@ -15,13 +15,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Text, bindparam, cast, column, select, table, text
+from sqlalchemy import Column, Connection, Text, bindparam, cast, column, select, table, text
 from sqlalchemy.exc import DBAPIError
 
 from .chunks import CHUNK
 from .ledger import Ledger
 from .recovery import Purger
-from .rows import ColumnType
 
 Owner = tuple[str, str]
 """The names of a table, with the schema that its mapping says, and of a column."""
@@ -56,13 +55,13 @@ class Sight:
     """
 
     def __init__(
-        self, connection: Connection, ledger: Ledger, compared: Sequence[ColumnType], owners: Collection[Owner]
+        self, connection: Connection, ledger: Ledger, compared: Sequence[Column[Any]], owners: Collection[Owner]
     ) -> None:
         self._schema, self._everywhere = ledger.lines.schema, connection.dialect.name == "postgresql"
         self._ledger = {ledger.lines.name, ledger.places.name}
         schemas = connection.get_execution_options().get("schema_translate_map") or {}
         home = schemas.get(self._schema, self._schema)
-        columns = {each.column for each in compared if each.column is not None}
+        columns = set(compared)
         names = {name for _, name in owners} | {each.name for each in columns}
         self._known = known_to(connection, home, {*names, ledger.lines.c.owner_column.name})
         ledgers = {each.schema: each.here for each in self._known if each.table == ledger.lines.name}

@@ -1,4 +1,5 @@
-"""Tables: whether what is written into them follows a transaction. On MariaDB and MySQL that is up to their engine.
+"""Tables: in which schema a connection finds them, and whether what is written into them follows a transaction. On
+MariaDB and MySQL that is up to their engine.
 
 >>> from sqlalchemy import Column, Integer, MetaData, Table, create_engine
 >>> docs = Table("docs", MetaData(), Column("id", Integer))
@@ -20,6 +21,25 @@ _ENGINE = text(
     "AND COALESCE(e.transactions, 'NO') <> 'YES'"
 )
 """The engine of a table that knows no transactions; a view has none."""
+
+_FOUND_IN = text(
+    "SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = to_regclass(:name)"
+)
+
+
+def schema_of(connection: Connection, each: Table) -> str:
+    """The schema that a table is in: the one that its mapping says, translated, or where the connection finds it."""
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    if schema := schemas.get(each.schema, each.schema):
+        return str(schema)
+    quoted = connection.dialect.identifier_preparer.quote(each.name)
+    match connection.dialect.name:
+        case "postgresql":
+            return str(connection.scalar(_FOUND_IN, {"name": quoted}))
+        case "mysql" | "mariadb":
+            return str(connection.scalar(text("SELECT DATABASE()")))
+        case _:
+            return "main"
 
 
 def require_transactions(connection: Connection, tables: Iterable[Table]) -> None:

@@ -276,7 +276,8 @@ class Verification:
             self._check_ownerless(ownerless)
 
     def _sight(self, connection: Connection, files: Mapping[Named, Owner]) -> Sight:
-        return Sight(connection, self._purger.ledger, self._columns, set(files.values()))
+        compared = [each.column for each in self._columns if each.column is not None]
+        return Sight(connection, self._purger.ledger, compared, set(files.values()))
 
     def _check_nameless(self, sight: Sight, files: Mapping[Named, Owner]) -> dict[Named, Owner]:
         """Look at files that no row names which is seen; returns those whose owners are gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.util import greenlet_spawn
 
-from sa_attachments import Attachment, AttachmentType, Storages
+from sa_attachments import Attachment, AttachmentType, FileMissing, Storages
 from sa_attachments.descriptor import Named
 from sa_attachments.ledger import CONDEMNED, OWNED, Ledger, Line
 from sa_attachments.sight import Sight, keys_in
@@ -29,8 +30,10 @@ mariadb = pytest.mark.skipif(engines.MARIADB is None, reason="no MariaDB")
 class Town:
     """``Storages`` and a model ``Doc``, in several schemas perhaps."""
 
-    def __init__(self, *, ledger: MetaData | None = None, schema: str | None = None) -> None:
-        self.files = files = Storages("memory:", ledger=ledger)
+    def __init__(
+        self, *, ledger: MetaData | None = None, schema: str | None = None, retain: timedelta = NO_TIME
+    ) -> None:
+        self.files = files = Storages("memory:", ledger=ledger, retain=retain)
 
         class Base(DeclarativeBase):
             metadata = MetaData()
@@ -201,6 +204,33 @@ def test_tables_of_several_schemas_with_one_ledger(engine: Engine) -> None:
     report = town.verify(engine)
     assert (kinds(report), report.ok) == ([("unnamed", True)], True)
     assert (town.stored(), town.read(engine)) == (1, b"file")
+
+
+@on(("engine", "way"), [*((name, "translated") for name in DIALECTS), ("postgres", "by path")], indirect=["engine"])
+def test_no_tenant_takes_back_what_another_one_dropped(
+    engine: Engine, open_engine: Callable[..., Engine], schemas: list[str], way: str
+) -> None:
+    shared = MetaData(schema=schemas[0])
+    town = Town(ledger=shared, retain=timedelta(days=1))
+    shared.create_all(engine)
+    tenants = [engine.execution_options(schema_translate_map={None: name}) for name in schemas[1:]]
+    for tenant in tenants:
+        town.Base.metadata.create_all(tenant)
+    if way == "by path":
+        paths = [{"options": f"-csearch_path={name}"} for name in schemas[1:]]
+        tenants = [open_engine(engine.url, connect_args=path) for path in paths]
+    for tenant, data in zip(tenants, (b"one", b"two"), strict=True):
+        town.keep(tenant, data)
+        with Session(tenant) as session:
+            session.get_one(town.Doc, 1).file = None
+            session.commit()
+    for tenant, data in zip(tenants, (b"one", b"two"), strict=True):
+        with Session(tenant) as session:
+            assert town.files.restore(session, town.Doc.file, 1).read() == data
+            session.commit()
+            with pytest.raises(FileMissing):
+                town.files.restore(session, town.Doc.file, 1)
+    assert [town.read(tenant) for tenant in tenants] == [b"one", b"two"]
 
 
 # Rows that are hidden
@@ -406,7 +436,7 @@ def test_what_is_not_listed_as_a_table_is_in_doubt(engine: Engine) -> None:
     archive = Archive(engine)
     run(engine, "ALTER TABLE docs RENAME TO papers")
     with engine.connect() as connection:
-        sight = Sight(connection, archive.ledger, list(archive.files._columns), [])
+        sight = Sight(connection, archive.ledger, [archive.Doc.__table__.c.file], [])
     assert not sight.knows(("docs", "file"))
     assert sight.doubt(("docs", "file")) == "the database does not list it among its tables"
 

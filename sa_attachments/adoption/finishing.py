@@ -41,7 +41,8 @@ class Finishing:
             clear(self._place, [(file.storage, key) for facts in items for file, key in beside(facts)])
         lines = self._place.ledger.lines
         c = lines.c
-        mine = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into, c.held.is_(True))
+        with self._place.work() as connection:
+            mine = and_(self._place.column_of(connection, self._plan), c.held.is_(True))
         after = ("", "")
         while True:
             later = or_(c.key > after[0], and_(c.key == after[0], c.storage > after[1]))

@@ -272,7 +272,8 @@ class Restoring:
     def _clean(self) -> None:
         """Purge what this column dropped before, and what is due; raise if anything is left."""
         c = self._place.ledger.lines.c
-        owned_here = and_(c.owner_table == self._plan.fullname, c.owner_column == self._plan.into)
+        with self._place.work() as connection:
+            owned_here = self._place.column_of(connection, self._plan)
         mine = and_(owned_here, c.state == CONDEMNED)
         if not self._rows.binary:
             spare(self._place, self._rows, self._reader)

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, delete, func, select, text, update
+from sqlalchemy import Column, Connection, MetaData, Table, and_, delete, false, func, select, text, update
 
 from ..chunks import chunked, lockable
 from ..clock import now
@@ -32,7 +32,9 @@ from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
 from ..patience import impatient
 from ..recovery import Purger
 from ..settling import run
+from ..sight import Sight
 from ..staging import Scope
+from .plan import Plan
 from .spot import Spot
 
 PATIENCE = 5000
@@ -70,6 +72,16 @@ class Workplace(Purger):
         """A transaction on it, for reading."""
         with self.connection() as connection, self.transaction(connection):
             yield connection
+
+    def column_of(self, connection: Connection, plan: Plan) -> Any:
+        """The condition that a line is of the column that the ledger knows by this name; false where it may be another
+        one's, of a tenant that shares the ledger perhaps, or rows that name its file may be hidden.
+        """
+        c, owner = self.ledger.lines.c, (plan.fullname, plan.into)
+        column: Column[Any] = Table(plan.table, MetaData(), Column(plan.into), schema=plan.schema).c[plan.into]
+        if Sight(connection, self.ledger, [column], [owner]).doubt(owner):
+            return false()
+        return and_(c.owner_table == owner[0], c.owner_column == owner[1])
 
     # Lines of files that are adopted
 

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
 from alembic_ext.adoption import migration
 from sa_attachments import NoTransaction
+from sa_attachments.adoption import Paths, Plan, adopt, finish, restore
 from sa_attachments.adoption.rows import Rows
 from tests.engines import ENGINES, with_driver
 
@@ -136,6 +137,42 @@ def test_a_tenant_by_its_search_path(engine: Engine, tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM tenant.attachment_ledger")) == 1
         assert connection.scalar(text("SELECT count(*) FROM public.attachment_ledger")) == 0
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+@pytest.mark.parametrize("verb", ["finish", "restore"])
+def test_tenants_that_share_a_ledger_leave_alone_what_the_others_dropped(
+    engine: Engine, tmp_path: Path, verb: str
+) -> None:
+    museum = Museum(engine, tmp_path)
+    museum.ledger.lines.create(engine)
+    museum.ledger.places.create(engine)
+    tenants = []
+    for name in ("one", "two"):
+        museum.lay(f"{name}.txt", b"file")
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE SCHEMA {name}"))
+        tenants.append(create_engine(engine.url, connect_args={"options": f"-csearch_path={name},public"}))
+    plan = Plan("docs", "path", "file", Paths(root=museum.root, mode="in_place"), storage="old")
+    for tenant, name in zip(tenants, ("one", "two"), strict=True):
+        with tenant.begin() as connection:
+            museum.docs.create(connection, checkfirst=False)
+            connection.execute(museum.docs.insert(), [{"id": 1, "path": f"{name}.txt"}])
+        with tenant.connect() as connection:
+            assert adopt(connection, museum.files, plan).rows == 1
+    with Session(tenants[1]) as session:
+        session.get_one(museum.Doc, 1).file = None
+        session.commit()
+    with tenants[0].connect() as connection:
+        if verb == "finish":
+            assert finish(connection, museum.files, "docs", "file").files == 1
+        else:
+            assert restore(connection, museum.files, plan).files == 1
+    museum.sweep()
+    assert museum.stored("old") == {"one.txt", "two.txt"}
+    assert museum.lines()["old", "two.txt"] == ("condemned", True)
+    for tenant in tenants:
+        tenant.dispose()
 
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)
