@@ -21,7 +21,8 @@ Traps
 -----
 Of a storage that does not answer one problem is told. Without a ``repair`` nothing is locked: a file that changes hands
 meanwhile may be reported; look twice before you worry. The names of all files are kept in memory: about 150 bytes each.
-Where files are ownerless, all texts of the database are read that look like descriptors: a table may have been renamed.
+Where files are unnamed or ownerless, all texts of the database are read that look like descriptors: a table may have
+been renamed, or copied.
 """
 
 from __future__ import annotations
@@ -249,7 +250,7 @@ class Verification:
     def _check_lines(self) -> None:
         c = self._purger.ledger.lines.c
         owner = c.owner_table, c.owner_column
-        ownerless: dict[Named, Owner] = {}
+        suspects: dict[Named, Owner] = {}
         after = ("", "")
         while True:
             later = (c.key > after[0]) | and_(c.key == after[0], c.storage > after[1])
@@ -269,19 +270,19 @@ class Verification:
             self._report.lines += len(rows)
             self._known |= known
             if sight is not None:
-                ownerless |= self._check_nameless(sight, nameless)
+                suspects |= self._suspects(sight, nameless)
             self._progress("ledger", len(rows))
             after = rows[-1].key, rows[-1].storage
-        if ownerless:
-            self._check_ownerless(ownerless)
+        if suspects:
+            self._check_suspects(suspects)
 
     def _sight(self, connection: Connection, files: Mapping[Named, Owner]) -> Sight:
         compared = [each.column for each in self._columns if each.column is not None]
         return Sight(connection, self._purger.ledger, compared, set(files.values()))
 
-    def _check_nameless(self, sight: Sight, files: Mapping[Named, Owner]) -> dict[Named, Owner]:
-        """Look at files that no row names which is seen; returns those whose owners are gone."""
-        ownerless = {}
+    def _suspects(self, sight: Sight, files: Mapping[Named, Owner]) -> dict[Named, Owner]:
+        """Look at files that no row names which is seen; returns those whose owners' rows are all seen, or gone."""
+        suspects = {}
         mapped = {(each.column.table.fullname, each.column.name) for each in self._columns if each.column is not None}
         for file, owner in files.items():
             if not owner[1]:
@@ -291,24 +292,25 @@ class Verification:
                 self._report.unmapped[label] += 1
             elif doubt:
                 self._report.problems[label] = f"nobody can tell whether rows name all of its files, as {doubt}"
-            elif sight.knows(owner):
-                self._check_unnamed("unnamed", file, owner, f"ledger, for {label}", self._repair)
             else:
-                ownerless[file] = owner
-        return ownerless
+                suspects[file] = owner
+        return suspects
 
-    def _check_ownerless(self, files: Mapping[Named, Owner]) -> None:
-        """Look at files whose owners are gone, unless they only have another name now."""
+    def _check_suspects(self, files: Mapping[Named, Owner]) -> None:
+        """Look at files that no row of their owners names, unless others do: of a table that was renamed, or a copy."""
         with self._purger.connection() as connection, self._purger.transaction(connection):
             sight = self._sight(connection, files)
         elsewhere, doubt = sight.elsewhere(self._purger, {file.key: owner for file, owner in files.items()})
         for file, owner in files.items():
+            where = f"ledger, for {'.'.join(owner)}"
             if file.key in elsewhere:
                 self._report.unmapped[elsewhere[file.key]] += 1
-                continue
-            where = f"ledger, for {'.'.join(owner)}, which is not in the database"
-            where += f"; nothing is condemned, as {doubt}" if doubt and self._repair else ""
-            self._check_unnamed("ownerless", file, owner, where, self._repair and doubt is None)
+            elif sight.knows(owner):
+                self._check_unnamed("unnamed", file, owner, where, self._repair)
+            else:
+                why = f"; nothing is condemned, as {doubt}" if doubt and self._repair else ""
+                where += f", which is not in the database{why}"
+                self._check_unnamed("ownerless", file, owner, where, self._repair and doubt is None)
 
     def _check_unnamed(self, kind: str, file: Named, owner: Owner, where: str, repair: bool) -> None:
         ledger = self._purger.ledger

@@ -331,6 +331,28 @@ def test_a_table_that_was_renamed_keeps_its_files(engine: Engine) -> None:
     assert (report.findings, report.unmapped, report.ok) == ([], {}, True)
 
 
+RENAMED = {
+    "table": ["ALTER TABLE docs RENAME TO papers", "CREATE TABLE docs AS SELECT * FROM papers WHERE id < 0"],
+    "column": ["ALTER TABLE docs RENAME COLUMN file TO papers", "ALTER TABLE docs ADD COLUMN file JSON"],
+    "rows": ["CREATE TABLE papers AS SELECT * FROM docs", "DELETE FROM docs"],
+}
+
+
+@everywhere
+@on("what", RENAMED)
+def test_what_has_another_name_keeps_its_files_though_something_else_has_its_own(engine: Engine, what: str) -> None:
+    archive = Archive(engine)
+    archive.keep(b"one", b"two")
+    run(engine, *RENAMED[what])
+    report = archive.files.verify(engine, repair=True)
+    assert (kinds(report), list(report.unmapped.values())) == ([], [2])
+    table, column = ("docs", "papers") if what == "column" else ("papers", "file")
+    run(engine, f"UPDATE {table} SET {column} = NULL WHERE id = 1")
+    assert kinds(archive.files.verify(engine, repair=True)) == [("unnamed", True)]
+    archive.sweep()
+    assert list(archive.stored().values()) == [b"two"]
+
+
 @everywhere
 def test_a_text_may_name_what_has_no_owner(engine: Engine) -> None:
     archive = Archive(engine)
