@@ -27,12 +27,13 @@ of the statement (``Storages.stage``). Elsewhere it is refused.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import JSON, Column, ColumnDefault, Dialect, Table, event
+from sqlalchemy import JSON, Column, ColumnDefault, Dialect, Table, Text, cast, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.sql import operators
@@ -301,6 +302,16 @@ class AttachmentListType(_ColumnType):
         # An attribute that was never loaded has a symbol for its value.
         known = isinstance(x, tuple) and isinstance(y, tuple)
         return known and len(x) == len(y) and all(map(_same, x, y))
+
+
+def mentions(column: Any, text: str) -> Any:
+    """A cheap condition that holds for every row whose descriptors say this anywhere, and perhaps for others.
+
+    >>> from sqlalchemy import column
+    >>> mentions(column("file"), 'a"b.txt').compile().params
+    {'param_1': 'a\\\\"b.txt'}
+    """
+    return cast(column, Text).contains(json.dumps(text)[1:-1], autoescape=True)
 
 
 def _same(x: Any, y: Any) -> bool:

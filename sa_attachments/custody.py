@@ -21,10 +21,11 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 from weakref import WeakKeyDictionary, ref
 
-from sqlalchemy import Column, Connection, NestedTransaction, String, cast, event, literal_column, select
+from sqlalchemy import Column, Connection, NestedTransaction, event, literal_column, select
 
 from .chunks import chunked
 from .claims import Claim, executing
+from .column import mentions
 from .descriptor import Named
 from .errors import AttachmentWarning, OwnershipLost
 from .home import Home
@@ -293,7 +294,7 @@ class Custody:
         """A statement failed, which leaves rows as they were: look whether one names what was dropped before."""
         if column.table is scope.ledger.lines:
             return  # Nobody said which column it was.
-        there: Any = select(literal_column("1")).where(cast(column, String).contains(files[0].key, autoescape=True))
+        there: Any = select(literal_column("1")).where(mentions(column, files[0].key))
         if connection.scalar(there.limit(1)) is None:
             return
         owner = column.table.fullname, column.name

@@ -25,12 +25,13 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import Connection, Text, and_, cast, type_coerce
+from sqlalchemy import Connection, and_, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
 from .clock import milliseconds
+from .column import mentions
 from .descriptor import Facts, Named, named_by
 from .errors import (
     AttachmentError,
@@ -186,7 +187,7 @@ class Maker:
         assert column is not None
         if self._purger.scope.engine.dialect.name != "postgresql":
             # Not by a path into the JSON, which SQLite refuses for all rows as soon as one of them is damaged.
-            return and_(column.is_not(None), cast(column, Text).contains(key, autoescape=True))
+            return and_(column.is_not(None), mentions(column, key))
         if self._type.plural:
             return type_coerce(column, JSONB()).contains([{"key": key}])
         return column["key"].as_string() == key

@@ -12,12 +12,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Text, cast, column, func, select, table, update
+from sqlalchemy import Connection, column, func, select, table, update
 
 from . import habits
 from .attachment import Attachment, facts_of, make
 from .chunks import chunked
-from .column import AttachmentListType, AttachmentType, nameable
+from .column import AttachmentListType, AttachmentType, mentions, nameable
 from .descriptor import Named, named, renamed
 from .errors import DescriptorDamaged, OwnershipLost
 from .habits import Habits
@@ -77,9 +77,7 @@ class Rows:
 
     def still_name(self, connection: Connection, file: Named, locked: bool = False) -> bool:
         """Whether one of them names a file; with ``locked``, it does so until the transaction ends."""
-        # Cheap, and true of every row that names it, and perhaps of others.
-        mentions = cast(self._column, Text).contains(file.key, autoescape=True)
-        statement = select(self._column).where(mentions)
+        statement = select(self._column).where(mentions(self._column, file.key))
         if locked:
             statement = statement.with_for_update(nowait=True, key_share=True)
         for value in connection.scalars(statement):

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, Integer, Table, delete, event, text
+from sqlalchemy import Column, Engine, Integer, Table, delete, event, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
 from sqlalchemy.util import greenlet_spawn
@@ -308,6 +308,28 @@ def test_a_row_that_names_the_file_by_the_time_of_the_repair_keeps_it(archive: A
 
     assert look(archive, repair=True, progress=back) == []
     assert archive.states()[key] == OWNED
+
+
+@everywhere
+def test_so_does_one_that_names_an_adopted_file_whose_name_json_escapes(engine: Engine) -> None:
+    archive = Archive(engine)
+    (id_,) = archive.keep(b"one")
+    key, name = archive.key(id_), 'a "b" 50%.txt'
+    with archive.session() as session:
+        file = session.get_one(archive.Doc, id_).file
+        said = json.dumps({**json.loads(file.to_json() if file else ""), "key": name})
+    archive.memory._files[name] = archive.memory._files.pop(key)
+    with engine.begin() as connection:
+        connection.execute(update(archive.ledger.lines).values({archive.ledger.lines.c.key: name}))
+        connection.execute(text("UPDATE docs SET file = NULL"))
+
+    def back(what: str, count: int) -> None:
+        if what == "docs.pages":  # the rows were read
+            cast = "CAST(:said AS JSONB)" if engine.dialect.name == "postgresql" else ":said"
+            with engine.begin() as connection:
+                connection.execute(text(f"UPDATE docs SET file = {cast}"), {"said": said})
+
+    assert (look(archive, repair=True, progress=back), archive.states()) == ([], {name: OWNED})
 
 
 @sqlite
