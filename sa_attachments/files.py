@@ -164,7 +164,11 @@ class Storages(Care):
             raise BadConfiguration(
                 f"{attribute} holds no attachments to be restored: expected an attribute, as User.avatar"
             )
-        identity = primary_key if isinstance(primary_key, tuple) else (primary_key,)
+        values = primary_key if isinstance(primary_key, tuple) else (primary_key,)
+        if len(values) != len(mapper.primary_key):
+            names = ", ".join(column.key for column in mapper.primary_key)
+            raise BadConfiguration(f"{primary_key!r} is no primary key of {mapper.class_.__name__}: expected ({names})")
+        identity = tuple(values[position] for position in reference.positions)
         # A session that reads from followers is asked where it writes.
         connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(reference.table)})
         ledger = self.ledger_of(reference.table)

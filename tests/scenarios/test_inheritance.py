@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, String, delete, insert, inspect, select, update
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, delete, insert, inspect, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, selectin_polymorphic, with_polymorphic
 
-from sa_attachments import Attachment, AttachmentListType, AttachmentType
+from sa_attachments import Attachment, AttachmentListType, AttachmentType, BadConfiguration
 
 from .models import files
 from .world import World
@@ -200,6 +201,41 @@ def test_an_update_of_a_subclass_copies_nothing_for_others_in_its_table(world: W
         session.commit()
     assert world.puts == before + 1
     world.check(b"one", b"new")
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_what_a_row_dropped_comes_back_though_its_table_has_the_key_in_another_order(world: World) -> None:
+    class Other(DeclarativeBase):
+        pass
+
+    class Place(Other):
+        __tablename__ = "places"
+        x: Mapped[int] = mapped_column(primary_key=True)
+        y: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str] = mapped_column(String(10))
+        __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "place"}  # noqa: RUF012 - SQLAlchemy's form
+
+    class Town(Place):
+        __tablename__ = "towns"
+        down: Mapped[int] = mapped_column(primary_key=True)
+        right: Mapped[int] = mapped_column(primary_key=True)
+        file: Mapped[Attachment | None] = mapped_column(AttachmentType(files, retain=timedelta(days=1)))
+        __table_args__ = (ForeignKeyConstraint(["right", "down"], ["places.x", "places.y"]),)
+        __mapper_args__ = {"polymorphic_identity": "town"}  # noqa: RUF012 - SQLAlchemy's form
+
+    world.create(Other.metadata)
+    keys = [(1, 2), (2, 1)]
+    with world.session() as session:
+        session.add_all(Town(x=x, y=y, right=x, down=y, file=b"%d %d" % (x, y)) for x, y in keys)
+        session.commit()
+        for town in session.scalars(select(Town)):
+            town.file = None
+        session.commit()
+        assert [files.restore(session, Town.file, key).read() for key in keys] == [b"1 2", b"2 1"]
+        with pytest.raises(BadConfiguration, match=r"7 is no primary key of Town: expected \(x, y\)"):
+            files.restore(session, Town.file, 7)
+        session.commit()
+    world.check(b"1 2", b"2 1")
 
 
 @on("world", ["sqlite", "postgres", "aiosqlite", "asyncpg"], indirect=True)
