@@ -30,11 +30,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Connection, MetaData, Table
 
 from ..errors import BadConfiguration
 from ..files import Storages
 from ..ledger import Ledger
+from ..tables import require_transactions
 from .adopting import Adopting, Progress
 from .blobs import BlobReader
 from .finishing import Finishing
@@ -129,6 +130,7 @@ def _working(
     with workplace(connection, files, Ledger.of(MetaData(schema=plan.ledger_schema))) as place:
         with place.work() as working:
             rows = Rows(working, plan, back=back, types=types)
+            require_transactions(working, [Table(plan.table, MetaData(), schema=plan.schema)])
         yield place, rows, AdoptionReport(path=None if plan.report is None else _writable(Path(plan.report)))
 
 

@@ -16,7 +16,7 @@ from alembic_ext.adoption import migration
 from sa_attachments import NoTransaction
 from sa_attachments.adoption import Paths, Plan, adopt, finish, restore
 from sa_attachments.adoption.rows import Rows
-from tests.engines import ENGINES, with_driver
+from tests.engines import ENGINES, MARIADB, with_driver
 
 from .museum import Museum
 
@@ -45,6 +45,19 @@ async def test_under_asyncio(engine: Engine, tmp_path: Path) -> None:
     await asynchronous.dispose()
     assert museum.stored() == set()
     assert museum.lines() == {}
+
+
+@pytest.mark.skipif(MARIADB is None, reason="no MariaDB")
+@pytest.mark.parametrize("engine", ["mariadb"], indirect=True)
+def test_a_table_that_takes_part_in_no_transaction(engine: Engine, tmp_path: Path) -> None:
+    """A batch that is killed would leave its names in the rows, and nobody would own the files."""
+    museum = Museum(engine, tmp_path).open()
+    museum.insert({"id": 1, "data": b"hello"})
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE docs ENGINE=MyISAM"))
+    with pytest.raises(NoTransaction, match="the table 'docs' has the engine MyISAM"):
+        museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file"))
+    assert (museum.stored(), museum.facts(), museum.lines()) == (set(), {}, {})
 
 
 @pytest.mark.parametrize("engine", SERVERS, indirect=True)
