@@ -283,8 +283,9 @@ class Ledger:
         c = self.lines.c
         nameless = and_(c.state == OWNED, func.coalesce(c.names, 0) <= 0)
         if prolong:
-            nameless = or_(nameless, and_(c.state == CONDEMNED, c.names == 0, c.purge_after < due))
-        return update(self.lines).where(nameless).values(state=CONDEMNED, since=now(), purge_after=due)
+            nameless = or_(nameless, and_(c.state == CONDEMNED, c.names == 0))
+        later = case((c.purge_after > due, c.purge_after), else_=due)  # triggers may keep it longer
+        return update(self.lines).where(nameless).values(state=CONDEMNED, since=now(), purge_after=later)
 
     def begin_write(self, connection: Connection) -> None:
         """On SQLite: take the write lock, so that what is read from now on can't change before the transaction ends."""

@@ -310,9 +310,11 @@ def test_dropping_prolongs_what_triggers_condemned(engine: Engine, ledger: Ledge
         connection.execute(
             ledger.lines.update().where(ledger.lines.c.key == long.named.key).values(purge_after=1 << 50)
         )
-        ledger.drop(connection, [Drop(none.named), Drop(short.named, 60_000, {"a": 1}, "[7]"), Drop(long.named, 5)])
+        drops = [Drop(none.named), Drop(short.named, 60_000, {"a": 1}, "[7]"), Drop(long.named, 5, {"b": 2}, "[8]")]
+        ledger.drop(connection, drops)
         rows = {row.key: row for row in connection.execute(select(ledger.lines))}
     assert (rows[none.named.key].purge_after, rows[long.named.key].purge_after) == (5, 1 << 50)
+    assert (rows[long.named.key].descriptor, rows[long.named.key].owner_pk) == ({"b": 2}, "[8]")  # for a restore
     kept = rows[short.named.key]
     assert 59_000 <= kept.purge_after - kept.since <= 61_000
     assert (kept.descriptor, kept.owner_pk, kept.state) == ({"a": 1}, "[7]", CONDEMNED)
