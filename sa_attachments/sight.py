@@ -101,11 +101,14 @@ class Sight:
     def elsewhere(self, purger: Purger, files: Mapping[str, Owner]) -> tuple[dict[str, str], str | None]:
         """Which of these keys are named in columns that are not compared, by their labels; and why that may not be all.
 
-        Reads all texts of the database that look like descriptors, but for those of tenants with ledgers of their own.
+        Reads all texts of the database that look like descriptors, but for those of tenants with ledgers of their own;
+        and on MariaDB and MySQL, where a table may go to another database, those of columns of the same name there.
         """
         with purger.connection() as connection, purger.transaction(connection):
             schemas = connection.get_execution_options().get("schema_translate_map") or {}
-            known = known_to(connection, schemas.get(self._schema, self._schema))
+            known = known_to(connection, home := schemas.get(self._schema, self._schema))
+            if connection.dialect.name in ("mysql", "mariadb"):
+                known += _beside(connection, home, {column for _, column in files.values()}, self._ledger)
         apart = self._apart if all(self._is_beside(owner) for owner in files.values()) else set()
         found: dict[str, str] = {}
         doubt = None
@@ -118,7 +121,8 @@ class Sight:
             try:
                 found |= {key: label for value in _texts(purger, each) for key in keys_in(value) if key in files}
             except DBAPIError as error:
-                doubt = f"{label} could not be read: {error.orig}"
+                if not _is_missing(error):
+                    doubt = f"{label} could not be read: {error.orig}"
         if purger.scope.engine.dialect.name in ("mysql", "mariadb") and not _lists_all(purger):
             doubt = "this user may not see all tables of the database"
         return found, doubt
@@ -189,6 +193,17 @@ def known_to(connection: Connection, home: str | None, names: Collection[str] = 
     return [Known(*row) for row in connection.execute(statement, values)]
 
 
+def _beside(connection: Connection, home: str | None, columns: Collection[str], ledger: Collection[str]) -> list[Known]:
+    """On MariaDB and MySQL, the columns of these names in other databases without a ledger."""
+    others = text(
+        "SELECT DISTINCT table_schema FROM information_schema.columns WHERE column_name IN :columns AND table_schema "
+        "NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema', coalesce(:home, DATABASE()))"
+    ).bindparams(bindparam("columns", expanding=True))
+    schemas = connection.scalars(others, {"columns": sorted(columns), "home": home}).all()
+    found = [known_to(connection, schema, {*columns, "owner_column"}) for schema in schemas]
+    return [each for some in found if not any(other.table in ledger for other in some) for each in some]
+
+
 _OF_POSTGRESQL = f"""
     SELECT n.nspname, c.relname, CAST(a.attname AS text) AS name,
         CASE WHEN c.relkind NOT IN ('r', 'p') THEN '{NO_TABLE}' WHEN row_security_active(c.oid) THEN '{SECURED}' END,
@@ -228,6 +243,11 @@ def _lists_all(purger: Purger) -> bool:
         with purger.connection() as connection, purger.transaction(connection):
             connection.execute(select(text("1")).select_from(missing))
     except DBAPIError as error:
-        said: Any = error.orig
-        return 1146 in said.args[:1]
+        return _is_missing(error)
     return False
+
+
+def _is_missing(error: DBAPIError) -> bool:
+    """Whether MariaDB or MySQL say that there is no such table; somebody dropped it, perhaps."""
+    said: Any = error.orig
+    return 1146 in said.args[:1]

@@ -353,6 +353,23 @@ def test_what_has_another_name_keeps_its_files_though_something_else_has_its_own
     assert list(archive.stored().values()) == [b"two"]
 
 
+@mariadb
+@on("engine", ["mariadb"], indirect=True)
+@on("ledger", [True, False])
+def test_a_table_that_went_to_another_database_keeps_its_files(
+    engine: Engine, schemas: list[str], ledger: bool
+) -> None:
+    """One with a ledger of its own is of another application, or a copy."""
+    archive = Archive(engine)
+    archive.keep(b"one")
+    run(engine, f"ALTER TABLE docs RENAME TO {schemas[1]}.papers")
+    if ledger:
+        run(engine, f"CREATE TABLE {schemas[1]}.attachment_ledger LIKE attachment_ledger")
+    report = archive.files.verify(engine, repair=True)
+    assert kinds(report) == ([("ownerless", True)] if ledger else [])
+    assert report.unmapped == ({} if ledger else {f"{schemas[1]}.papers.file": 1})
+
+
 @everywhere
 def test_a_text_may_name_what_has_no_owner(engine: Engine) -> None:
     archive = Archive(engine)
