@@ -79,7 +79,8 @@ class Workplace(Purger):
         """
         c, owner = self.ledger.lines.c, (plan.fullname, plan.into)
         column: Column[Any] = Table(plan.table, MetaData(), Column(plan.into), schema=plan.schema).c[plan.into]
-        if Sight(connection, self.ledger, [column], [owner]).doubt(owner):
+        is_told = plan.schema is not None and plan.schema not in dict(self.scope.schemas)
+        if not is_told and Sight(connection, self.ledger, [column], [owner]).doubt(owner):
             return false()
         return and_(c.owner_table == owner[0], c.owner_column == owner[1])
 

@@ -154,9 +154,11 @@ def test_a_tenant_by_its_search_path(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ["postgres"], indirect=True)
 @pytest.mark.parametrize("verb", ["finish", "restore"])
+@pytest.mark.parametrize("told", [False, True])
 def test_tenants_that_share_a_ledger_leave_alone_what_the_others_dropped(
-    engine: Engine, tmp_path: Path, verb: str
+    engine: Engine, tmp_path: Path, verb: str, told: bool
 ) -> None:
+    """Whose schema is told lets go of what it dropped itself."""
     museum = Museum(engine, tmp_path)
     museum.ledger.lines.create(engine)
     museum.ledger.places.create(engine)
@@ -166,23 +168,27 @@ def test_tenants_that_share_a_ledger_leave_alone_what_the_others_dropped(
         with engine.begin() as connection:
             connection.execute(text(f"CREATE SCHEMA {name}"))
         tenants.append(create_engine(engine.url, connect_args={"options": f"-csearch_path={name},public"}))
-    plan = Plan("docs", "path", "file", Paths(root=museum.root, mode="in_place"), storage="old")
     for tenant, name in zip(tenants, ("one", "two"), strict=True):
         with tenant.begin() as connection:
             museum.docs.create(connection, checkfirst=False)
             connection.execute(museum.docs.insert(), [{"id": 1, "path": f"{name}.txt"}])
+    origin = Paths(root=museum.root, mode="in_place")
+    plans = [Plan("docs", "path", "file", origin, name if told else None, "old") for name in ("one", "two")]
+    for tenant, plan in zip(tenants, plans, strict=True):
         with tenant.connect() as connection:
             assert adopt(connection, museum.files, plan).rows == 1
-    with Session(tenants[1]) as session:
-        session.get_one(museum.Doc, 1).file = None
-        session.commit()
+        with Session(tenant) as session:
+            session.get_one(museum.Doc, 1).file = None
+            session.commit()
+        with tenant.begin() as connection:
+            connection.execute(museum.docs.update().values(path=None))
     with tenants[0].connect() as connection:
         if verb == "finish":
-            assert finish(connection, museum.files, "docs", "file").files == 1
+            finish(connection, museum.files, "docs", "file", schema=plans[0].schema)
         else:
-            assert restore(connection, museum.files, plan).files == 1
+            restore(connection, museum.files, plans[0])
     museum.sweep()
-    assert museum.stored("old") == {"one.txt", "two.txt"}
+    assert museum.stored("old") == {"two.txt"} | (set() if told else {"one.txt"})
     assert museum.lines()["old", "two.txt"] == ("condemned", True)
     for tenant in tenants:
         tenant.dispose()
