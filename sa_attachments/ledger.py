@@ -194,15 +194,18 @@ class Ledger:
     def retained(self, connection: Connection, owner: tuple[str, str], owner_pk: str) -> dict[str, Any] | None:
         """The descriptor of the file that a row dropped last, if it is kept; locked until the transaction ends."""
         c = self.lines.c
-        statement = select(c.descriptor).where(
-            c.owner_table == owner[0], c.owner_column == owner[1], c.owner_pk == owner_pk
+        mine = and_(c.owner_table == owner[0], c.owner_column == owner[1], c.owner_pk == owner_pk)
+        mine = and_(mine, c.state == CONDEMNED, c.descriptor.is_not(None))
+        # Without a lock at first: MySQL locks all that it looks at, and no index leads there.
+        latest = select(c.storage, c.key).where(mine).order_by(c.since.desc(), c.key.desc()).limit(1)
+        found = connection.execute(latest).all()
+        return (
+            connection.scalar(
+                select(c.descriptor).where(self.among([tuple(row) for row in found]), mine).with_for_update()
+            )
+            if found
+            else None
         )
-        statement = (
-            statement.where(c.state == CONDEMNED, c.descriptor.is_not(None))
-            .order_by(c.since.desc(), c.key.desc())
-            .limit(1)
-        )
-        return connection.scalar(statement.with_for_update())
 
     def tenant(self, connection: Connection, table: Table) -> tuple[str, ...]:
         """The schema of a table that the ledger knows by a name which it may share with those of other schemas, by

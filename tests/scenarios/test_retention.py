@@ -190,6 +190,22 @@ def test_a_row_that_is_gone_is_told_though_it_seems_to_have_what_is_restored(wor
     assert condemned(world) == [b"old", b"p1", b"p2"]
 
 
+@on("world", ["postgres", "mariadb"], indirect=True)
+def test_a_restore_is_in_nobodys_way(world: World) -> None:
+    seed(world)
+    with world.session() as session:
+        session.get_one(Kept, (1, "a")).file = None
+        session.commit()
+    with world.session() as session, world.session() as other:
+        world.files.restore(session, Kept.file, (1, "a"))
+        if world.name == "mariadb":
+            other.execute(text("SET innodb_lock_wait_timeout = 1"))
+        other.add(Kept(id=2, file=b"other"))
+        other.commit()
+        session.commit()
+    world.check(b"old", b"other", b"p1", b"p2", b"x")
+
+
 @databases
 def test_a_restore_that_is_rolled_back_keeps_it_restorable(world: World) -> None:
     seed(world)
