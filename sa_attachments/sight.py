@@ -73,8 +73,8 @@ class Sight:
             each
             for each in self._known
             for schema, name, column in places
-            if _same(each.table, name)
-            and _same(each.column, column)
+            if self._same(each.table, name)
+            and self._same(each.column or "", column)
             and (each.here if schema is None else each.schema == schema)
         }
 
@@ -134,11 +134,15 @@ class Sight:
             self._found[owner] = [
                 each
                 for each in self._known
-                if (each.column is None or _same(each.column, owner[1]))
-                and f".{owner[0]}".casefold().endswith(f".{each.table}".casefold())
+                if (each.column is None or self._same(each.column, owner[1]))
+                and self._same(f".{owner[0]}"[-len(each.table) - 1 :], f".{each.table}")
                 and not (beside and each.schema in self._apart)
             ]
         return self._found[owner]
+
+    def _same(self, one: str, other: str) -> bool:
+        """PostgreSQL alone tells capitals from others, wherever it runs."""
+        return one == other or (not self._everywhere and one.casefold() == other.casefold())
 
     def _is_beside(self, owner: Owner) -> bool:
         """Whether the mapping has its table and the ledger in one schema, whatever that is called in the database."""
@@ -169,11 +173,6 @@ def _texts(purger: Purger, where: Known) -> Iterator[str]:
     options = {"schema_translate_map": None, "yield_per": CHUNK}
     with purger.connection() as connection, purger.transaction(connection):
         yield from connection.execute(statement, execution_options=options).scalars()
-
-
-def _same(one: str | None, other: str) -> bool:
-    """Some databases do not tell capitals from others."""
-    return one is not None and one.casefold() == other.casefold()
 
 
 # What the database knows

@@ -489,6 +489,15 @@ def test_capitals_are_no_other_name_where_the_database_does_not_tell_them(engine
     assert not sight.knows(("cs", "file"))
 
 
+@postgres
+def test_capitals_are_another_name_on_postgresql(engine: Engine) -> None:
+    archive = Archive(engine)
+    archive.keep(b"one")
+    run(engine, 'CREATE TABLE "Docs" AS SELECT * FROM docs', "DELETE FROM docs")
+    report = archive.files.verify(engine, repair=True)
+    assert (kinds(report), report.unmapped) == ([], {"public.Docs.file": 1})
+
+
 @on("engine", ["sqlite"], indirect=True)
 def test_a_view_of_what_is_gone_is_no_obstacle(engine: Engine) -> None:
     archive = Archive(engine)
