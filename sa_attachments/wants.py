@@ -56,6 +56,10 @@ class Want:
         return [line(file, self.reference) for file in self.files]
 
 
+_Place = tuple[Home, str]
+"""Storages, and the name of one of them."""
+
+
 def line(file: Named, reference: Reference) -> Line:
     """What the ledger is to know of a file that an attribute names."""
     return Line(file, reference.table.fullname, reference.column.name)
@@ -77,18 +81,19 @@ def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> N
     """
     for want in wants:
         refuse_held(want.reference.type.files, want.attachment, want.reference.target)
-    by_storage: dict[tuple[Home, str], list[Want]] = {}
-    for want in wants:
-        by_storage.setdefault((want.reference.type.files, want.place()), []).append(want)
-    groups = []
-    for (files, name), group in by_storage.items():
-        parallel = max(1, files.resolve(name).parallel)
-        slots = threading.Semaphore(parallel)
-        if any(_keeps_busy(want.reference.type) for want in group):
+    places = {want: (want.reference.type.files, want.place()) for want in wants}
+    limits = {place: max(1, place[0].resolve(place[1]).parallel) for place in dict.fromkeys(places.values())}
+    slots = {place: threading.Semaphore(limit) for place, limit in limits.items()}
+    groups: dict[_Place, list[_Job]] = {}
+    for together in _apart(wants):
+        groups.setdefault(places[together[0]], []).append(_Job(together, places, started, slots))
+    batches = []
+    for place, jobs in groups.items():
+        parallel = limits[place]
+        if any(job.keeps_busy for job in jobs):
             parallel = max(parallel, os.cpu_count() or 1)  # the storage takes no more at a time all the same
-        jobs = [_Job(together, files, name, started, slots) for together in _apart(group)]
-        groups.append(partial(gather, jobs, parallel))
-    for stored in gather(groups, len(groups)):
+        batches.append(partial(gather, jobs, parallel))
+    for stored in gather(batches, len(batches)):
         outcomes: list[Outcome[Any]] = [stored, *(stored.value or [])]
         for outcome in outcomes:
             if outcome.error is not None:
@@ -107,13 +112,14 @@ def refuse_held(files: Any, attachment: Attachment, target: str) -> None:
 
 
 def _apart(wants: Sequence[Want]) -> Iterable[list[Want]]:
-    """Wants that can be stored at the same time; those that read one object's position are kept together."""
+    """Wants that can be stored at the same time; those that read one object's position are kept together, whatever
+    storages they go to.
+    """
     groups: dict[Hashable, list[Want]] = {}
     for want in wants:
         body: Any = body_of(want.attachment)
-        groups.setdefault(id(want.attachment) if body.source.shared is None else id(body.source.shared), []).append(
-            want
-        )
+        shared = body.source.shared
+        groups.setdefault((id(want.attachment), want.place()) if shared is None else id(shared), []).append(want)
     return groups.values()
 
 
@@ -123,16 +129,18 @@ class _Job:
     def __init__(
         self,
         wants: list[Want],
-        files: Home,
-        name: str,
+        places: Mapping[Want, _Place],
         started: Callable[[Any, Named], None],
-        slots: AbstractContextManager[Any],
+        slots: Mapping[_Place, AbstractContextManager[Any]],
     ) -> None:
         self._wants = wants
-        self._files = files
-        self._name = name
+        self._places = places
         self._started = started
         self._slots = slots
+
+    @property
+    def keeps_busy(self) -> bool:
+        return any(_keeps_busy(want.reference.type) for want in self._wants)
 
     def __call__(self) -> None:
         done: dict[int, Attachment] = {}
@@ -143,8 +151,8 @@ class _Job:
             done.setdefault(id(want.attachment), want.stored)
 
     def _store(self, want: Want, attachment: Attachment) -> Attachment:
-        column_type, target = want.reference.type, want.reference.target
-        whole = Whole(self._files, self._name, column_type, target, partial(self._started, self._files), self._slots)
+        column_type, target, place = want.reference.type, want.reference.target, self._places[want]
+        whole = Whole(*place, column_type, target, partial(self._started, place[0]), self._slots[place])
         try:
             return whole.store(attachment, column_type.attachment_class)
         except FileMissing as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import time
@@ -145,3 +146,26 @@ def test_an_error_is_raised_when_the_other_storages_have_ended_too() -> None:
     with pytest.raises(StorageFailed, match="disk full"):
         site.flush(file=b"x", scan=b"y")
     assert (site.other.here.most, site.other.here.inside) == (4, 0)
+
+
+class Slow(io.BytesIO):
+    """A file that takes its time, and gives a byte at a time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        time.sleep(0.005)
+        return super().read(1)
+
+
+@on("kind", ["sync", "async"])
+@on("given", ["an upload twice", "a file twice", "an upload that can be read once, twice"])
+async def test_who_reads_one_position_takes_turns_though_he_stores_elsewhere(kind: str, given: str) -> None:
+    site = Site(4, 4)
+    file = Slow(b"0123456789")
+    first = Attachment.upload(iter([b"01234", b"56789"]) if "once" in given else file)
+    values = {"file": first, "scan": Attachment.upload(file) if given == "a file twice" else first}
+    if kind == "sync":
+        site.flush(1, **values)
+    else:
+        await site.aflush(1, **values)
+    for storage in (site.default, site.other):
+        assert [storage.open(key).read() for key, _ in storage.keys()] == [b"0123456789"]
