@@ -23,7 +23,8 @@ from typing import BinaryIO, Generic, ParamSpec, TypeVar
 
 from . import filename as filenames
 from .errors import FileDamaged
-from .source import CHUNK, Guards, event_loop
+from .pulls import Pulls, pulls
+from .source import CHUNK, Guards
 from .storage import Readable
 
 C = TypeVar("C", bound="Content")
@@ -158,8 +159,12 @@ class StoredSource(Generic[C]):
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """In a worker thread, which may pull async sources from this loop."""
-    token = event_loop.set(asyncio.get_running_loop())
+    mine = Pulls(asyncio.get_running_loop())
+    token = pulls.set(mine)
     try:
         return await asyncio.to_thread(function, *args, **kwargs)
+    except asyncio.CancelledError:
+        mine.stop()
+        raise
     finally:
-        event_loop.reset(token)
+        pulls.reset(token)

@@ -26,7 +26,8 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import unquote_to_bytes
 
 from .errors import BadSource, FileMissing
-from .source import CHUNK, BytesSource, FileSource, OnceSource, PathSource, Source, event_loop, still_there
+from .pulls import pulls
+from .source import CHUNK, BytesSource, FileSource, OnceSource, PathSource, Source, still_there
 
 
 def source(value: Any) -> Source:
@@ -170,13 +171,13 @@ def _from_loop(chunks: AsyncIterator[bytes]) -> Iterator[bytes]:
         return await anext(chunks, None)
 
     while True:
-        loop = event_loop.get(None)
-        if loop is None or asyncio._get_running_loop() is loop:
+        mine = pulls.get(None)
+        if mine is None or asyncio._get_running_loop() is mine.loop:
             raise BadSource(
                 "an async source can be read only from a worker thread of its loop:"
                 " use AsyncSession, Attachment.aread() or Storages.astage()"
             )
-        chunk = asyncio.run_coroutine_threadsafe(pull(), loop).result()
+        chunk = mine.take(pull())
         if chunk is None:
             return
         yield chunk

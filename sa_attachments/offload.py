@@ -7,7 +7,7 @@ Inside SQLAlchemy's greenlet the calling coroutine awaits; elsewhere the calling
 [1, 2]
 
 A cancelled coroutine still waits for the jobs that run, so that whoever called knows what became of them; but not for
-those that run ``aside``.
+what they wait for on its loop, nor for those that run ``aside``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.util import await_only, concurrency, greenlet_spawn
 
-from .source import event_loop
+from .pulls import Pulls, pulls
 
 T = TypeVar("T")
 
@@ -65,7 +65,8 @@ def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
 async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
     loop = asyncio.get_running_loop()
     context = contextvars.copy_context()
-    context.run(event_loop.set, loop)
+    mine = Pulls(loop)
+    context.run(pulls.set, mine)
     pool = ThreadPoolExecutor(max(1, min(parallel, len(jobs))), "sa_attachments")
     try:
         futures: list[asyncio.Future[Outcome[T]]] = [
@@ -75,6 +76,7 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
+            mine.stop()
             while not running.done():
                 with contextlib.suppress(asyncio.CancelledError):  # once is enough
                     await asyncio.wait(futures)

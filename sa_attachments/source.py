@@ -11,13 +11,11 @@ file, whoever asks for ``stream`` reads them straight through.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -29,9 +27,6 @@ CHUNK = 256 * 1024
 
 SPOOL_MEMORY = 1024 * 1024
 """Bytes of a spooled one-shot source that are kept in memory; the rest is on disk."""
-
-event_loop: ContextVar[asyncio.AbstractEventLoop] = ContextVar("event_loop")
-"""In a worker thread of an asyncio application: the loop that async sources belong to."""
 
 Guards = tuple[Callable[[int], None], ...]
 """Called with the number of bytes so far while bytes stream; may raise ``Refused``."""

@@ -26,6 +26,7 @@ LAYERS: list[tuple[str, ...]] = [
         "filename",
         "key",
         "storage",
+        "pulls",
         "source",
         "intake",
         "descriptor",

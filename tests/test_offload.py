@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from sa_attachments.offload import Outcome, Tasks, Worker, aside, gather, within
-from sa_attachments.source import event_loop
+from sa_attachments.pulls import pulls
 
 on = pytest.mark.parametrize
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
@@ -91,7 +91,7 @@ def test_jobs_see_the_context_variables_of_the_caller(jobs: int, parallel: int) 
 @on("jobs", [1, 2])
 async def test_jobs_see_them_under_asyncio_too_and_the_loop(jobs: int) -> None:
     token = tenant.set("acme")
-    outcomes = await greenlet_spawn(gather, [lambda: (tenant.get(), event_loop.get())] * jobs, 2)
+    outcomes = await greenlet_spawn(gather, [lambda: (tenant.get(), pulls.get().loop)] * jobs, 2)
     tenant.reset(token)
     assert outcomes == [Outcome(("acme", asyncio.get_running_loop()))] * jobs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -180,6 +180,36 @@ async def test_cancelled_while_uploading(aworld: AsyncWorld, when: str) -> None:
     aworld.storage.heal()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert task.cancelled()
+    await aworld.acheck(b"old")
+
+
+@on("way", ["commit", "stage"])
+@on("pieces", [0, 1])
+async def test_cancelled_while_a_client_says_nothing(aworld: AsyncWorld, way: str, pieces: int) -> None:
+    """Nobody knows when it says something again, if ever: a timeout must not wait for that."""
+    key = await seed(aworld)
+    silent = asyncio.Event()
+
+    async def upload() -> AsyncIterator[bytes]:
+        for _ in range(pieces):
+            yield bytes(300_000)
+        silent.set()
+        await asyncio.sleep(60)
+
+    async def work() -> None:
+        async with aworld.sessions() as session:
+            doc = await session.get_one(Doc, key)
+            doc.file = Attachment.upload(upload())
+            if way == "stage":
+                doc.file = await files.astage(doc.file, Doc.file)
+            await session.commit()
+
+    task = asyncio.create_task(work())
+    await silent.wait()
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=10)
+    assert done
     assert task.cancelled()
     await aworld.acheck(b"old")
 
