@@ -88,8 +88,11 @@ def named(facts: Mapping[str, Any]) -> Iterator[Named]:
 
 
 def named_by(variant: Mapping[str, Any], facts: Mapping[str, Any]) -> Named:
-    """The file that the entry of a variant names, in the descriptor ``facts``."""
-    return Named(variant.get("storage", facts["storage"]), variant["key"], variant.get("size", 0))
+    """The file that the entry of a variant names, in the descriptor ``facts``; a damaged one, as far as it can be told."""
+    storage, size = variant.get("storage"), variant.get("size")
+    return Named(
+        storage if isinstance(storage, str) else facts["storage"], variant["key"], size if isinstance(size, int) else 0
+    )
 
 
 def variants_of(facts: Mapping[str, Any]) -> dict[str, Facts]:

@@ -295,6 +295,33 @@ def test_a_row_with_a_damaged_descriptor_can_be_deleted(world: World, how: str) 
     assert world.files.verify(world.engine).counts == {"unnamed": 2}
 
 
+@databases
+@on("how", ["replace", "describe", "delete"])
+@on("part", [{"storage": 5}, {"storage": ["default"]}, {"storage": None}, {"size": [1]}, {"size": "1"}], ids=json.dumps)
+def test_a_row_whose_variant_is_damaged_can_be_changed(world: World, part: dict[str, Any], how: str) -> None:
+    """What is wrong with it is no reason to fail, nor to take its file for nobody's."""
+    seed(world)
+    with world.session() as session:
+        doc = session.scalars(select(Doc).where(Doc.title == "one")).one()
+        variant = json.loads(files.stage(Attachment.upload(b"variant"), Doc.file).to_json())
+        facts = json.loads(doc.file.to_json())
+    damage(world, json.dumps({**facts, "variants": {"thumb": {**variant, **part}}}))
+    assert world.files.verify(world.engine, repair=True).counts["unowned"] == 1
+    with world.session() as session:
+        doc = session.scalars(select(Doc).where(Doc.title == "one")).one()
+        match how:
+            case "replace":
+                doc.file = b"new"
+            case "describe":
+                doc.file = doc.file.replace(filename="new.txt")
+            case "delete":
+                session.delete(doc)
+        session.commit()
+    files.settled()
+    assert set(world.files.verify(world.engine).counts) <= {"damaged"}  # of another size than the descriptor says
+    assert (b"variant" in world.stored().values()) is (how == "describe")
+
+
 def test_a_storage_that_nobody_configured_is_named_with_those_that_are() -> None:
     lazy = Storages()
 
