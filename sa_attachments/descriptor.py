@@ -88,7 +88,7 @@ def named(facts: Mapping[str, Any]) -> Iterator[Named]:
 
 
 def named_by(variant: Mapping[str, Any], facts: Mapping[str, Any]) -> Named:
-    """The file that the entry of a variant names, in the descriptor ``facts``; a damaged one, as far as it can be told."""
+    """The file that the entry of a variant names, in the descriptor ``facts``; of a damaged one, what can be told."""
     storage, size = variant.get("storage"), variant.get("size")
     return Named(
         storage if isinstance(storage, str) else facts["storage"], variant["key"], size if isinstance(size, int) else 0

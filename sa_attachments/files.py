@@ -41,7 +41,7 @@ from .processing.variants import Variant
 from .references import Reference, of_class, read_locked
 from .settling import run
 from .staging import Token
-from .upload import Upload
+from .upload import Upload, given
 from .wants import Rules, Whole, refuse_held
 
 A = TypeVar("A", bound=Attachment)
@@ -84,8 +84,7 @@ class Storages(Care):
             return Whole(self, name, rules, target, lambda named: None).store(attachment, cls)
 
         staged = run(job)
-        given = body.source.path() if isinstance(body, Upload) and body.move else None
-        set_origin(staged, Token(given))
+        set_origin(staged, Token(given(body)))
         return cast(A, staged)
 
     async def astage(self, attachment: A, *where: Any, storage: str | None = None) -> A:

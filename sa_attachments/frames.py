@@ -12,11 +12,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from .descriptor import Named
+from .source import PathSource
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class Work:
     """Put, and never to be named: the flush failed, or the savepoint was rolled back."""
     dropped: list[Named] = field(default_factory=list)
     """Condemned in this transaction and due at once."""
-    given: list[tuple[Path, Named]] = field(default_factory=list)
+    given: list[tuple[PathSource, Named]] = field(default_factory=list)
     """Local files that the user gave away, to be removed once the copy is committed."""
     identity: int | str | None = None
     """Which of the ledgers of that name the lines are in."""
@@ -47,7 +47,7 @@ class Work:
 
     def keep_path_of(self, file: Named) -> None:
         """A given file was not taken after all."""
-        self.given = [(path, each) for path, each in self.given if each != file]
+        self.given = [(source, each) for source, each in self.given if each != file]
 
     def __bool__(self) -> bool:
         return bool(self.staged or self.void or self.dropped or self.given)

@@ -12,6 +12,7 @@ file, whoever asks for ``stream`` reads them straight through.
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
@@ -95,6 +96,7 @@ class PathSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path.absolute()
+        self._read: os.stat_result | None = None
         self.shared = None
 
     def size(self) -> int | None:
@@ -102,19 +104,32 @@ class PathSource:
             return self._path.stat().st_size or None  # files of /proc say 0 and have bytes
 
     def head(self, size: int) -> bytes:
-        with still_there(self._path), self._path.open("rb", buffering=0) as file:
+        with self._opened() as file:
             return file.read(size)
 
     def open(self, guards: Guards = ()) -> BinaryIO:
-        with still_there(self._path):
-            return self._path.open("rb")
+        return cast(BinaryIO, io.BufferedReader(self._opened()))
 
-    def stream(self) -> Readable:
-        with still_there(self._path):
-            return self._path.open("rb", buffering=0)
+    def stream(self) -> io.FileIO:
+        return self._opened()
 
     def path(self) -> Path:
         return self._path
+
+    def remove(self) -> None:
+        """Remove what was read, which was given away; not what somebody put into its place since, or wrote into it."""
+        with suppress(FileNotFoundError):
+            read, now = self._read, self._path.stat()
+            # A storage that took it has linked it, and set its time.
+            is_as_read = read is None or read.st_mtime_ns == now.st_mtime_ns or now.st_nlink > 1
+            if is_as_read and (read is None or os.path.samestat(read, now)):
+                self._path.unlink()
+
+    def _opened(self) -> io.FileIO:
+        with still_there(self._path):
+            file = self._path.open("rb", buffering=0)
+        self._read = os.fstat(file.fileno())
+        return file
 
 
 class FileSource:

@@ -10,7 +10,6 @@ from contextlib import nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Column, Connection, Engine, delete, select, update
@@ -26,7 +25,8 @@ from .home import Home
 from .ledger import CONDEMNED, Drop, Ledger
 from .offload import gather
 from .references import Reference
-from .upload import Upload
+from .source import PathSource
+from .upload import given
 from .wants import Want, let_in, line, store_all
 
 _OF_A_DROP = ("state", "since", "purge_after", "attempts", "descriptor", "owner_pk", "owner_table", "owner_column")
@@ -56,14 +56,14 @@ class Scope:
 
 
 class Token:
-    """Says of an attachment that ``Storages.stage`` stored whether a row has claimed it, and which ``path`` was given
-    away for it.
+    """Says of an attachment that ``Storages.stage`` stored whether a row has claimed it, and what was ``given`` away
+    for it.
     """
 
-    __slots__ = ("path", "tried", "used")
+    __slots__ = ("given", "tried", "used")
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, given: PathSource | None) -> None:
+        self.given = given
         self.used = False
         self.tried = False
         """Whether it ever was; that it was rolled back is what the session heard, and it may have heard wrong."""
@@ -215,9 +215,8 @@ class Stage:
         work.identity = scope.ledger.own(connection, lines, scope.files.own_within)
         work.staged += [line.named for line in lines]
         for want in wants:
-            body = body_of(want.attachment)
-            if isinstance(body, Upload) and body.move and (path := body.source.path()):
-                work.given.append((path, want.files[0]))
+            if (source := given(body_of(want.attachment))) is not None:
+                work.given.append((source, want.files[0]))
 
     def claim(self, reference: Reference, item: Attachment, token: Token) -> bool:
         """Own a file that was staged before the transaction; False if a row claimed it, or other steps let it in."""
@@ -230,8 +229,8 @@ class Stage:
         scope.ledger.own(connection, lines, scope.files.own_within)
         if token.tried:
             self._look_for(reference, files)
-        if token.path is not None:
-            self._frame.work(scope).given.append((token.path, files[0]))
+        if token.given is not None:
+            self._frame.work(scope).given.append((token.given, files[0]))
         token.used = token.tried = True
         self._frame.undo.append(token)
         return True

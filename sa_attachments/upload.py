@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .descriptor import frozen, thawed
-from .source import Guards, Source
+from .source import Guards, PathSource, Source
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +35,12 @@ class Upload:
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         return _upload, ({**fields, "metadata": thawed(self.metadata)},)
+
+
+def given(body: object) -> PathSource | None:
+    """The local file that a new attachment gives away, if it does."""
+    source = body.source if isinstance(body, Upload) and body.move else None
+    return source if isinstance(source, PathSource) else None
 
 
 def _upload(fields: dict[str, Any]) -> Upload:

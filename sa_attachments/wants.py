@@ -27,7 +27,7 @@ from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current
 from .references import Reference
 from .source import rewound
-from .upload import Upload
+from .upload import Upload, given
 
 log = logging.getLogger("sa_attachments")
 
@@ -102,9 +102,8 @@ def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> N
 
 def refuse_held(files: Any, attachment: Attachment, target: str) -> None:
     """BadSource if a file that is given away is one of a storage: its row would lose it."""
-    body = body_of(attachment)
-    path = body.source.path() if isinstance(body, Upload) and body.move else None
-    if path is not None and (holder := files.holder_of(path)) is not None:
+    source = given(body_of(attachment))
+    if source is not None and (holder := files.holder_of(path := source.path())) is not None:
         raise BadSource(
             f"{target}: {path} is in the folder of the storage {holder!r}, whose files can't be given away: assign the "
             "attachment that has the file, or its copy(); what is no attachment's, upload from outside of that folder"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sa_attachments.descriptor import Named
 from sa_attachments.frames import Frame, Work
+from sa_attachments.source import PathSource
 
 on = pytest.mark.parametrize
 
@@ -47,7 +48,7 @@ def busy(name: str, log: list[str] | None = None) -> Frame:
     work.staged.append(file(f"{name} staged"))
     work.void.append(file(f"{name} void"))
     work.dropped.append(file(f"{name} dropped"))
-    work.given.append((Path(name), file(f"{name} staged")))
+    work.given.append((PathSource(Path(name)), file(f"{name} staged")))
     frame.loose.append(("files", file(f"{name} loose")))
     if log is not None:
         frame.undo.append(Deed(name, log))
@@ -70,7 +71,7 @@ def test_a_released_savepoint_joins_its_parent() -> None:
     assert keys(work.staged) == ["parent staged", "child staged"]
     assert keys(work.dropped) == ["parent dropped", "child dropped"]
     assert keys(work.void) == ["parent void", "child void"]
-    assert [path for path, _ in work.given] == [Path("parent"), Path("child")]
+    assert [source.path().name for source, _ in work.given] == ["parent", "child"]
     assert [named.key for _, named in parent.loose] == ["parent loose", "child loose"]
     assert [undo.name for undo in parent.undo] == ["parent", "child"]  # type: ignore[attr-defined]
     assert log == []
@@ -84,7 +85,7 @@ def test_of_one_that_was_rolled_back_the_files_are_suspects_and_the_drops_void()
     assert keys(work.staged) == ["parent staged"]
     assert keys(work.dropped) == ["parent dropped"]
     assert keys(work.void) == ["parent void", "child void", "child staged"]
-    assert [path for path, _ in work.given] == [Path("parent")]
+    assert [source.path().name for source, _ in work.given] == ["parent"]
     assert [named.key for _, named in parent.loose] == ["parent loose", "child loose"]
     assert [undo.name for undo in parent.undo] == ["parent"]  # type: ignore[attr-defined]
     assert log == ["revert child"]

@@ -19,6 +19,7 @@ from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Drop, Line
 from sa_attachments.patience import PATIENCE
 from sa_attachments.places import write_marker
 from sa_attachments.recovery import Busy
+from sa_attachments.source import PathSource
 from sa_attachments.storages.memory import MemoryStorage
 from tests.archive import DAY, DIALECTS, NO_TIME, Archive
 
@@ -197,7 +198,7 @@ def test_a_given_file_goes_only_if_its_copy_is_committed(
     file = put(archive)
     if owned:
         own(archive, file)
-    settle(archive, committed, staged=[file], given=[(path, file)])
+    settle(archive, committed, staged=[file], given=[(PathSource(path), file)])
     assert path.exists() is stays
     assert (file.key in archive.stored()) is owned
 
@@ -206,7 +207,7 @@ def test_a_given_file_goes_only_if_its_copy_is_committed(
 def test_a_given_file_that_somebody_removed_is_no_trouble(archive: Archive, tmp_path: Path) -> None:
     file = put(archive)
     own(archive, file)
-    settle(archive, True, staged=[file], given=[(tmp_path / "nowhere", file)])
+    settle(archive, True, staged=[file], given=[(PathSource(tmp_path / "nowhere"), file)])
     assert archive.states() == {file.key: OWNED}
 
 

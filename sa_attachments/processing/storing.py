@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from ..attachment import Attachment, binding_of, body_of, facts_of, make
@@ -21,9 +20,9 @@ from ..content import StoredSource
 from ..descriptor import VERSION, Facts, Named, thawed
 from ..errors import AttachmentError, BadSource, FileDamaged, StorageFailed, storage_errors
 from ..key import mint, moment
-from ..source import CHUNK
+from ..source import CHUNK, PathSource
 from ..storage import Copies, Readable, Storage, TakesFile
-from ..upload import Upload
+from ..upload import Upload, given
 
 A = TypeVar("A", bound=Attachment)
 
@@ -118,16 +117,16 @@ def _copy(body: Upload, name: str, storage: Storage, key: str) -> tuple[int, str
 
 def _take(body: Upload, name: str, storage: Storage, key: str) -> tuple[int, str] | None:
     """Let the storage make a given-away local file its own."""
-    path = body.source.path() if body.move else None
-    if path is None or not isinstance(storage, TakesFile):
+    source = given(body)
+    if source is None or not isinstance(storage, TakesFile):
         return None
-    meter = _measured(path, body)
+    meter = _measured(source, body)
     with storage_errors(name, "take", key):
-        return (meter.size, meter.sha256) if storage.take(key, path) else None
+        return (meter.size, meter.sha256) if storage.take(key, source.path()) else None
 
 
-def _measured(path: Path, body: Upload) -> Meter:
-    with path.open("rb", buffering=0) as file:
+def _measured(source: PathSource, body: Upload) -> Meter:
+    with source.stream() as file:
         meter = Meter(file, body.guards)
         while meter.read(CHUNK):
             pass

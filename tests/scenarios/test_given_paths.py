@@ -44,6 +44,31 @@ def test_it_is_removed_by_the_commit_not_by_the_flush(world: World, path: Path) 
     assert not path.exists()
 
 
+@on("storage", ["local", "memory"])
+@on("how", ["another file", "written again"])
+def test_what_came_to_its_place_since_was_not_given_away(world: World, path: Path, storage: str, how: str) -> None:
+    """The next delivery under the same name, say: nobody has stored it."""
+    new = path.with_name("new")
+    new.write_bytes(b"next")
+    with world.session() as session, world.files.override(elsewhere(storage, path)):
+        staged = given(path)
+        session.add(staged)
+        session.flush()
+        if how == "another file":
+            new.replace(path)
+        else:
+            path.unlink()
+            path.write_bytes(b"next")
+        session.commit()
+        assert staged.file is not None
+        assert staged.file.read() == b"data"
+    assert path.read_bytes() == b"next"
+
+
+def elsewhere(storage: str, path: Path) -> str:
+    return f"local:{path.parent}/files?durable=false" if storage == "local" else "memory:"
+
+
 @on("end", ["rollback", "close"])
 def test_it_stays_after_a_rollback_and_can_be_given_again(world: World, path: Path, end: str) -> None:
     with world.session() as session:

@@ -168,4 +168,5 @@ async def test_who_reads_one_position_takes_turns_though_he_stores_elsewhere(kin
     else:
         await site.aflush(1, **values)
     for storage in (site.default, site.other):
-        assert [storage.open(key).read() for key, _ in storage.keys()] == [b"0123456789"]
+        stored = dict(storage.keys())
+        assert [storage.open(key).read() for key in stored] == [b"0123456789"]

@@ -68,7 +68,7 @@ class Keeper:
 
     def committed(self, transaction_id: str, staged: Sequence[Staged], dropped: Sequence[Named]) -> None:
         """All data managers finished: documents are as the transaction wanted them."""
-        given = [(each.token.path, each.named) for each in staged if each.token.path is not None]
+        given = [(each.token.given, each.named) for each in staged if each.token.given is not None]
         verdicts = [(Doubt(transaction_id, each.named, True), True) for each in staged]
         verdicts += [(Doubt(transaction_id, file, False), False) for file in dropped]
         self._settle(verdicts, Work(given=given))
