@@ -76,6 +76,10 @@ def _documented(as_json: bool) -> Iterator[None]:
         if as_json:
             document({"ok": False, "error": one_line(error.format_message())})
         raise
+    except (click.Abort, KeyboardInterrupt):
+        if as_json:
+            document({"ok": False, "error": "stopped"})
+        raise
 
 
 def command(short_help: str) -> Callable[[Callable[..., Any]], Command]:

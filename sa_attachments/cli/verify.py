@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections import Counter
+from contextlib import redirect_stdout
 from dataclasses import asdict
 
 import click
@@ -84,7 +86,8 @@ def verify(application: Application, repair: bool, checksums: bool, probe: bool,
 
 
 def _try_out(files: Storages, as_json: bool) -> int:
-    found = files.probe()
+    with redirect_stdout(sys.stderr):
+        found = files.probe()
     ok = not any(found.values())
     if as_json:
         answer.document({"ok": ok, "problems": {name: str(error) for name, error in found.items() if error}})

@@ -54,6 +54,20 @@ def test_what_a_command_says_of_its_usage_is_in_the_document_too(as_json: bool) 
     )
 
 
+@pytest.mark.parametrize("error", [click.Abort, KeyboardInterrupt])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_stopped_says_so_in_the_document_too(error: type[BaseException], as_json: bool) -> None:
+    @answer.command("Ask.")
+    def command(as_json: bool) -> int:
+        raise error
+
+    result = CliRunner().invoke(command, ["--json"] if as_json else [])
+    assert result.exit_code == 1
+    assert (json.loads(result.stdout) if as_json else result.stdout) == (
+        {"ok": False, "error": "stopped"} if as_json else ""
+    )
+
+
 @pytest.mark.parametrize("exit_code", [0, 1])
 def test_returns_its_exit_code(exit_code: int) -> None:
     @answer.command("Return.")
