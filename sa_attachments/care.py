@@ -32,7 +32,7 @@ from .hooks import announce
 from .ledger import Ledger
 from .moving import Move, MoveReport
 from .moving import Progress as MoveProgress
-from .places import Places, holds, read_marker
+from .places import Places, holds, marked_above, read_marker
 from .rebuilding import Rebuild, RebuildReport
 from .recovery import Purger
 from .settling import Override, Settler, run
@@ -253,12 +253,16 @@ class Care(Registry):
         return self._ready.setdefault(engine.pool, {}).setdefault(ledger, set())
 
     def holder_of(self, path: Path) -> str | None:
-        """The name of the storage in whose folder a path leads, symbolic links followed; None if it is nobody's."""
+        """The name of the storage in whose folder a path leads, symbolic links followed, or that folder, where it is not
+        known whose it is; None if it is nobody's.
+        """
         for name in self.names():
             with suppress(AttachmentError, ImportError):  # of one that can't be made, or is not installed
                 self.resolve(name)
         real = path.resolve()
-        return next((name for name, storage in self.made().items() if holds(storage, real)), None)
+        known = next((name for name, storage in self.made().items() if holds(storage, real)), None)
+        folder = marked_above(real) if known is None else None
+        return known if folder is None else str(folder)
 
     def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:
         """Mark the place of a storage as this database's, unless it is somebody else's."""

@@ -158,6 +158,19 @@ def holds(storage: Storage, path: Path) -> bool:
         return False  # It is not marked: nobody owns a file there. Or it can't be looked at, as the path then.
 
 
+def marked_above(path: Path) -> Path | None:
+    """The folder with a marker that a path, without symbolic links, is in: one of a storage that nobody made so far, as
+    that of a pattern, or of another application.
+    """
+    for folder in path.parents:
+        try:
+            if (folder / MARKER).is_file():
+                return folder
+        except OSError:  # It can't be looked at.
+            continue
+    return None
+
+
 def _found_in(connection: Connection, ledger: Ledger) -> str:
     """The schema in which a search path finds the ledger: each has one of its own."""
     if connection.dialect.name != "postgresql":

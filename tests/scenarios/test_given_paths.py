@@ -316,6 +316,27 @@ def own_path(file: Attachment) -> Path:
     return storage.path(file.key)
 
 
+@on("known", [True, False])
+def test_so_it_is_where_this_process_has_not_met_the_storage(
+    world: World, folders: dict[str, str], known: bool
+) -> None:
+    """One of a pattern that another process stored in, or one of another application."""
+    with world.session() as session:
+        session.add(Doc(id=1, file=Attachment.upload(b"data", storage="tenant-7")))
+        session.commit()
+        file = session.get_one(Doc, 1).file
+        assert file is not None
+        path = own_path(file)
+        here = folders if known else {"default": folders["default"]}
+        with files.override(here):
+            session.add(given(path))
+            with pytest.raises(BadSource, match=rf"in the folder of the storage '{path.parents[4]}', whose files"):
+                session.flush()
+            session.rollback()
+        assert file.read() == b"data"
+    kept(world)
+
+
 def add(session: Session, doc: Doc) -> None:
     session.add(doc)
     session.flush()
