@@ -253,8 +253,8 @@ class Care(Registry):
         return self._ready.setdefault(engine.pool, {}).setdefault(ledger, set())
 
     def holder_of(self, path: Path) -> str | None:
-        """The name of the storage in whose folder a path leads, symbolic links followed, or that folder, where it is not
-        known whose it is; None if it is nobody's.
+        """The name of the storage in whose folder a path leads, symbolic links followed, or that folder, if nobody here
+        knows whose it is; None if it is nobody's.
         """
         for name in self.names():
             with suppress(AttachmentError, ImportError):  # of one that can't be made, or is not installed

@@ -319,7 +319,8 @@ def _remove(given: Iterable[PathSource]) -> None:
     """Remove what was given away; a path that can't be removed keeps nothing from being purged."""
     for source in given:
         try:
-            source.remove()
+            if source.is_as_read():
+                source.path().unlink(missing_ok=True)
         except OSError as error:
             log.warning("could not remove %s, which was given away and is stored: %s", source.path(), error)
 

@@ -116,14 +116,14 @@ class PathSource:
     def path(self) -> Path:
         return self._path
 
-    def remove(self) -> None:
-        """Remove what was read, which was given away; not what somebody put into its place since, or wrote into it."""
+    def is_as_read(self) -> bool:
+        """Whether it is what was read: nobody put another file into its place since, or wrote into it."""
         with suppress(FileNotFoundError):
             read, now = self._read, self._path.stat()
-            # A storage that took it has linked it, and set its time.
-            is_as_read = read is None or read.st_mtime_ns == now.st_mtime_ns or now.st_nlink > 1
-            if is_as_read and (read is None or os.path.samestat(read, now)):
-                self._path.unlink()
+            if read is not None and os.path.samestat(read, now):
+                # A storage that took it has linked it, and set its time.
+                return now.st_nlink > 1 or (read.st_mtime_ns, read.st_size) == (now.st_mtime_ns, now.st_size)
+        return False
 
     def _opened(self) -> io.FileIO:
         with still_there(self._path):

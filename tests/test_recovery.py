@@ -198,7 +198,9 @@ def test_a_given_file_goes_only_if_its_copy_is_committed(
     file = put(archive)
     if owned:
         own(archive, file)
-    settle(archive, committed, staged=[file], given=[(PathSource(path), file)])
+    source = PathSource(path)
+    source.head(1)
+    settle(archive, committed, staged=[file], given=[(source, file)])
     assert path.exists() is stays
     assert (file.key in archive.stored()) is owned
 

@@ -121,8 +121,16 @@ def _take(body: Upload, name: str, storage: Storage, key: str) -> tuple[int, str
     if source is None or not isinstance(storage, TakesFile):
         return None
     meter = _measured(source, body)
+    if not source.is_as_read():
+        return None  # It is read once more, while it is copied.
     with storage_errors(name, "take", key):
-        return (meter.size, meter.sha256) if storage.take(key, source.path()) else None
+        taken = storage.take(key, source.path())
+    if taken and not source.is_as_read():  # Which of the two was taken nobody knows.
+        with storage_errors(name, "delete", key):
+            for error in storage.delete([key]).values():
+                raise error
+        return None
+    return (meter.size, meter.sha256) if taken else None
 
 
 def _measured(source: PathSource, body: Upload) -> Meter:

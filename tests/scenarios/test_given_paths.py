@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, make_transient
 
 from sa_attachments import Attachment, BadSource, StorageFailed
+from sa_attachments.processing.storing import Meter
 from sa_attachments.storage import HasPath
 from sa_attachments.storages.local import LocalStorage
 
@@ -63,6 +65,47 @@ def test_what_came_to_its_place_since_was_not_given_away(world: World, path: Pat
         assert staged.file is not None
         assert staged.file.read() == b"data"
     assert path.read_bytes() == b"next"
+
+
+@on(("when", "how"), [("read", "another file"), ("read", "written into"), ("taken", "another file")])
+@on("moment", ["before", "after"])
+def test_what_is_stored_is_what_the_row_says_though_the_path_changes(
+    world: World, path: Path, monkeypatch: pytest.MonkeyPatch, when: str, how: str, moment: str
+) -> None:
+    """A writer who does not know that it was given away."""
+    todo = [how]
+
+    def change(at: str) -> None:
+        if at == f"{moment} it is {when}" and todo:
+            todo.clear()
+            new = path.with_name("new")
+            new.write_bytes(b"longer")
+            if how == "another file":
+                new.replace(path)
+            else:
+                path.write_bytes(b"longer")
+
+    def around(cls: Any, name: str, what: str) -> None:
+        original = getattr(cls, name)
+
+        def call(*arguments: Any) -> Any:
+            change(f"before it is {what}")
+            result = original(*arguments)
+            change(f"after it is {what}")
+            return result
+
+        monkeypatch.setattr(cls, name, call)
+
+    around(LocalStorage, "take", "taken")
+    around(Meter, "read", "read")
+    with world.session() as session, world.files.override(elsewhere("local", path)):
+        doc = given(path)
+        session.add(doc)
+        session.commit()
+        assert doc.file is not None
+        stored = doc.file.read()
+        assert (doc.file.size, doc.file.sha256) == (len(stored), sha256(stored).hexdigest())
+    assert not todo
 
 
 def elsewhere(storage: str, path: Path) -> str:
