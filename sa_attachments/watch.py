@@ -56,7 +56,12 @@ def _checkin(dbapi_connection: Any, record: Any) -> None:
     """A connection goes back to its pool: the outer transaction of a joined session is over, or a session was
     garbage-collected.
     """
-    for frame in record.info.pop(_INFO, ()):
-        if frame.session() is None or frame.ended:
-            frame.marked = frame.marked and frame.ended
-            settle(frame)
+    try:
+        for frame in record.info.pop(_INFO, ()):
+            if frame.session() is None or frame.ended:
+                frame.marked = frame.marked and frame.ended
+                settle(frame)
+    except BaseException:
+        # Who is cancelled while he waits for cleaning: after an error here, SQLAlchemy never takes the connection back.
+        record._ConnectionRecord__pool._return_conn(record)
+        raise

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, select
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Attachment
@@ -281,3 +281,29 @@ async def test_a_session_can_be_used_after_its_cancellation(aworld: AsyncWorld) 
         (await session.get_one(Doc, key)).file = b"newer"
         await session.commit()
     await aworld.acheck(b"newer")
+
+
+async def test_cancelled_while_a_connection_goes_back(aworld: AsyncWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes back all the same: the pool would soon have none."""
+    monkeypatch.setattr(files._settler, "_budget", 60)
+    engine = create_async_engine(aworld.asynchronous.url, pool_size=2, max_overflow=0, pool_timeout=5)
+    for _ in range(2):
+        connection = await engine.connect()
+        outer = await connection.begin()
+        async with AsyncSession(connection, join_transaction_mode="rollback_only") as session:
+            session.add(Doc(file=b"new"))
+            await session.commit()
+        await outer.rollback()
+        aworld.storage.hang("delete")
+        task = asyncio.create_task(connection.close())
+        assert await asyncio.to_thread(aworld.storage.wait_for_hang)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        aworld.storage.heal()
+        await files.asettled()
+    async with engine.connect() as one, engine.connect() as other:
+        assert [await each.scalar(select(1)) for each in (one, other)] == [1, 1]
+    await engine.dispose()
+    await files.asweep(aworld.asynchronous, grace=timedelta(0), stranger_retain=timedelta(0))
+    await aworld.acheck(swept=True)
