@@ -185,6 +185,10 @@ class Tasks:
 
     def run(self, job: Callable[[], Any], seconds: float) -> None:
         """Run ``job`` in SQLAlchemy's greenlet unless too many wait already, and wait at most ``seconds`` for it."""
+        # Not in this greenlet: a loop whose tasks begin at once would take it for the one that theirs return to.
+        await_only(self._run(job, seconds))
+
+    async def _run(self, job: Callable[[], Any], seconds: float) -> None:
         loop = asyncio.get_running_loop()
         tasks, turns = self._loops.setdefault(loop, (set(), asyncio.Semaphore(self.AT_A_TIME)))
         if len(tasks) >= self.CAPACITY:
@@ -198,7 +202,7 @@ class Tasks:
                 del self._loops[loop]  # which may be closed now, and forgotten
 
         task.add_done_callback(ended)
-        await_only(_awaited(task, seconds))
+        await _awaited(task, seconds)
 
     async def idle(self) -> None:
         """Wait until this loop has none left."""

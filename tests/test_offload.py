@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from concurrent.futures import Future
 from contextvars import ContextVar
+from typing import Any
 
 import pytest
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from sa_attachments.offload import Outcome, Tasks, Worker, aside, gather, within
+from sa_attachments.offload import Outcome, Tasks, Worker, aside, gather, in_greenlet, within
 from sa_attachments.pulls import pulls
 
 on = pytest.mark.parametrize
@@ -281,6 +283,45 @@ async def test_tasks_begin_in_order_and_some_run_at_a_time() -> None:
         await greenlet_spawn(tasks.run, lambda n=number: job(n), 0)
     await tasks.idle()
     assert (begun, most) == (list(range(30)), Tasks.AT_A_TIME)
+
+
+async def test_tasks_begin_outside_of_the_greenlet() -> None:
+    """With eager tasks, as Python 3.12 has them, they would return to the greenlet that they were begun in."""
+    inside: list[bool] = []
+
+    def begin(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        inside.append(in_greenlet())
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    tasks, done = Tasks(), []
+    asyncio.get_running_loop().set_task_factory(begin)
+    try:
+        await greenlet_spawn(tasks.run, lambda: done.append(await_only(asyncio.sleep(0, "done"))), 5)
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+    assert (inside, done) == ([False], ["done"])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks are not eager before Python 3.12")
+async def test_eager_tasks() -> None:
+    tasks, done = Tasks(), []
+
+    def job(number: int) -> None:
+        await_only(asyncio.sleep(0.01))
+        done.append(number)
+
+    def work() -> None:
+        for number in range(3):
+            tasks.run(lambda: job(number), 0)  # noqa: B023 - it begins at once
+            await_only(asyncio.sleep(0))
+
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    try:
+        await greenlet_spawn(work)
+        await tasks.idle()
+    finally:
+        asyncio.get_running_loop().set_task_factory(None)
+    assert done == [0, 1, 2]
 
 
 async def test_tasks_that_are_too_many_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
