@@ -9,6 +9,12 @@ with plain Python values; ``None`` is what is missing and JSON's null:
 >>> avatar = column("avatar", AttachmentType(Storages("memory:")))
 >>> avatar.size.type, avatar.filename.type, str(avatar.content_type == "image/png")
 (BigInteger(), Unicode(), 'avatar[__[POSTCOMPILE_avatar_1]] = :param_1')
+
+Traps
+-----
+The value that one compares with says how the JSON is read, by a cast of the database: what is of another type in some
+row is an error on PostgreSQL, where it can't be cast, and equals what it is cast to elsewhere. SQLite and MariaDB know
+no way to write a name with a double quote or a backslash.
 """
 
 from __future__ import annotations
