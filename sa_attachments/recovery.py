@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, and_, delete, literal_column, or_, select, update
@@ -33,7 +34,6 @@ from .ledger import CONDEMNED, GONE, PURGING
 from .patience import PATIENCE, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
-from .source import PathSource
 from .staging import Scope
 from .storage import HasPath, Storage
 
@@ -85,7 +85,7 @@ class Purger:
             claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
             claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
             written = self._write(connection, [file for _, file in work.given]) if there else set()
-        _remove(source for source, file in work.given if file[:2] in written)
+        _remove(source.path() for source, file in work.given if file[:2] in written and source.is_as_read())
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
@@ -315,14 +315,13 @@ def _key(columns: Any) -> Any:
     return columns.key.concat("")
 
 
-def _remove(given: Iterable[PathSource]) -> None:
+def _remove(paths: Iterable[Path]) -> None:
     """Remove what was given away; a path that can't be removed keeps nothing from being purged."""
-    for source in given:
+    for path in paths:
         try:
-            if source.is_as_read():
-                source.path().unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("could not remove %s, which was given away and is stored: %s", source.path(), error)
+            log.warning("could not remove %s, which was given away and is stored: %s", path, error)
 
 
 def _delete(resolve: Callable[[str], Storage], claimed: Sequence[Named], outcome: Purged) -> None:

@@ -104,32 +104,30 @@ class PathSource:
             return self._path.stat().st_size or None  # files of /proc say 0 and have bytes
 
     def head(self, size: int) -> bytes:
-        with self._opened() as file:
+        with self.stream() as file:
             return file.read(size)
 
     def open(self, guards: Guards = ()) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(self._opened()))
+        with still_there(self._path):
+            return self._path.open("rb")
 
     def stream(self) -> io.FileIO:
-        return self._opened()
+        with still_there(self._path):
+            file = self._path.open("rb", buffering=0)
+        self._read = os.fstat(file.fileno())  # not by open: variants use it when the file is stored already
+        return file
 
     def path(self) -> Path:
         return self._path
 
     def is_as_read(self) -> bool:
         """Whether it is what was read: nobody put another file into its place since, or wrote into it."""
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             read, now = self._read, self._path.stat()
             if read is not None and os.path.samestat(read, now):
                 # A storage that took it has linked it, and set its time.
                 return now.st_nlink > 1 or (read.st_mtime_ns, read.st_size) == (now.st_mtime_ns, now.st_size)
         return False
-
-    def _opened(self) -> io.FileIO:
-        with still_there(self._path):
-            file = self._path.open("rb", buffering=0)
-        self._read = os.fstat(file.fileno())
-        return file
 
 
 class FileSource:

@@ -125,6 +125,26 @@ def test_those_that_move_a_position_say_whose() -> None:
     assert BytesSource(b"").shared is None
 
 
+@pytest.mark.parametrize("change", [None, "another file", "written into", "gone"])
+def test_a_path_knows_whether_it_is_as_it_was_read(path: Path, change: str | None) -> None:
+    source = PathSource(path)
+    assert not source.is_as_read()
+    source.stream().close()
+    match change:
+        case "another file":
+            new = path.with_name("new")
+            new.write_bytes(path.read_bytes())
+            new.replace(path)
+        case "written into":
+            with path.open("ab") as file:
+                file.write(b"more")
+        case "gone":
+            path.unlink()
+    if change != "gone":
+        source.open().close()  # as a variant does, after it was stored
+    assert source.is_as_read() is (change is None)
+
+
 def test_an_empty_one(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.touch()
