@@ -5,7 +5,7 @@ What rows named before, less what they name afterwards, is condemned in the ledg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Table
@@ -16,7 +16,7 @@ from .descriptor import Named, encode, named
 from .errors import DescriptorDamaged
 from .frames import Frame
 from .ledger import Drop
-from .references import Reference, names
+from .references import Reference, names, read_locked
 from .staging import Stage
 
 Identity = tuple[Any, ...]
@@ -70,6 +70,19 @@ class Drops:
     def keeps(self, items: Iterable[Attachment]) -> bool:
         """Whether a row was seen to name all of these files."""
         return names(items) <= self._kept
+
+    def of_listeners(self, deleted: Container[tuple[Any, Identity | None]]) -> None:
+        """What statements of listeners wrote during a flush, which may have written it again. A row that is not seen
+        any more may have another primary key, unless it was ``deleted``.
+        """
+        for references, rows in self._frame.met:
+            now = read_locked(self._stage.of(references[0])[1], references, rows)
+            for identity, row in rows.items():
+                unseen = {} if (references[0].table, identity) in deleted else row
+                for reference in references:
+                    self.named(reference, row.get(reference.column.name, ()), None)
+                    self.keep(now.get(identity, unseen).get(reference.column.name, ()))
+        self._frame.met.clear()
 
     def carry_out(self) -> None:
         """Condemn the rest."""

@@ -143,7 +143,7 @@ class Flush:
             if names(slot.items) == names(items):
                 self._note(slot)
         self._refuse_late()
-        self._drop_met(drops)
+        drops.of_listeners({(slot.reference.table, slot.identity) for slot in slots if slot.state in self._deleted})
         drops.carry_out()
 
     def _is_written(self, slot: Slot) -> bool:
@@ -175,16 +175,6 @@ class Flush:
             key = slot.state.mapper.primary_key_from_instance(slot.state.obj())
             self.frame.stored.append((slot.reference.type, tuple(key)))
             self.frame.work(self._stage.of(slot.reference)[0])  # so that the end of the transaction is told
-
-    def _drop_met(self, drops: Drops) -> None:
-        """What statements of listeners wrote, and the flush wrote again."""
-        for references, rows in self.frame.met:
-            now = read_locked(self._stage.of(references[0])[1], references, rows)
-            for reference in references:
-                for identity, row in rows.items():
-                    drops.named(reference, row.get(reference.column.name, ()), None)
-                    drops.keep(now.get(identity, {}).get(reference.column.name, ()))
-        self.frame.met.clear()
 
     # Processing
 

@@ -108,6 +108,7 @@ class Frame:
             self.seen(connection)
         if child.marked:
             self.undo += child.undo
+            self.met += child.met
             self.stored += child.stored
         else:
             child.revert()

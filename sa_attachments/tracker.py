@@ -156,6 +156,8 @@ def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> 
 
 
 def _before_commit(session: Session) -> None:
+    if session._flushing:  # A listener releases a savepoint of its own, and the flush goes on.
+        return
     try:
         _abandon(session)
     except BaseException as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event, inspect, update
+from sqlalchemy import event, insert, inspect, update
 from sqlalchemy.orm import Session, make_transient
 
 from .models import Doc, Note
@@ -260,6 +260,76 @@ def test_a_listener_executes_a_statement(world: World, when: str, what: str) -> 
         world.check(b"old1", *[b"hook"] * (what == "file"))
     else:
         world.check(b"old1", b"new")
+
+
+@contextmanager
+def listening(target: object, name: str, function: Callable[[], None]) -> Iterator[None]:
+    def listen(*_: object) -> None:
+        function()
+
+    event.listen(target, name, listen)
+    try:
+        yield
+    finally:
+        event.remove(target, name, listen)
+
+
+three = on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+
+
+@three
+@on("when", ["before_insert", "after_insert", "after_flush"])
+@on("inner", ["commit", "rollback"])
+def test_a_listener_has_a_savepoint_of_its_own(world: World, when: str, inner: str) -> None:
+    """It is released while the flush goes on: that is no end of the flush."""
+    with world.session() as session:
+
+        def in_savepoint() -> None:
+            savepoint = session.begin_nested()
+            session.execute(insert(Note).values(file=b"note"))
+            getattr(savepoint, inner)()
+
+        with listening(Session if when == "after_flush" else Doc, when, in_savepoint):
+            session.add(Doc(file=b"data"))
+            session.flush()
+        session.commit()
+    world.check(b"data", *([b"note"] if inner == "commit" else []))
+
+
+@three
+def test_a_listener_writes_in_a_savepoint_what_the_flush_writes_again(world: World) -> None:
+    (key,) = seed(world)
+    with world.session() as session:
+
+        def in_savepoint() -> None:
+            with session.begin_nested():
+                session.execute(update(Doc).values(file=b"hook"), execution_options={"synchronize_session": False})
+
+        session.get_one(Doc, key).file = b"new"
+        with listening(Doc, "before_update", in_savepoint):
+            session.flush()
+        session.commit()
+    world.check(b"new")
+
+
+@three
+@on("then", ["new key", "deleted"])
+def test_the_row_that_a_listener_wrote_is_another_one_after_the_flush(world: World, then: str) -> None:
+    (key,) = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+
+        def execute() -> None:
+            session.execute(update(Doc).values(scan=b"scan"), execution_options={"synchronize_session": False})
+
+        if then == "new key":
+            doc.id = key + 1
+        else:
+            session.delete(doc)
+        with listening(Doc, "before_update" if then == "new key" else "before_delete", execute):
+            session.flush()
+        session.commit()
+    world.check(*([b"old", b"scan"] if then == "new key" else []))
 
 
 def test_a_listener_takes_a_deletion_back(world: World) -> None:
