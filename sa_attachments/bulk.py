@@ -95,7 +95,7 @@ class _Rows(Statement):
         for reference, items in templates.items():
             self.bring(reference, items)
         result = self.invoke(self._rewritten(rows, templates))
-        self.keep_of(rows, self.references)
+        self.keep_of(rows, rows, self.references)
         self.drops.carry_out()
         return result
 
@@ -167,14 +167,19 @@ class _UpdateByKey(Statement):
         self.stage.check(self.references)
         places = [(index, r) for index, each in enumerate(parameters) for r in self.references if r.key in each]
         overrides = distribute(self, places, lambda index, r: parameters[index][r.key], len(parameters))
-        met = [(group, self.read(identities, group)) for group, identities in groups]
-        for group, rows in met:
+        met = [(group, identities, self._read(identities, group)) for group, identities in groups]
+        for group, _, rows in met:
             self.drop_from(rows, group)
         result = self.invoke(params=overrides)
-        for group, rows in met:
-            self.keep_of(rows, group)
+        for group, identities, rows in met:
+            self.keep_of(identities, rows, group)
         self.drops.carry_out()
         return result
+
+    def _read(self, identities: dict[Any, None], references: Sequence[Reference]) -> Rows:
+        rows = self.read(identities, references)
+        missing = identities.keys() - rows.keys()  # but another transaction may have brought one that was waited for
+        return rows | self.read(missing, references) if missing else rows
 
     def _identities(self, references: Sequence[Reference]) -> dict[Any, None]:
         """The primary keys of the rows of one table; None among them if one lacks."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -12,16 +12,14 @@ from sqlalchemy.sql.elements import BindParameter, Null
 
 from .attachment import Attachment, origin_of
 from .conflicts import replacing
-from .drops import Drops
-from .errors import AttachmentError, OwnershipLost
+from .drops import Drops, Identity
+from .errors import OwnershipLost
 from .frames import Frame
 from .references import Reference, Row, read_locked, read_rows
 from .staging import Stage, Token, deactivate
 from .wants import Want, copy_wanted
 
-Rows = dict[tuple[Any, ...], Row]
-
-_SAVEPOINT = "sa_attachments"
+Rows = dict[Identity, Row]
 
 
 class Statement:
@@ -41,28 +39,31 @@ class Statement:
         self.drops = Drops(self.stage, self._frame)
         self._brought: list[Attachment] = []
         self._invoked: Connection | None = None
-        self._done = False
+        self._savepoint = f"sa_attachments_{id(self):x}"  # a listener may execute another one while this one runs
 
     def execute(self, *args: Any) -> Any:
         """Run the statement with its files, or leave none of them."""
         try:
-            return self.run(*args)
+            result = self.run(*args)
+            if self._invoked is not None and self._invoked.dialect.name != "sqlite":
+                # SQLite refuses while rows of a RETURNING are unread: the transaction's end does it there.
+                self._invoked.dialect.do_release_savepoint(self._invoked, self._savepoint)
+            return result
         except BaseException as error:
-            if self._is_undone(error):
+            if self._is_undone():
                 self.stage.abandon(error)
             else:  # Its rows may name what it brought: nothing of the transaction may be committed.
                 deactivate(self.state.session)
             raise
 
-    def _is_undone(self, error: BaseException) -> bool:
-        """Whether no row is left of it: a transaction may go on after that."""
+    def _is_undone(self) -> bool:
+        """Whether no row is left of it, of which some parts may have been carried out before one failed: a transaction
+        may go on after that.
+        """
         if self._invoked is None:
             return True
-        if self._invoked.dialect.name == "postgresql":
-            # A statement that fails there ends the transaction, or never came so far.
-            return not self._done and isinstance(error, SQLAlchemyError | AttachmentError)
         try:
-            self._invoked.dialect.do_rollback_to_savepoint(self._invoked, _SAVEPOINT)
+            self._invoked.dialect.do_rollback_to_savepoint(self._invoked, self._savepoint)
         except SQLAlchemyError:
             return False
         return True
@@ -102,13 +103,13 @@ class Statement:
         self._brought += items
         self.drops.named(reference, items, None)
 
-    def keep_of(self, identities: Collection[tuple[Any, ...]], references: Sequence[Reference]) -> None:
-        """What these rows of one table name after the statement. That a row is not seen any more is no proof that it
-        names nothing: it may have another primary key, or not be in a view any more.
+    def keep_of(self, identities: Iterable[Identity], before: Rows, references: Sequence[Reference]) -> None:
+        """What these rows of one table name after the statement. That a row is not seen any more that was there
+        ``before`` is no proof that it names nothing: it may have another primary key, or not be in a view any more.
         """
         now = self.read(identities, references)
         self.keep(now, references)
-        if len(now) < len(identities):
+        if before.keys() - now.keys():
             self.drops.keep(self._brought)
 
     def keep(self, rows: Rows, references: Sequence[Reference]) -> None:
@@ -119,7 +120,7 @@ class Statement:
             for items in row.values():
                 self.drops.keep(items)
 
-    def read(self, identities: Iterable[tuple[Any, ...]], references: Sequence[Reference]) -> Rows:
+    def read(self, identities: Iterable[Identity], references: Sequence[Reference]) -> Rows:
         return read_locked(self.begin(), references, identities)
 
     def by_table(self) -> list[tuple[Any, list[Reference]]]:
@@ -145,14 +146,10 @@ class Statement:
     def invoke(self, statement: Any = None, **options: Any) -> Any:
         """Let SQLAlchemy run the statement."""
         connection = self.stage.of(self.references[0])[1]
-        if connection.dialect.name != "postgresql":
-            # Never released, which SQLite refuses while rows of a RETURNING are unread: the transaction's end does it.
-            connection.dialect.do_savepoint(connection, _SAVEPOINT)
+        connection.dialect.do_savepoint(connection, self._savepoint)
         self._invoked = connection
         with replacing(connection, self.statement):
-            result = self.state.invoke_statement(statement, **options)
-        self._done = True
-        return result
+            return self.state.invoke_statement(statement, **options)
 
     def begin(self) -> Any:
         scope, connection = self.stage.of(self.references[0])

@@ -7,9 +7,28 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, delete, event, exists, func, insert, null, select, text, update
+from sqlalchemy import (
+    String,
+    TypeDecorator,
+    bindparam,
+    delete,
+    event,
+    exists,
+    func,
+    insert,
+    null,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import (
+    IntegrityError,
+    InvalidRequestError,
+    OperationalError,
+    PendingRollbackError,
+    StatementError,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -469,6 +488,84 @@ def test_a_statement_that_is_interrupted_somewhere(world: World, form: str) -> N
         pytest.fail("it never came to its end")
     assert step > 3
     world.check(*{"delete": [], "insert": [b"old", b"new"]}.get(form, [b"new"]), swept=True)
+
+
+class Unlucky(TypeDecorator[Any]):
+    impl = String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> Any:
+        if value == "13":
+            raise ValueError(value)
+        return value
+
+
+@three
+@on("form", ["insert", "update"])
+def test_a_part_of_a_statement_fails_before_the_database_hears_of_it(world: World, form: str) -> None:
+    """Rows that are given other columns are carried out apart."""
+
+    class Other(DeclarativeBase):
+        pass
+
+    class Room(Other):
+        __tablename__ = "rooms"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        title: Mapped[str | None] = mapped_column(Unlucky())
+        file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+    world.create(Other.metadata)
+    with world.session() as session:
+        session.add_all([Room(id=1, file=b"one"), Room(id=2, file=b"two")])
+        session.commit()
+        first = 1 if form == "update" else 3
+        rows = [{"id": first, "file": b"new"}, {"id": first + 1, "file": b"another", "title": "13"}]
+        with pytest.raises(StatementError, match="13"):
+            session.execute(update(Room) if form == "update" else insert(Room), rows)
+        session.commit()
+    world.check(b"one", b"two")
+
+
+@three
+@on("count", [1, 2])
+def test_rows_that_are_gone_by_primary_key_and_the_transaction_goes_on(world: World, count: int) -> None:
+    seed(world, b"one")
+    rows = [{"id": 1, "file": b"new"}, {"id": 404, "file": b"lost"}][-count:]
+    with world.session() as session:
+        try:
+            session.execute(update(Doc), rows)
+            expected = b"one" if count == 1 else b"new"
+        except StaleDataError:
+            expected = b"one"
+        session.commit()
+    world.check(expected)
+
+
+@three
+@on("error", [InvalidRequestError, OwnershipLost, SoftTimeLimitExceeded])
+@on("inner", [False, True])
+def test_a_listener_refuses_what_was_executed(world: World, error: type[Exception], inner: bool) -> None:
+    """Perhaps after another statement of its own, whose savepoint is not that of the first one."""
+    seed(world, b"one", b"two")
+    with world.session() as session:
+
+        def refuse(connection: object, cursor: object, statement: str, *_: object) -> None:
+            if statement.startswith("UPDATE docs") and not refused:
+                refused.append(statement)
+                if inner:
+                    session.execute(update(Doc).where(Doc.id == 2).values(file=b"inner"))
+                raise error
+
+        refused: list[str] = []
+        event.listen(world.engine, "after_cursor_execute", refuse)
+        try:
+            with pytest.raises(error):
+                session.execute(update(Doc).where(Doc.id == 1).values(file=b"new"))
+        finally:
+            event.remove(world.engine, "after_cursor_execute", refuse)
+        session.commit()
+    world.sweep()
+    world.check(b"one", b"two", swept=True)
 
 
 @on("world", ["mariadb"], indirect=True)
