@@ -10,9 +10,11 @@ conditions may be wider than the database's, never narrower.
 
 Traps
 -----
-Only keys that the ``Table`` knows are looked at, as the statement spells them. After a conflict in an index that only
-the database has, or in a key that the database rounds or a trigger changes, files without a row may be left, for
-``Storages.verify`` to find.
+Only keys are looked at that the ``Table`` knows, or the statement names (``index_elements``), as the statement spells
+them. After a conflict in an index that only the database has, or in a key that the database rounds or a trigger
+changes, files without a row may be left, for ``Storages.verify`` to find. So may be, on PostgreSQL under READ
+COMMITTED, that of a row which another transaction inserted when the rows had been read, and which the upsert waited
+for, then changed.
 """
 
 from __future__ import annotations
@@ -45,18 +47,56 @@ def given(reference: Reference, row: Mapping[Any, Any]) -> Given:
     return found
 
 
-def conditions(table: Table, values: Given) -> list[ColumnElement[bool]]:
-    """One for each key in which a row may be in the way of a new one with these values."""
-    keys: list[Iterable[Any]] = [table.primary_key]
+def conditions(table: Table, values: Given, targets: Iterable[Iterable[Any]] = ()) -> list[ColumnElement[bool]]:
+    """One for each key in which a row may be in the way of a new one with these values, those of the statement too."""
+    keys: list[Iterable[Any]] = [table.primary_key, *targets]
     keys += [constraint.columns for constraint in table.constraints if isinstance(constraint, UniqueConstraint)]
     keys += [index.expressions for index in table.indexes if index.unique]
-    agreeing = (_agreeing(table, key, values) for key in keys)
+    agreeing = (_agreeing(table, key, values) for key in {frozenset(key): key for key in keys}.values())
     return [and_(*parts) for parts in agreeing if parts]
+
+
+def targets_of(statement: Any, table: Table) -> list[list[Any]]:
+    """The keys that a statement itself names for conflicts: some that only the database has, perhaps."""
+    by_name = {column.name: column for column in table.columns}
+    keys = ([by_name.get(e) if isinstance(e, str) else e for e in _target(clause)] for clause in _clauses(statement))
+    return [key for key in keys if all(_is_of(table, element) for element in key)]
+
+
+def set_anywhere(statement: Any, references: Sequence[Reference]) -> set[Reference]:
+    """The attributes that a conflict would set, in whichever key it is: one that only the database has, perhaps."""
+    table = references[0].table
+    keys: list[Any] = [*table.constraints, *table.indexes]
+    known = {key.name for key in keys} - {None}
+    clauses = (each for each in _clauses(statement) if not _target(each))
+    without = [each for each in clauses if getattr(each, "constraint_target", None) not in known]
+    return {reference for clause in without for reference, _ in _set_by(clause, references)}
 
 
 def set_on_conflict(statement: Any, references: Sequence[Reference]) -> Iterator[tuple[Reference, Any]]:
     """The attributes that a conflict would set, and to what."""
+    for clause in _clauses(statement):
+        yield from _set_by(clause, references)
+
+
+def _clauses(statement: Any) -> Sequence[Any]:
+    """What it says of conflicts; SQLite takes several clauses."""
     clause = getattr(statement, "_post_values_clause", None)
+    return () if clause is None else getattr(clause, "clauses", (clause,))
+
+
+def _target(clause: Any) -> Sequence[Any]:
+    return getattr(clause, "inferred_target_elements", None) or ()
+
+
+def _is_of(table: Table, element: Any) -> bool:
+    """Whether a part of a key is one of this table: with joined inheritance there are several."""
+    if element is None:
+        return False
+    return all(each.table is table for each in visitors.iterate(element) if isinstance(each, Column))
+
+
+def _set_by(clause: Any, references: Sequence[Reference]) -> Iterator[tuple[Reference, Any]]:
     pairs = getattr(clause, "update_values_to_set", None) or getattr(clause, "update", None) or {}
     for key, value in pairs.items() if isinstance(pairs, Mapping) else pairs:
         yield from ((each, value) for each in references if _is_called(each.column, key))

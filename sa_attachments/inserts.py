@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import false, or_, select
+from sqlalchemy import String, cast, false, literal, or_, select
 
+from .attachment import Attachment
 from .chunks import chunked
-from .conflicts import conditions, given, refuse_foreign, set_on_conflict
+from .conflicts import conditions, given, refuse_foreign, set_anywhere, set_on_conflict, targets_of
 from .dml import Rows, Statement, distribute
 from .errors import OwnershipLost
 from .references import Reference, meant
@@ -34,41 +35,61 @@ class Insert(Statement):
         stored = distribute(self, places, lambda index, r: _value(rows[index], r), len(rows))
         if not upsert:
             return self._invoke(rows, stored, many, parameters)
-        met = [(group, [conditions(table, given(group[0], row)) for row in rows]) for table, group in self.by_table()]
-        conflicts = [(group, or_(false(), *(c for each in found for c in each))) for group, found in met]
-        before = [self.read_where(group, conflict) for group, conflict in conflicts]
-        for (group, _), there in zip(conflicts, before, strict=True):
+        met = [(group, [self._conditions(group, row) for row in rows]) for _, group in self.by_table()]
+        before = [self._read_met(group, found) for group, found in met]
+        for (group, _), there in zip(met, before, strict=True):
             self.drop_from(there, group)
         result = self._invoke(rows, stored, many, parameters)
-        for (group, conflict), there in zip(conflicts, before, strict=True):
-            self._keep_of(group, conflict, there)
+        for (group, found), there in zip(met, before, strict=True):
+            self._keep_of(group, found, there)
         for group, found in met:
             self._keep_unseen(group, found, stored)
         self.drops.carry_out()
         return result
 
-    def _keep_of(self, group: list[Reference], conflict: Any, before: Rows) -> None:
-        """What rows name that agree in a key now, or did before."""
-        now = self.read_where(group, conflict)
-        self.keep(now, group)
+    def _conditions(self, group: list[Reference], row: Any) -> list[Any]:
+        return conditions(group[0].table, given(group[0], row), targets_of(self.statement, group[0].table))
+
+    def _read_met(self, group: list[Reference], met: list[list[Any]]) -> Rows:
+        """The rows that agree in a key with a new one."""
+        self.begin()
+        rows: Rows = {}
+        for chunk in chunked([condition for each in met for condition in each], _TERMS):
+            rows |= self.read_where(group, or_(*chunk))
+        return rows
+
+    def _keep_of(self, group: list[Reference], met: list[list[Any]], before: Rows) -> None:
+        """What rows name that agree in a key now, or did before. Those that are not seen any more have other keys,
+        unless they were replaced.
+        """
+        now = self._read_met(group, met)
         if others := before.keys() - now.keys():
-            self.keep(self.read(others, group), group)
+            now |= self.read(others, group)
+        self.keep(now, group)
+        if not self._replaces:
+            self.keep({identity: row for identity, row in before.items() if identity not in now}, group)
 
     def _keep_unseen(self, group: list[Reference], met: list[list[Any]], stored: list[dict[str, Any]]) -> None:
         """A new file that no row was seen with stays, unless a row is seen that was in its way: the database may have
         rounded the key, a trigger changed it, or a key be known to the database alone.
         """
+        anywhere = set_anywhere(self.statement, group)
         new = [
-            (conditions, items)
-            for conditions, row in zip(met, stored, strict=True)
-            if (items := [item for r in group if r.key in row for item in r.type.items(row[r.key])])
-            if not self.drops.keeps(items)
+            (conflict, items)
+            for conflict, row in zip(met, stored, strict=True)
+            if (items := [(r, item) for r in group if r.key in row for item in r.type.items(row[r.key])])
+            if not self.drops.keeps(item for _, item in items)
         ]
         for chunk in chunked(new, _LOOKS):
-            looks = [select(group[0].table).where(or_(false(), *conditions)).exists() for conditions, _ in chunk]
-            for (_, items), is_in_the_way in zip(chunk, self.begin().execute(select(*looks)).one(), strict=True):
-                if not is_in_the_way:
-                    self.drops.keep(items)
+            looks = []
+            for conflict, items in chunk:
+                mentions = [_mentions(r, item) for r, item in items if r in anywhere]
+                # Locked, as a row may be younger than what the transaction sees; but what it wrote itself it does.
+                in_the_way = _some(group, conflict).with_for_update(key_share=True).exists()
+                looks.append(in_the_way & ~_some(group, mentions).exists())
+            for (_, items), is_nobodys in zip(chunk, self.begin().execute(select(*looks)).one(), strict=True):
+                if not is_nobodys:
+                    self.drops.keep(item for _, item in items)
 
     def _invoke(self, rows: list[Any], stored: list[dict[str, Any]], many: list[Any], parameters: Any) -> Any:
         if many:
@@ -84,6 +105,10 @@ class Insert(Statement):
         by_parameters = {key: value for key, value in stored[0].items() if key in (parameters or {})}
         return self.invoke(statement, params=by_parameters)
 
+    @property
+    def _replaces(self) -> bool:
+        return any("REPLACE" in str(prefix).upper() for prefix, _ in self.statement._prefixes)
+
     def _refuse_select(self) -> None:
         targets = {getattr(name, "key", name) for name in self.statement._select_names or ()}
         for target in (reference.target for reference in self.references if reference.column.key in targets):
@@ -92,7 +117,7 @@ class Insert(Statement):
                 "Read the attachments and insert them, which copies them in the storage"
             )
         lost = [reference.target for reference, _ in set_on_conflict(self.statement, self.references)]
-        if any("REPLACE" in str(prefix).upper() for prefix, _ in self.statement._prefixes):
+        if self._replaces:
             lost = [reference.target for reference in self.references]
         if lost:
             raise OwnershipLost(
@@ -103,7 +128,18 @@ class Insert(Statement):
 
 _LOOKS = 50
 """Rows that one SELECT looks for."""
+_TERMS = 250
+"""Conditions of one SELECT: SQLite takes no more than 1,000 terms beside each other."""
 _ABSENT = object()
+
+
+def _some(group: Sequence[Reference], alternatives: Sequence[Any]) -> Any:
+    return select(literal(1)).select_from(group[0].table).where(or_(false(), *alternatives))
+
+
+def _mentions(reference: Reference, item: Attachment) -> Any:
+    """The condition that a row names a file, or speaks of it."""
+    return cast(reference.column, String).contains(item.key, autoescape=True)
 
 
 def _value(row: Any, reference: Reference) -> Any:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text, update
+from sqlalchemy import event, insert, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -159,6 +159,40 @@ def test_the_row_is_deleted_while_the_second_waits(world: World) -> None:
             session.commit()
         assert isinstance(future.exception(), StaleDataError)
     world.check()
+
+
+@on("world", ["postgres"], indirect=True)
+def test_a_row_comes_while_an_update_by_primary_key_waits_for_another(world: World) -> None:
+    """PostgreSQL looks for rows before it waits for the lock of one."""
+    one, two = seed(world, b"one"), 100
+
+    def job() -> None:
+        with world.session() as session:
+            session.get_one(Doc, one)
+            session.execute(update(Doc), [{"id": one, "file": b"new one"}, {"id": two, "file": b"new two"}])
+            session.commit()
+
+    with world.session() as session:
+        session.get_one(Doc, one).title = "locked"
+        session.add(Doc(id=two, file=b"two"))
+        session.flush()
+        with meanwhile(job) as future:
+            session.commit()
+        future.result()
+    world.check(b"new one", b"new two")
+
+
+@on("world", ["mariadb"], indirect=True)
+def test_a_row_in_the_way_is_younger_than_the_snapshot(world: World) -> None:
+    """What MariaDB refuses to insert, a SELECT does not see unless it locks."""
+    with world.session() as session:
+        session.execute(text("SELECT count(*) FROM docs")).all()
+        with world.session() as other:
+            other.add(Doc(title="x", file=b"first"))
+            other.commit()
+        session.execute(insert(Doc).prefix_with("IGNORE"), {"title": "x", "file": b"second"})
+        session.commit()
+    world.check(b"first")
 
 
 @on("world", ["postgres"], indirect=True)

@@ -64,6 +64,18 @@ FORMS: dict[str, Callable[[Session, Any, list[dict[str, Any]]], Any]] = {
 }
 
 
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_more_rows_than_a_condition_takes(world: World) -> None:
+    """SQLite refuses an OR of more than 1,000 comparisons, and there are two for each row."""
+    seed(world)
+    titles = ["a", "b", *map(str, range(600))]
+    with world.session() as session:
+        rows = [{"id": 10 + n, "title": title, "file": b"new"} for n, title in enumerate(titles)]
+        session.execute(or_update(world, "file"), rows)
+        session.commit()
+    world.check(*[b"new"] * len(titles), b"scan b")
+
+
 @everywhere
 @on("form", FORMS)
 @on("end", ["commit", "rollback"])
@@ -394,3 +406,20 @@ def test_a_foreign_file_is_refused_whatever_the_column_is_called(world: World, n
             session.execute(statement, {"title": "a", "photo": b"new"})
         session.commit()
     world.check(b"photo", b"plain", b"scan")
+
+
+@pytest.mark.skipif(not hasattr(sqlite.dml.OnConflictClause, "apply_to_insert"), reason="SQLAlchemy 2.1 takes several")
+@on("world", ["sqlite"], indirect=True)
+def test_several_clauses(world: World) -> None:
+    seed(world)
+    with world.session() as session:
+        statement = sqlite.insert(Doc)
+        foreign = statement.on_conflict_do_update(index_elements=["id"], set_={"file": Doc.scan})
+        with pytest.raises(OwnershipLost, match="on conflict"):
+            session.execute(foreign.on_conflict_do_nothing(), {"id": 2, "file": b"new"})
+        own = statement.on_conflict_do_update(index_elements=["id"], set_={"file": statement.excluded.file})
+        rows = [{"id": 1, "title": "c", "file": b"new a"}, {"id": 9, "title": "b", "file": b"new b"}]
+        session.execute(own.on_conflict_do_nothing(), rows)
+        assert read(session) == {"a": b"new a", "b": b"old b"}
+        session.commit()
+    world.check(b"new a", b"old b", b"scan b")
