@@ -90,11 +90,6 @@ class Frame:
         mine = set(self.works[scope].staged) if scope in self.works else set()
         return mine | self.around.staged(scope) if self.around is not None else mine
 
-    def drops_beside(self, scope: Any, file: Named) -> bool:
-        """Whether the transaction drops a file in another ledger than that of ``scope``, or by another engine."""
-        here = any(file in work.dropped for other, work in self.works.items() if other != scope)
-        return here or (self.around is not None and self.around.drops_beside(scope, file))
-
     def work(self, scope: Any) -> Work:
         """What happened in the ledger of ``scope``."""
         return self.works.setdefault(scope, Work())

@@ -112,7 +112,7 @@ class Stage:
 
     def _chosen_by(self, reference: Reference) -> dict[str, Any]:
         """What the session chooses a connection by: the same as for the statement, or for the flush's own ones."""
-        return dict(self._arguments or {"mapper": reference.mapper, "clause": reference.table})
+        return dict(self._arguments or {"mapper": reference.mapper.base_mapper})
 
     def _bind(self, reference: Reference) -> Engine | Connection:
         by = self._chosen_by(reference)
@@ -238,8 +238,6 @@ class Stage:
     def take_over(self, reference: Reference, file: Named, giver: Column[Any] | None) -> bool:
         """Own a file that another column gives up, or one that was dropped and not purged yet; False if it is not."""
         scope, connection = self.of(reference)
-        if self._frame.drops_beside(scope, file):
-            return False  # Its line is locked by another connection of ours.
         c, mine = scope.ledger.lines.c, line(file, reference)
         if giver is not None:
             before = {c.owner_table.name: giver.table.fullname, c.owner_column.name: giver.name}
@@ -249,7 +247,7 @@ class Stage:
             dropped = (
                 select(*(c[name] for name in _OF_A_DROP))
                 .where(scope.ledger.among([file]), c.state == CONDEMNED)
-                .with_for_update()
+                .with_for_update(skip_locked=True)  # by another connection, of this session or of this thread perhaps
             )
             row = connection.execute(dropped).one_or_none()
             before = {} if row is None else row._asdict()

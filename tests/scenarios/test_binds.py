@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import Delete, Engine, Update, delete, insert, update
+from sqlalchemy import Delete, Engine, ForeignKey, Update, delete, insert, update
 from sqlalchemy.ext.horizontal_shard import ShardedSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sa_attachments import BadConfiguration
+from sa_attachments import Attachment, AttachmentType, BadConfiguration
 
-from .models import Base, Doc
+from .models import Base, Doc, files
 from .world import World
 
 on = pytest.mark.parametrize
@@ -68,6 +68,37 @@ def test_a_statement_that_names_its_bind(world: World, follower: Engine, how: st
         session.execute(STATEMENTS[how](), bind_arguments={"bind": world.engine})
         session.commit()
     world.check(*EXPECTED[how])
+
+
+@on("world", ["postgres"], indirect=True)
+def test_a_subclass_with_a_bind_of_its_own_is_written_as_its_base(world: World) -> None:
+    """A flush asks for the connection of the hierarchy's base alone."""
+
+    class Other(DeclarativeBase):
+        pass
+
+    class Employee(Other):
+        __tablename__ = "employees"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        photo: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+        __mapper_args__: ClassVar[dict[str, str]] = {"polymorphic_on": "kind", "polymorphic_identity": "employee"}
+
+    class Manager(Employee):
+        __tablename__ = "managers"
+        id: Mapped[int] = mapped_column(ForeignKey("employees.id"), primary_key=True)
+        card: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+        __mapper_args__: ClassVar[dict[str, str]] = {"polymorphic_identity": "manager"}
+
+    world.create(Other.metadata)
+    with Session(binds={Employee: world.engine, Manager: world.observer}) as session:
+        session.add(manager := Manager(photo=b"photo", card=b"card"))
+        session.commit()
+        manager.card = b"new"
+        session.commit()
+        session.execute(update(Manager), [{"id": manager.id, "card": b"newer"}])
+        session.commit()
+    world.check(b"photo", b"newer")
 
 
 @on("world", ["sqlite"], indirect=True)

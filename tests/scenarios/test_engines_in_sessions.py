@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,34 @@ def test_what_moves_between_two_engines_of_one_database_is_copied(world: World, 
         note.file = old
         session.commit()
     world.check(b"data")
+
+
+@three
+def test_what_another_engine_stored_in_the_same_transaction_is_copied(world: World, binds: dict[type, Engine]) -> None:
+    """On MariaDB who locks its line waits for it."""
+    with Session(binds=binds) as session:
+        session.add(doc := Doc(id=1, file=b"data"))
+        session.flush()
+        session.add(Note(id=1, file=doc.file))
+        session.commit()
+    world.check(b"data", b"data")
+
+
+@three
+def test_what_another_engine_keeps_for_a_while_is_copied(
+    world: World, binds: dict[type, Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.files, "retain", timedelta(days=1))
+    with Session(binds=binds) as session:
+        session.add(doc := Doc(id=1, file=b"data"))
+        session.commit()
+        old, doc.file = doc.file, None
+        session.flush()
+        session.add(Note(id=1, file=old))
+        session.commit()
+    world.settle()
+    assert [facts["key"] == old.key for facts in world.named()] == [False]
+    assert list(world.stored().values()) == [b"data", b"data"]
 
 
 @three
