@@ -48,6 +48,8 @@ class Statement:
             if self._invoked is not None and self._invoked.dialect.name != "sqlite":
                 # SQLite refuses while rows of a RETURNING are unread: the transaction's end does it there.
                 self._invoked.dialect.do_release_savepoint(self._invoked, self._savepoint)
+            if self.state.session._flushing:
+                self._frame.let_go |= self.drops.rest
             return result
         except BaseException as error:
             if self._is_undone():

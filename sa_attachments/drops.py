@@ -84,11 +84,17 @@ class Drops:
                     self.keep(now.get(identity, unseen).get(reference.column.name, ()))
         self._frame.met.clear()
 
+    @property
+    def rest(self) -> set[tuple[str, str]]:
+        """What lost its name."""
+        return self._named.keys() - self._kept
+
     def carry_out(self) -> None:
         """Condemn the rest."""
         by_scope: dict[Any, list[tuple[Reference, Drop]]] = {}
+        rest = self.rest
         for name, (reference, drop) in self._named.items():
-            if name not in self._kept:
+            if name in rest:
                 by_scope.setdefault(self._stage.of(reference)[0], []).append((reference, drop))
         for scope, group in by_scope.items():
             # What was staged in this transaction nobody has seen: there is nothing to go back to.

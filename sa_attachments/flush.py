@@ -32,7 +32,7 @@ from .references import Row, is_any_there, names, of_state, read_locked
 from .slots import Slot, by_table, doomed, slot_of
 from .staging import Stage, Token
 from .undo import Undo
-from .wants import Want, copy_wanted, has_passed
+from .wants import Want, copy_wanted, has_passed, line
 
 Name = tuple[str, str]
 """``(storage, key)``"""
@@ -121,7 +121,8 @@ class Flush:
         alone = {s for s in slots if s.identity is None or objects[s.reference.column, s.identity] == 1}
         for slot in slots:
             drops.named(slot.reference, slot.old, slot.identity)
-            if slot in alone and self._is_written(slot) and names(slot.old) <= names(slot.items):
+            foreseen = slot in alone and not self.frame.met and self._is_written(slot)
+            if foreseen and names(slot.old) <= names(slot.items):
                 drops.keep(slot.items)
                 self._note(slot)
             else:
@@ -145,6 +146,7 @@ class Flush:
         self._refuse_late()
         drops.of_listeners({(slot.reference.table, slot.identity) for slot in slots if slot.state in self._deleted})
         drops.carry_out()
+        self._reclaim(drops)
 
     def _is_written(self, slot: Slot) -> bool:
         """Whether its row names what was foreseen: not if a hook that came later than ours changed the object."""
@@ -168,6 +170,15 @@ class Flush:
                     f"{slot.reference.target} of row {self._row(slot)} was changed by a hook that came too late to "
                     "take care of its files: listen before mappers are configured, or with insert=True"
                 )
+
+    def _reclaim(self, drops: Drops) -> None:
+        """What a listener's statement dropped, as its row did not know yet that the flush gave it to another one."""
+        let_go, self.frame.let_go = self.frame.let_go, set()
+        given = ((slot, item) for slot in self._slots.values() for item in slot.items if names([item]) & let_go)
+        for slot, item in ((slot, item) for slot, item in given if drops.keeps([item])):
+            scope, connection = self._stage.of(slot.reference)
+            for file in (file for file in named(facts_of(item)) if file[:2] in let_go):
+                scope.ledger.reclaim(connection, line(file, slot.reference))
 
     def _note(self, slot: Slot) -> None:
         """Remember a row that got a file, if somebody wants to hear of it."""

@@ -75,6 +75,8 @@ class Frame:
         self.undo: list[Undoable] = []
         self.met: list[tuple[Any, Any]] = []
         """``(references, rows)`` that statements of listeners wrote during a flush, which may write them again."""
+        self.let_go: set[tuple[str, str]] = set()
+        """``(storage, key)`` of what they dropped, and the flush may have given to another row."""
         self.stored: list[tuple[Any, tuple[Any, ...]]] = []
         """``(column type, primary key)`` of rows that got new files, where somebody wants to hear of them."""
         self.connections: WeakSet[Any] = WeakSet()
@@ -104,6 +106,7 @@ class Frame:
         if child.marked:
             self.undo += child.undo
             self.met += child.met
+            self.let_go |= child.let_go
             self.stored += child.stored
         else:
             child.revert()

@@ -313,6 +313,27 @@ def test_a_listener_writes_in_a_savepoint_what_the_flush_writes_again(world: Wor
 
 
 @three
+@on("name", ["before_update", "after_update"])
+@on("what", ["gives", "takes"])
+def test_a_listener_takes_a_file_from_a_row_that_gives_it_to_another_one(world: World, name: str, what: str) -> None:
+    """In the database the row has it still; and what the other one was given, another statement may take again."""
+    one, two = seed(world, 2)
+    with world.session() as session:
+
+        def execute() -> None:
+            taken = {"file": None} if what == "gives" else {"scan": None}
+            row = two if what == "gives" else one
+            options = {"synchronize_session": False}
+            session.execute(update(Doc).where(Doc.id == row).values(taken), execution_options=options)
+
+        first, second = session.get_one(Doc, one), session.get_one(Doc, two)
+        first.scan, second.file = second.file, None
+        with listening(Doc, name, execute):
+            session.commit()
+    world.check(b"old", *([] if (what, name) == ("takes", "after_update") else [b"old1"]))
+
+
+@three
 @on("then", ["new key", "deleted"])
 def test_the_row_that_a_listener_wrote_is_another_one_after_the_flush(world: World, then: str) -> None:
     (key,) = seed(world)
