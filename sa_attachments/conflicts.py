@@ -12,9 +12,7 @@ Traps
 -----
 Only keys are looked at that the ``Table`` knows, or the statement names (``index_elements``), as the statement spells
 them. After a conflict in an index that only the database has, or in a key that the database rounds or a trigger
-changes, files without a row may be left, for ``Storages.verify`` to find. So may be, on PostgreSQL under READ
-COMMITTED, that of a row which another transaction inserted when the rows had been read, and which the upsert waited
-for, then changed.
+changes, files without a row may be left, for ``Storages.verify`` to find.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Statement:
         chosen_by = None if by_mapper else state.bind_arguments
         self.stage = Stage(state.session, self._frame, state.execution_options, chosen_by)
         self.drops = Drops(self.stage, self._frame)
-        self._brought: list[Attachment] = []
+        self._brought: list[tuple[Reference, Attachment]] = []
         self._invoked: Connection | None = None
         self._savepoint = f"sa_attachments_{id(self):x}"  # a listener may execute another one while this one runs
 
@@ -102,7 +102,7 @@ class Statement:
 
     def bring(self, reference: Reference, items: Sequence[Attachment]) -> None:
         """New files, which go again if no row takes them."""
-        self._brought += items
+        self._brought += [(reference, item) for item in items]
         self.drops.named(reference, items, None)
 
     def keep_of(self, identities: Iterable[Identity], before: Rows, references: Sequence[Reference]) -> None:
@@ -112,7 +112,7 @@ class Statement:
         now = self.read(identities, references)
         self.keep(now, references)
         if before.keys() - now.keys():
-            self.drops.keep(self._brought)
+            self.drops.keep(item for _, item in self._brought)
 
     def keep(self, rows: Rows, references: Sequence[Reference]) -> None:
         """What the rows of one table name after the statement."""
@@ -152,6 +152,15 @@ class Statement:
         self._invoked = connection
         with replacing(connection, self.statement):
             return self.state.invoke_statement(statement, **options)
+
+    def take_back(self, result: Any) -> None:
+        """Undo what SQLAlchemy ran, to have it run again."""
+        assert self._invoked is not None
+        result.close()
+        self._invoked.dialect.do_rollback_to_savepoint(self._invoked, self._savepoint)
+        self._invoked.dialect.do_release_savepoint(self._invoked, self._savepoint)
+        for reference, item in self._brought:
+            self.stage.allow(reference, [item])
 
     def begin(self) -> Any:
         scope, connection = self.stage.of(self.references[0])

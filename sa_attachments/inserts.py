@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import String, cast, false, literal, or_, select
+from sqlalchemy import false, literal, literal_column, or_, select, true
 
-from .attachment import Attachment
 from .chunks import chunked
+from .column import mentions
 from .conflicts import conditions, given, refuse_foreign, set_anywhere, set_on_conflict, targets_of
 from .dml import Rows, Statement, distribute
 from .errors import OwnershipLost
@@ -36,11 +36,15 @@ class Insert(Statement):
         if not upsert:
             return self._invoke(rows, stored, many, parameters)
         met = [(group, [self._conditions(group, row) for row in rows]) for _, group in self.by_table()]
-        before = [self._read_met(group, found) for group, found in met]
-        for (group, _), there in zip(met, before, strict=True):
-            self.drop_from(there, group)
-        result = self._invoke(rows, stored, many, parameters)
+        for tries_left in reversed(range(_TRIES)):
+            before = [self._read_met(group, found) for group, found in met]
+            result = self._invoke(rows, stored, many, parameters)
+            overtaken = (self._is_overtaken(*each, there) for each, there in zip(met, before, strict=True))
+            if not tries_left or not any(overtaken):
+                break
+            self.take_back(result)
         for (group, found), there in zip(met, before, strict=True):
+            self.drop_from(there, group)
             self._keep_of(group, found, there)
         for group, found in met:
             self._keep_unseen(group, found, stored)
@@ -57,6 +61,24 @@ class Insert(Statement):
         for chunk in chunked([condition for each in met for condition in each], _TERMS):
             rows |= self.read_where(group, or_(*chunk))
         return rows
+
+    def _is_overtaken(self, group: list[Reference], met: list[list[Any]], before: Rows) -> bool:
+        """Whether a row was in the way that came after those ``before`` had been read: PostgreSQL waits for the
+        transaction that inserts it, and nobody knows what it named when it was changed.
+        """
+        connection = self.begin()
+        if connection.dialect.name != "postgresql":
+            return False
+        # An inserted row has no xmax; one that was changed instead has that of the lock which it was given before. Rows
+        # of a view have none, and take the one from outside.
+        outside = select(literal_column("CAST('0' AS xid)").label("xmax")).subquery()
+        for chunk in chunked([condition for each in met for condition in each], _TERMS):
+            changed = literal_column("CAST(xmax AS text) <> '0'")
+            found = select(*group[0].primary_key).where(or_(*chunk), changed).lateral()
+            keys = connection.execute(select(found).select_from(outside.join(found, true())))
+            if any(tuple(key) not in before for key in keys):
+                return True
+        return False
 
     def _keep_of(self, group: list[Reference], met: list[list[Any]], before: Rows) -> None:
         """What rows name that agree in a key now, or did before. Those that are not seen any more have other keys,
@@ -83,10 +105,10 @@ class Insert(Statement):
         for chunk in chunked(new, _LOOKS):
             looks = []
             for conflict, items in chunk:
-                mentions = [_mentions(r, item) for r, item in items if r in anywhere]
+                named = [mentions(r.column, item.key) for r, item in items if r in anywhere]
                 # Locked, as a row may be younger than what the transaction sees; but what it wrote itself it does.
                 in_the_way = _some(group, conflict).with_for_update(key_share=True).exists()
-                looks.append(in_the_way & ~_some(group, mentions).exists())
+                looks.append(in_the_way & ~_some(group, named).exists())
             for (_, items), is_nobodys in zip(chunk, self.begin().execute(select(*looks)).one(), strict=True):
                 if not is_nobodys:
                     self.drops.keep(item for _, item in items)
@@ -130,16 +152,13 @@ _LOOKS = 50
 """Rows that one SELECT looks for."""
 _TERMS = 250
 """Conditions of one SELECT: SQLite takes no more than 1,000 terms beside each other."""
+_TRIES = 5
+"""How often an upsert is overtaken before what it met is left for ``Storages.verify``."""
 _ABSENT = object()
 
 
 def _some(group: Sequence[Reference], alternatives: Sequence[Any]) -> Any:
     return select(literal(1)).select_from(group[0].table).where(or_(false(), *alternatives))
-
-
-def _mentions(reference: Reference, item: Attachment) -> Any:
-    """The condition that a row names a file, or speaks of it."""
-    return cast(reference.column, String).contains(item.key, autoescape=True)
 
 
 def _value(row: Any, reference: Reference) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, insert, text, update
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -193,6 +194,41 @@ def test_a_row_in_the_way_is_younger_than_the_snapshot(world: World) -> None:
         session.execute(insert(Doc).prefix_with("IGNORE"), {"title": "x", "file": b"second"})
         session.commit()
     world.check(b"first")
+
+
+@on("world", ["postgres"], indirect=True)
+@on("returning", [False, True])
+def test_an_upsert_waits_for_the_row_that_it_then_changes(world: World, returning: bool) -> None:
+    """PostgreSQL inserts, finds the row of a transaction that commits only now, and changes what nobody has read."""
+
+    def job() -> bytes | None:
+        with world.session() as session:
+            read.set()
+            statement: Any = postgresql.insert(Doc)
+            statement = statement.on_conflict_do_update(
+                index_elements=["title"], set_={"file": statement.excluded.file}
+            )
+            if returning:
+                doc = session.scalars(statement.returning(Doc), {"title": "x", "file": b"second"}).one()
+                found = doc.file and doc.file.read()
+            else:
+                session.execute(statement, [{"title": "x", "file": b"second"}, {"title": "y", "file": b"other"}])
+                found = b"second"
+            session.commit()
+            return found
+
+    read = threading.Event()
+    with world.session() as session:
+        session.add(Doc(title="x", file=b"first"))
+        session.flush()
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(job)
+            assert read.wait(20)
+            with pytest.raises(TimeoutError):
+                future.exception(0.3)
+            session.commit()
+            assert future.result(20) == b"second"
+    world.check(b"second", *([] if returning else [b"other"]))
 
 
 @on("world", ["postgres"], indirect=True)

@@ -264,6 +264,35 @@ def test_an_update_that_takes_the_row_out_of_a_view(world: World, how: str) -> N
     world.check(b"new")
 
 
+@on("world", ["postgres"], indirect=True)
+@on("of", ["view", "partitions"])
+def test_an_upsert_of_rows_that_have_no_system_columns_or_several_tables(world: World, of: str) -> None:
+    world.create(Base.metadata)
+
+    class Others(DeclarativeBase):
+        pass
+
+    class Other(Others):
+        __tablename__ = "others"
+        __table_args__ = {"postgresql_partition_by": "HASH (id)"}  # noqa: RUF012 - as SQLAlchemy's documentation has it
+        id: Mapped[str] = mapped_column(String(40), primary_key=True)
+        name: Mapped[str] = mapped_column(String(40))
+        file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+    if of == "view":
+        execute(world, "CREATE VIEW others AS SELECT id, name, file FROM persons")
+    else:
+        world.create(Others.metadata)
+        part = "CREATE TABLE others_{} PARTITION OF others FOR VALUES WITH (MODULUS 2, REMAINDER {})"
+        execute(world, part.format(0, 0), part.format(1, 1))
+    with world.session() as session:
+        for data in (b"old", b"new"):
+            rows = [{"id": id_, "name": id_, "file": data} for id_ in "abcd"]
+            session.execute(or_update(world, Other, "id"), rows)
+            session.commit()
+    world.check(*[b"new"] * 4)
+
+
 SIGNED = {
     "sqlite": [
         "CREATE TRIGGER signed AFTER UPDATE OF file ON persons WHEN old.title = 'signed' BEGIN"
