@@ -73,7 +73,7 @@ class Insert(Statement):
         # of a view have none, and take the one from outside.
         outside = select(literal_column("CAST('0' AS xid)").label("xmax")).subquery()
         for chunk in chunked([condition for each in met for condition in each], _TERMS):
-            changed = literal_column("CAST(xmax AS text) <> '0'")
+            changed: Any = literal_column("CAST(xmax AS text) <> '0'")
             found = select(*group[0].primary_key).where(or_(*chunk), changed).lateral()
             keys = connection.execute(select(found).select_from(outside.join(found, true())))
             if any(tuple(key) not in before for key in keys):
