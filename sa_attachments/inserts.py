@@ -36,11 +36,13 @@ class Insert(Statement):
         if not upsert:
             return self._invoke(rows, stored, many, parameters)
         met = [(group, [self._conditions(group, row) for row in rows]) for _, group in self.by_table()]
-        for tries_left in reversed(range(_TRIES)):
+        tries = _TRIES
+        while True:
             before = [self._read_met(group, found) for group, found in met]
             result = self._invoke(rows, stored, many, parameters)
             overtaken = (self._is_overtaken(*each, there) for each, there in zip(met, before, strict=True))
-            if not tries_left or not any(overtaken):
+            tries -= 1
+            if not tries or not any(overtaken):
                 break
             self.take_back(result)
         for (group, found), there in zip(met, before, strict=True):
