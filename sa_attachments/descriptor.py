@@ -146,7 +146,7 @@ def frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     try:
         plain = _freeze(json.loads(json.dumps(metadata, default=_thawed, allow_nan=False)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadSource(f"metadata is kept as JSON, and {short(metadata)} is not: {error}") from None
+        raise BadSource(f"metadata is kept as JSON, and {_said(metadata)} is not: {error}") from None
     if not isinstance(plain, MappingProxyType):
         raise BadSource(f"metadata is a mapping, not {type(metadata).__name__}")
     return plain
@@ -159,6 +159,13 @@ def checked(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
             raise BadSource(f"metadata holds {text[:40]!r}, with a NUL or half a surrogate pair: no database keeps it")
     return plain
+
+
+def _said(metadata: Any) -> str:
+    try:
+        return short(metadata)
+    except ValueError:  # one of its integers has more digits than Python prints
+        return "what was given"
 
 
 def thawed(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,6 +171,7 @@ def test_the_source_names_itself_unless_a_name_is_given(tmp_path: Path) -> None:
     [
         {"a": object()},
         {"a": float("nan")},
+        {"a": 10**5000},
         {("a", "b"): 1},
         {"a": b"bytes"},
         [1],
