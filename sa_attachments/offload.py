@@ -57,6 +57,10 @@ def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
     if len(jobs) < 2 or parallel < 2:
         return [_outcome(job) for job in jobs]
     with ThreadPoolExecutor(min(parallel, len(jobs)), "sa_attachments") as pool:
+        try:
+            pool.submit(bool)
+        except RuntimeError:  # The process ends, as where an atexit handler commits: no thread can be started any more.
+            return [_outcome(job) for job in jobs]
         contexts = [contextvars.copy_context() for _ in jobs]
         futures = [pool.submit(each.run, partial(_outcome, job)) for each, job in zip(contexts, jobs, strict=True)]
         return [future.result() for future in futures]

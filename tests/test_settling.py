@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -640,6 +641,48 @@ def test_a_process_ends_though_a_storage_hangs(postgres_url: URL) -> None:
     url = with_driver(postgres_url, "asyncpg").render_as_string(hide_password=False)
     done = subprocess.run([sys.executable, "-c", ENDING, url], capture_output=True, text=True, timeout=45)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+AT_EXIT = """
+import atexit, sys
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sa_attachments import Attachment, AttachmentType, Storages
+
+files = Storages("local:" + sys.argv[2] + "?parallel=4")
+
+class Base(DeclarativeBase):
+    pass
+
+class Doc(Base):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment] = mapped_column(AttachmentType(files))
+
+engine = create_engine(sys.argv[1])
+Base.metadata.create_all(engine)
+
+@atexit.register
+def end():
+    with Session(engine) as session:
+        docs = [Doc(file=data) for data in (b"one", b"two", b"three")]
+        session.add_all(docs)
+        session.commit()
+        session.delete(docs[0])
+        session.commit()
+        print(sorted(doc.file.read() for doc in docs[1:]))
+"""
+
+
+@on("server", [False, True])
+def test_a_process_that_ends_may_still_commit(tmp_path: Path, request: pytest.FixtureRequest, server: bool) -> None:
+    """Pools of threads start none then; Python 3.12 starts no thread at all, so that a sweep cleans up."""
+    url = f"sqlite:///{tmp_path / 'rows.db'}"
+    if server:
+        url = with_driver(request.getfixturevalue("postgres_url"), "psycopg").render_as_string(hide_password=False)
+    command = [sys.executable, "-c", AT_EXIT, url, str(tmp_path / "files")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=45)
+    assert (done.returncode, done.stdout) == (0, "[b'three', b'two']\n"), done.stderr
 
 
 @on("async_engine", ["aiosqlite"], indirect=True)
