@@ -40,6 +40,7 @@ with Session(engine) as session:
     assert files.settled(10)
     print(doc.file.read().decode(), len(list(files.resolve().keys())))
 print(files.sweep(engine, grace=timedelta(0)).ok, files.verify(engine).ok)
+engine.dispose()  # or Python 3.13 complains
 """
 
 

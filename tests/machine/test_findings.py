@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import delete, insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -118,3 +118,25 @@ def test_what_a_transaction_stored_around_a_savepoint_is_not_retained_when_a_rel
         with pytest.raises(FileMissing):
             files.restore(session, Doc.scan, 1)
     assert sorted(world.originals().values()) == [b"bytes of 0", b"bytes of 2"]
+
+
+@on_sqlite
+def test_a_variant_that_an_older_object_does_not_know_goes_when_what_was_kept_would(world: World) -> None:
+    """It was made after the object was loaded; the row was deleted, and the object brought it back."""
+    with Session(world.engine, expire_on_commit=False) as session:
+        doc = Doc(id=1, scan=world.upload())
+        session.add(doc)
+        session.commit()
+        session.expunge(doc)
+        assert files.rebuild(world.engine, lazy=True).made == 1
+        session.execute(delete(Doc))
+        session.merge(doc)
+        session.commit()
+    assert files.settled(30)
+    [(name, state)] = [(name, state) for name, (state, _) in world.ledger().items() if state != "owned"]
+    assert (state, name in world.stored(), world.waiting()) == ("condemned", True, {name})
+    with world.engine.begin() as connection:
+        connection.execute(text("UPDATE attachment_ledger SET purge_after = 1 WHERE state = 'condemned'"))
+    world.sweep()
+    assert name not in world.stored()
+    assert files.verify(world.engine).ok
