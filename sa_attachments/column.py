@@ -33,7 +33,7 @@ from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import JSON, Column, ColumnDefault, Dialect, Table, Text, cast, event
+from sqlalchemy import JSON, Column, ColumnDefault, Dialect, Table, Text, cast, event, or_
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.sql import operators
@@ -311,7 +311,9 @@ def mentions(column: Any, text: str) -> Any:
     >>> mentions(column("file"), 'a"b.txt').compile().params
     {'param_1': 'a\\\\"b.txt'}
     """
-    return cast(column, Text).contains(json.dumps(text)[1:-1], autoescape=True)
+    # We write other letters than those of ASCII as they are, and PostgreSQL shows them so; others may escape them.
+    spellings = dict.fromkeys(json.dumps(text, ensure_ascii=escaped)[1:-1] for escaped in (False, True))
+    return or_(*(cast(column, Text).contains(each, autoescape=True) for each in spellings))
 
 
 def _same(x: Any, y: Any) -> bool:

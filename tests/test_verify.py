@@ -311,13 +311,15 @@ def test_a_row_that_names_the_file_by_the_time_of_the_repair_keeps_it(archive: A
 
 
 @everywhere
-def test_so_does_one_that_names_an_adopted_file_whose_name_json_escapes(engine: Engine) -> None:
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_so_does_one_that_names_an_adopted_file_whose_name_json_may_escape(engine: Engine, ascii_only: bool) -> None:
     archive = Archive(engine)
     (id_,) = archive.keep(b"one")
-    key, name = archive.key(id_), 'a "b" 50%.txt'
+    key, name = archive.key(id_), 'Größe "b" 50%.txt'
     with archive.session() as session:
         file = session.get_one(archive.Doc, id_).file
-        said = json.dumps({**json.loads(file.to_json() if file else ""), "key": name})
+        facts = {**json.loads(file.to_json() if file else ""), "key": name}
+        said = json.dumps(facts, ensure_ascii=ascii_only)
     archive.memory._files[name] = archive.memory._files.pop(key)
     with engine.begin() as connection:
         connection.execute(update(archive.ledger.lines).values({archive.ledger.lines.c.key: name}))
