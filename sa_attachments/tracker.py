@@ -72,6 +72,16 @@ class Frames:
         self.let_go(session)
         return self._of(session.get_nested_transaction() or session.get_transaction() or session.begin())
 
+    def begin(self, session: Session) -> Flush:
+        """A flush begins. What listeners executed after the former one it has not to follow: others may have moved
+        since what they wrote.
+        """
+        frame = self.current(session)
+        frame.met.clear()
+        frame.let_go.clear()
+        self.flush = Flush(session, frame)
+        return self.flush
+
     def _of(self, transaction: SessionTransaction) -> Frame:
         """The frame of a transaction, which may not have had one yet."""
         key = ref(transaction)
@@ -145,8 +155,7 @@ def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> 
         if _INFO in vars(session).get("info", ()):  # not asked of the session, which makes one if it has none
             _abandon(session)
         if slots := collect(session, instances):
-            frames = Frames.of(session)
-            flush = frames.flush = Flush(session, frames.current(session))
+            flush = Frames.of(session).begin(session)
             flush.prepare(slots)
             context.states = _Work(context.states)
     except BaseException as error:
@@ -333,6 +342,4 @@ def _deleting(mapper: Mapper[Any], connection: Connection, state: InstanceState[
 
 def _flush_of(session: Session) -> Flush:
     frames = Frames.of(session)
-    if frames.flush is None:
-        frames.flush = Flush(session, frames.current(session))
-    return frames.flush
+    return frames.begin(session) if frames.flush is None else frames.flush

@@ -353,6 +353,26 @@ def test_the_row_that_a_listener_wrote_is_another_one_after_the_flush(world: Wor
     world.check(*([b"old", b"scan"] if then == "new key" else []))
 
 
+@three
+def test_what_a_listener_wrote_after_the_flush_may_move_in_a_savepoint(world: World) -> None:
+    """A later flush took it for what that one had left without a row."""
+    one, two = seed(world, 2)
+    with world.session() as session:
+
+        def execute() -> None:
+            session.execute(update(Doc).where(Doc.id == one).values(file=b"hook"))
+
+        first, second = session.get_one(Doc, one), session.get_one(Doc, two)
+        second.scan = b"scan"
+        with listening(session, "after_flush_postexec", execute):
+            session.flush()
+        with session.begin_nested():
+            second.file, first.file = first.file, None
+        second.scan = b"new scan"
+        session.commit()
+    world.check(b"hook", b"new scan")
+
+
 def test_a_listener_takes_a_deletion_back(world: World) -> None:
     (key,) = seed(world)
     with world.session() as session:
