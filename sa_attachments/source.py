@@ -120,13 +120,15 @@ class PathSource:
     def path(self) -> Path:
         return self._path
 
-    def is_as_read(self) -> bool:
-        """Whether it is what was read: nobody put another file into its place since, or wrote into it."""
+    def is_as_read(self, taken: bool = False) -> bool:
+        """Whether it is what was read: nobody put another file into its place since, or wrote into it. A storage that
+        has ``taken`` it just now has set its time.
+        """
         with suppress(OSError):
             read, now = self._read, self._path.stat()
             if read is not None and os.path.samestat(read, now):
-                # A storage that took it has linked it, and set its time.
-                return now.st_nlink > 1 or (read.st_mtime_ns, read.st_size) == (now.st_mtime_ns, now.st_size)
+                self._read = now if taken else read
+                return taken or (read.st_mtime_ns, read.st_size) == (now.st_mtime_ns, now.st_size)
         return False
 
 

@@ -125,7 +125,7 @@ def test_those_that_move_a_position_say_whose() -> None:
     assert BytesSource(b"").shared is None
 
 
-@pytest.mark.parametrize("change", [None, "another file", "written into", "gone"])
+@pytest.mark.parametrize("change", [None, "another file", "written into", "written into, with a twin", "gone"])
 def test_a_path_knows_whether_it_is_as_it_was_read(path: Path, change: str | None) -> None:
     source = PathSource(path)
     assert not source.is_as_read()
@@ -135,9 +135,11 @@ def test_a_path_knows_whether_it_is_as_it_was_read(path: Path, change: str | Non
             new = path.with_name("new")
             new.write_bytes(path.read_bytes())
             new.replace(path)
-        case "written into":
+        case "written into" | "written into, with a twin":  # as another file is that got its inode
             with path.open("ab") as file:
                 file.write(b"more")
+            if change != "written into":
+                path.with_name("twin").hardlink_to(path)
         case "gone":
             path.unlink()
     if change != "gone":

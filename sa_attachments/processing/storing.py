@@ -125,7 +125,7 @@ def _take(body: Upload, name: str, storage: Storage, key: str) -> tuple[int, str
         return None  # It is read once more, while it is copied.
     with storage_errors(name, "take", key):
         taken = storage.take(key, source.path())
-    if taken and not source.is_as_read():  # Which of the two was taken nobody knows.
+    if taken and not source.is_as_read(taken=True):  # Which of the two was taken nobody knows.
         with storage_errors(name, "delete", key):
             for error in storage.delete([key]).values():
                 raise error
