@@ -36,15 +36,16 @@ class Insert(Statement):
         if not upsert:
             return self._invoke(rows, stored, many, parameters)
         met = [(group, [self._conditions(group, row) for row in rows]) for _, group in self.by_table()]
+        before = [self._read_met(*each) for each in met]
+        result = self._invoke(rows, stored, many, parameters)
         tries = _TRIES
-        while True:
-            before = [self._read_met(group, found) for group, found in met]
-            result = self._invoke(rows, stored, many, parameters)
-            overtaken = (self._is_overtaken(*each, there) for each, there in zip(met, before, strict=True))
-            tries -= 1
-            if not tries or not any(overtaken):
-                break
+        while tries and any(self._is_overtaken(*each, there) for each, there in zip(met, before, strict=True)):
             self.take_back(result)
+            former, before = before, [self._read_met(*each) for each in met]
+            # If no row came, one that the statement inserted was locked, by a trigger that inserted what refers to it.
+            came = any(there.keys() - known.keys() for there, known in zip(before, former, strict=True))
+            tries = tries - 1 if came else 0
+            result = self._invoke(rows, stored, many, parameters)
         for (group, found), there in zip(met, before, strict=True):
             self.drop_from(there, group)
             self._keep_of(group, found, there)
@@ -154,8 +155,8 @@ _LOOKS = 50
 """Rows that one SELECT looks for."""
 _TERMS = 250
 """Conditions of one SELECT: SQLite takes no more than 1,000 terms beside each other."""
-_TRIES = 5
-"""How often an upsert is overtaken before what it met is left for ``Storages.verify``."""
+_TRIES = 4
+"""How often an upsert that was overtaken is executed once more before what it met is left for ``Storages.verify``."""
 _ABSENT = object()
 
 

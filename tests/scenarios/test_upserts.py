@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Index, String, UniqueConstraint, func, insert, select, true
+from sqlalchemy import Index, String, UniqueConstraint, func, insert, select, text, true
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentType, OwnershipLost
 
-from .models import Doc, files
+from .models import Doc, Note, files
 from .world import World
 
 on = pytest.mark.parametrize
@@ -365,6 +365,22 @@ def test_a_file_of_its_own_for_the_update(world: World) -> None:
         )
         session.commit()
     world.check(b"old b", b"scan b", b"new c")
+
+
+@on("world", ["postgres", "asyncpg"], indirect=True)
+def test_a_row_that_a_trigger_locks_was_in_nobodys_way(world: World) -> None:
+    """A foreign key does, to the row that was just inserted. It is looked for once, not again and again."""
+    with world.observer.begin() as connection:
+        connection.execute(text("CREATE SEQUENCE executions"))
+        body = "BEGIN PERFORM nextval('executions'); INSERT INTO notes (doc_id) VALUES (NEW.id); RETURN NEW; END"
+        connection.execute(text(f"CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$"))
+        connection.execute(text("CREATE TRIGGER noted AFTER INSERT ON docs FOR EACH ROW EXECUTE FUNCTION noted()"))
+    with world.session() as session:
+        session.execute(or_update(world, "file"), {"title": "a", "file": b"new"})
+        assert session.scalar(text("SELECT last_value FROM executions")) == 2
+        assert session.scalar(select(func.count()).select_from(Note)) == 1
+        session.commit()
+    world.check(b"new")
 
 
 # Names
