@@ -117,7 +117,8 @@ class Statement:
     def keep(self, rows: Rows, references: Sequence[Reference]) -> None:
         """What the rows of one table name after the statement."""
         if self.state.session._flushing:
-            self._frame.met.append((references, rows))
+            options = self.stage.of(references[0])[1].get_execution_options()
+            self._frame.met.append((references, rows, options.get("schema_translate_map")))
         for row in rows.values():
             for items in row.values():
                 self.drops.keep(items)

@@ -6,6 +6,7 @@ What rows named before, less what they name afterwards, is condemned in the ledg
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
+from copy import copy
 from typing import Any
 
 from sqlalchemy import Table
@@ -75,8 +76,10 @@ class Drops:
         """What statements of listeners wrote during a flush, which may have written it again. A row that is not seen
         any more may have another primary key, unless it was ``deleted``.
         """
-        for references, rows in self._frame.met:
-            now = read_locked(self._stage.of(references[0])[1], references, rows)
+        for references, rows, schemas in self._frame.met:
+            # A copy, since options stay with a connection: a statement may work in other schemas than the flush.
+            connection = copy(self._stage.of(references[0])[1]).execution_options(schema_translate_map=schemas)
+            now = read_locked(connection, references, rows)
             for identity, row in rows.items():
                 unseen = {} if (references[0].table, identity) in deleted else row
                 for reference in references:

@@ -73,8 +73,10 @@ class Frame:
         self.loose: list[tuple[Any, Named]] = []
         """``(files, name)`` of files that were put and never came into a ledger: the flush failed before."""
         self.undo: list[Undoable] = []
-        self.met: list[tuple[Any, Any]] = []
-        """``(references, rows)`` that statements of listeners wrote during a flush, which may write them again."""
+        self.met: list[tuple[Any, Any, Any]] = []
+        """``(references, rows, schema_translate_map)`` of what statements of listeners wrote during a flush, which may
+        write them again.
+        """
         self.let_go: set[tuple[str, str]] = set()
         """``(storage, key)`` of what they dropped, and the flush may have given to another row."""
         self.stored: list[tuple[Any, tuple[Any, ...]]] = []

@@ -161,6 +161,44 @@ def test_a_schema_without_a_ledger(tenants: World) -> None:
 letters = Storages(budget=timedelta(seconds=10))
 
 
+def test_a_listener_writes_in_the_schema_of_another_tenant(tenants: World) -> None:
+    """Whose rows are not those that the flush writes, though they share a ledger and have the same primary keys."""
+    home = "main" if tenants.name == "sqlite" else "public"
+    shared = Storages("memory:", ledger=MetaData(schema=home))
+
+    class Shared(DeclarativeBase):
+        pass
+
+    class Paper(Shared):
+        __tablename__ = "papers"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        file: Mapped[Attachment | None] = mapped_column(AttachmentType(shared))
+
+    shared.ledger_of(Paper.__table__).lines.metadata.create_all(tenants.observer)
+    for schema in (home, "tenant"):
+        Shared.metadata.create_all(tenants.observer.execution_options(schema_translate_map={None: schema}))
+
+    with tenants.session() as session:
+        session.execute(insert(Paper).values(id=1, file=b"theirs"), execution_options=TENANT)
+        session.add(Paper(id=1, file=b"mine"))
+        session.commit()
+        paper = session.get_one(Paper, 1)
+
+        def execute(*_: object) -> None:
+            options = {**TENANT, "synchronize_session": False}
+            session.execute(update(Paper).values(file=b"their new one"), execution_options=options)
+
+        event.listen(Paper, "before_update", execute)
+        paper.file = b"my new one"
+        session.commit()
+        assert shared.settled(20)
+    for options in ({}, TENANT):
+        with Session(tenants.observer.execution_options(**options)) as session:
+            file = session.scalars(select(Paper.file)).one()
+            assert file is not None
+            assert file.read() == (b"their new one" if options else b"my new one")
+
+
 class Schematic(DeclarativeBase):
     metadata = MetaData(schema="tenant")
 
