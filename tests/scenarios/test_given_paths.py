@@ -359,6 +359,7 @@ def own_path(file: Attachment) -> Path:
     return storage.path(file.key)
 
 
+@on("world", ["sqlite"], indirect=True)
 @on("known", [True, False])
 def test_so_it_is_where_this_process_has_not_met_the_storage(
     world: World, folders: dict[str, str], known: bool
