@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -245,6 +245,17 @@ async def test_a_timeout_around_a_commit(aworld: AsyncWorld) -> None:
     await aworld.acheck(b"old")
 
 
+async def cancel_as_it_hangs(aworld: AsyncWorld, job: Coroutine[Any, Any, None]) -> None:
+    """Cancel what waits for cleaning that hangs; then the storage goes on, and so does the cleaning."""
+    task = asyncio.create_task(job)
+    assert await asyncio.to_thread(aworld.storage.wait_for_hang)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    aworld.storage.heal()
+    await files.asettled()
+
+
 async def test_cancelled_while_cleaning(aworld: AsyncWorld) -> None:
     """It is committed; the cleaning goes on by itself, or is left to the sweep."""
     key = await seed(aworld)
@@ -255,13 +266,7 @@ async def test_cancelled_while_cleaning(aworld: AsyncWorld) -> None:
             (await session.get_one(Doc, key)).file = b"new"
             await session.commit()
 
-    task = asyncio.create_task(replace())
-    assert await asyncio.to_thread(aworld.storage.wait_for_hang)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    aworld.storage.heal()
-    await files.asettled()
+    await cancel_as_it_hangs(aworld, replace())
     await files.asweep(aworld.asynchronous, grace=timedelta(0))
     await aworld.acheck(b"new", swept=True)
 
@@ -295,13 +300,7 @@ async def test_cancelled_while_a_connection_goes_back(aworld: AsyncWorld, monkey
             await session.commit()
         await outer.rollback()
         aworld.storage.hang("delete")
-        task = asyncio.create_task(connection.close())
-        assert await asyncio.to_thread(aworld.storage.wait_for_hang)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        aworld.storage.heal()
-        await files.asettled()
+        await cancel_as_it_hangs(aworld, connection.close())
     async with engine.connect() as one, engine.connect() as other:
         assert [await each.scalar(select(1)) for each in (one, other)] == [1, 1]
     await engine.dispose()
