@@ -43,11 +43,11 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, set_binding, set_body
 from .claims import Claim, lets_once
 from .clock import durations
-from .comparator import AsText, Comparator
+from .comparator import AsText, Comparator, ListComparator
 from .descriptor import Facts, encode, split
 from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost, UnknownStorage
 from .home import Home
-from .processing.steps import Step, check
+from .processing.steps import Step, as_steps, check
 from .processing.variants import Recipe, declared
 from .storage import Storage
 
@@ -56,6 +56,10 @@ Hook = Callable[[list[Any]], object]
 
 nameable: ContextVar[dict[Any, Any] | None] = ContextVar("nameable", default=None)
 """``(column, key)`` of what the statements now running may write: those whose ownership was proved."""
+
+
+_COMPARED = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+"""The type of what a column is compared with: PostgreSQL compares its JSONB with no JSON."""
 
 
 class _ColumnType(TypeDecorator[Any]):
@@ -93,7 +97,7 @@ class _ColumnType(TypeDecorator[Any]):
         super().__init__()
         self.files = files
         self.storage = storage
-        self.steps = tuple(steps)
+        self.steps = as_steps(steps)
         self.variants = declared(variants)
         self.hooks: list[Hook] = []
         """Told of rows whose new files are committed; see ``Storages.after_commit``."""
@@ -171,7 +175,8 @@ class _ColumnType(TypeDecorator[Any]):
         return process
 
     def coerce_compared_value(self, op: operators.OperatorType | None, value: Any) -> Any:
-        return self.impl_instance.coerce_compared_value(op, value)
+        found = self.impl_instance.coerce_compared_value(op, value)
+        return _COMPARED if isinstance(found, JSON) else found
 
     def wrap(self, value: Any) -> Attachment:
         """An attachment of what a user assigned. Raises BadSource, or FileMissing for a path without a file."""
@@ -261,7 +266,7 @@ class AttachmentListType(_ColumnType):
     Assign a whole new sequence: ``doc.pages = [*doc.pages, Attachment.upload(file)]``.
     """
 
-    comparator_factory = JSON.Comparator  # pyright: ignore[reportAssignmentType] - as above
+    comparator_factory = ListComparator  # pyright: ignore[reportAssignmentType] - as above
     plural = True
 
     def _table_known(self, column: Column[Any], table: Any) -> None:

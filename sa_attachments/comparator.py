@@ -1,8 +1,8 @@
 """Comparing: attachment columns in queries.
 
 ``User.avatar.content_type == "image/png"`` and its kin (``filename``, ``size``, ``sha256``, ``storage``),
-``User.avatar == attachment``, and paths into the JSON, ``User.avatar.metadata["caption"] == "Me"``, which compare
-with plain Python values; ``None`` is what is missing and JSON's null:
+``User.avatar == attachment``, and paths into the JSON, ``User.avatar.metadata["caption"] == "Me"`` or
+``Album.photos[0]["size"] > 1000``, which compare with plain Python values; ``None`` is what is missing and JSON's null:
 
 >>> from sqlalchemy import column
 >>> from sa_attachments import AttachmentType, Storages
@@ -119,10 +119,12 @@ def _as_text(element: AsText, compiler: Any, **kw: Any) -> str:
     return f"CAST({compiler.process(element.column, **kw)} AS TEXT)"
 
 
-class Comparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
+class ListComparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
     def __getitem__(self, index: Any) -> Any:
         return _part(self, index)
 
+
+class Comparator(ListComparator):
     def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
         value: Any = other[0] if other else None
         if isinstance(value, Attachment):

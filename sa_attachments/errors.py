@@ -33,7 +33,7 @@ class Refused(AttachmentError, ValueError):
     """A step did not accept a file; nothing was stored.
 
     ``rule`` names the step, ``limit`` what it allows, ``measured`` what it met, ``target`` the attribute, as
-    ``"User.avatar"``.
+    ``"User.avatar"``, ``filename`` what the file is called, of several in a list.
     """
 
     def __init__(self, message: str, *, rule: str, limit: object = None, measured: object = None) -> None:
@@ -42,6 +42,7 @@ class Refused(AttachmentError, ValueError):
         self.limit = limit
         self.measured = measured
         self.target: str | None = None
+        self.filename: str | None = None
 
     def __str__(self) -> str:
         message = super().__str__()

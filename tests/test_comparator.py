@@ -111,6 +111,12 @@ CONDITIONS: list[tuple[str, Any, list[int]]] = [
     ("plain JSON path", lambda: Doc.file["content_type"].as_string() == "image/png", [0]),
     ("plain JSON path, compared", lambda: Doc.file["content_type"] == "image/png", [0]),
     ("in a list", lambda: Doc.pages[1]["size"].as_integer() == 3, [0]),
+    ("in a list, compared", lambda: Doc.pages[1]["size"] == 3, [0]),
+    ("in a list, as text", lambda: Doc.pages[0]["content_type"].in_(["text/plain"]), [0]),
+    ("in a list, by path", lambda: Doc.pages[1, "size"] > 2, [0]),
+    ("beyond a list", lambda: Doc.pages[2]["size"] == 3, []),
+    ("an empty list", lambda: Doc.pages == [], [1, 2]),
+    ("no empty list", lambda: Doc.pages != [], [0]),
 ]
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ..attachment import Attachment, binding_of, body_of, make
-from ..errors import AttachmentError, Refused
+from ..errors import AttachmentError, BadConfiguration, Refused
 from ..source import Source, rewound
 from ..upload import Upload
 from .sniffing import HEAD, content_type
@@ -55,6 +55,25 @@ class Step(Protocol):
         ...
 
 
+def as_steps(steps: Iterable[Step]) -> tuple[Step, ...]:
+    """What a column or a recipe is given. Raises BadConfiguration for what is no step, as a class without arguments.
+
+    >>> as_steps([str])
+    Traceback (most recent call last):
+    sa_attachments.errors.BadConfiguration: the class 'str' is no step: make one of it, as str(...)
+    """
+    if callable(steps):
+        raise BadConfiguration(f"steps are a list, as [{steps!r}]")
+    found = tuple(steps)
+    for step in found:
+        if isinstance(step, type):
+            name = step.__name__
+            raise BadConfiguration(f"the class {name!r} is no step: make one of it, as {name}(...)")
+        if not callable(step):
+            raise BadConfiguration(f"{step!r} is no step: expected something to call, as MaxSize(5_000_000)")
+    return found
+
+
 def run(steps: Iterable[Step], attachment: A, label: str) -> A:
     """Find out the type of a new attachment and take it through the steps; the result is to be stored.
 
@@ -66,7 +85,7 @@ def run(steps: Iterable[Step], attachment: A, label: str) -> A:
             attachment = _through(step, attachment, label)
         body = _body(attachment)
         if body.guards:
-            guards = tuple(partial(_refusing, guard, label, _name(guard)) for guard in body.guards)
+            guards = tuple(partial(_refusing, guard, label, body.filename, _name(guard)) for guard in body.guards)
             attachment = _with(attachment, dataclasses.replace(body, guards=guards))
         return attachment
 
@@ -79,7 +98,7 @@ def check(steps: Iterable[Step], attachment: Attachment, label: str) -> None:
 
 
 def _through(step: Step, attachment: A, label: str) -> A:
-    result: object = _refusing(step, label, _name(step), attachment)
+    result: object = _refusing(step, label, attachment.filename, _name(step), attachment)
     if result is None or result is attachment:
         return attachment
     if not isinstance(result, Attachment) or result.is_stored:
@@ -132,17 +151,17 @@ def _with(attachment: A, body: Upload) -> A:
     return make(type(attachment), body, binding_of(attachment))
 
 
-def _refusing(check: Callable[[T], R], label: str, rule: str, value: T) -> R:
+def _refusing(check: Callable[[T], R], label: str, filename: str | None, rule: str, value: T) -> R:
     try:
         return check(value)
     except Refused as refused:
-        refused.target = refused.target or label
+        refused.target, refused.filename = refused.target or label, refused.filename or filename
         raise
     except AttachmentError:
         raise
     except ValueError as error:
         refusal = Refused(str(error) or type(error).__name__, rule=rule)
-        refusal.target = label
+        refusal.target, refusal.filename = label, filename
         raise refusal from error
 
 

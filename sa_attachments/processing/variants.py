@@ -33,7 +33,7 @@ from ..descriptor import Facts, frozen, variants_of
 from ..errors import BadConfiguration, Refused
 from ..upload import Upload
 from .recipe import digest
-from .steps import Step, run
+from .steps import Step, as_steps, run
 
 A = TypeVar("A", bound=Attachment)
 
@@ -57,8 +57,9 @@ class Variant:
 
     def __init__(self, *steps: Step, lazy: bool = False) -> None:
         """Raises BadConfiguration without steps, and for those that can't be told from others, as a lambda."""
-        if not steps or not all(map(callable, steps)):
-            raise BadConfiguration(f"Variant takes steps, as in Variant(Fit(400, 400)), not {steps!r}")
+        if not steps:
+            raise BadConfiguration("Variant takes steps, as in Variant(Fit(400, 400))")
+        steps = as_steps(steps)
         object.__setattr__(self, "steps", steps)
         object.__setattr__(self, "lazy", lazy)
         object.__setattr__(self, "digest", digest(steps))

@@ -11,7 +11,16 @@ from typing import Any
 
 import pytest
 
-from sa_attachments import Attachment, AttachmentType, BadSource, FileMissing, Refused, SourceConsumed, Storages
+from sa_attachments import (
+    Attachment,
+    AttachmentType,
+    BadConfiguration,
+    BadSource,
+    FileMissing,
+    Refused,
+    SourceConsumed,
+    Storages,
+)
 from sa_attachments.attachment import body_of
 from sa_attachments.processing import MaxSize, MinSize, Step
 from sa_attachments.processing.steps import check, run
@@ -187,6 +196,17 @@ def test_a_refusal_names_the_attribute() -> None:
     assert (error.target, error.rule, error.limit, error.measured) == ("Doc.file", "Colour", "red", "grey")
 
 
+def not_today(attachment: Attachment) -> None:
+    raise ValueError("not today")
+
+
+@pytest.mark.parametrize("rule", [MaxSize(4), MinSize(6), not_today], ids=["guard", "step", "error"])
+def test_a_refusal_names_the_file_that_it_is_about(rule: Step) -> None:
+    with pytest.raises(Refused) as caught:
+        check([rule], Attachment.upload(iter([b"hel", b"lo"]), "second.txt"), "Doc.pages")
+    assert (caught.value.target, caught.value.filename) == ("Doc.pages", "second.txt")
+
+
 def named_by_a_partial() -> Step:
     return functools.partial(functools.partial(with_options), limit=3)
 
@@ -282,6 +302,20 @@ def test_check_of_a_stored_attachment_checks_its_bytes() -> None:
     check([MaxSize(5)], stored, "Doc.file")
     with pytest.raises(Refused):
         check([MaxSize(4)], stored, "Doc.file")
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([MaxSize], r"the class 'MaxSize' is no step: make one of it, as MaxSize\(\.\.\.\)"),
+        ([MaxSize(5), None], "None is no step: expected something to call"),
+        (MaxSize(5), r"steps are a list, as \[MaxSize\(limit_bytes=5\)\]$"),
+    ],
+    ids=["class", "nothing", "one alone"],
+)
+def test_what_is_no_step_is_said_when_the_column_is_made(steps: Any, said: str) -> None:
+    with pytest.raises(BadConfiguration, match=said):
+        AttachmentType(Storages("memory:"), steps=steps)
 
 
 def test_steps_of_a_column_are_kept_as_they_were_given() -> None:

@@ -50,8 +50,8 @@ class TestDeclaring:
 
     def test_recipes_are_steps(self) -> None:
         wrong: Any
-        for wrong in ([], [1], "shout", [shout, None]):
-            with pytest.raises(BadConfiguration, match="Variant takes steps"):
+        for wrong in ([], [1], "shout", [shout, None], MaxSize, [shout, MaxSize]):
+            with pytest.raises(BadConfiguration, match=r"Variant takes steps|is no step: "):
                 declared({"a": wrong})
         with pytest.raises(BadConfiguration, match="no name that is the same tomorrow"):
             declared({"a": lambda attachment: None})
