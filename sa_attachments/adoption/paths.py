@@ -63,7 +63,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
 
 class PathReader:
     """See ``Reader``. Raises UnknownStorage, and BadConfiguration for a root that is not there, or that files can't be
-    linked from, or adopted below.
+    adopted below; of a row, for one that they can't be linked from.
     """
 
     def __init__(self, plan: Plan, files: Storages) -> None:
@@ -78,13 +78,13 @@ class PathReader:
         self._is_url = "://" in prefix
         self._root, self._remote = _root(plan.origin, self._storage)
         self._inside = self._place_of_root() if plan.origin.mode == "in_place" else ""
-        if plan.origin.mode == "link":
-            self._check_linkable()
 
     def storages(self) -> set[str]:
         return {self._name}
 
     def look(self, row: Row) -> None:
+        if self._paths.mode == "link":
+            self._check_linkable()  # here, as the way back links nothing, nor does a table without rows
         path = self._relative(row)
         if self._root is not None:
             self._root.find(path)

@@ -419,6 +419,27 @@ def test_mistakes(museum: Museum, mode: str, options: Any, said: str) -> None:
 
 
 @here
+def test_linked_files_come_back_from_a_storage_that_nothing_can_be_linked_into(museum: Museum) -> None:
+    museum.lay("a.txt", b"a")
+    museum.insert({"id": 1, "path": "a.txt"})
+    kept = f"local:{museum.folder / 'kept'}"
+    museum.files.configure({"default": museum.files.resolve("default"), "kept": kept, "elsewhere": MemoryStorage()})
+    adopted(museum, "link", storage="kept")
+    assert museum.files.move(museum.engine, "kept", "elsewhere").files == 1
+    (museum.root / "a.txt").unlink()
+    back = {"root": str(museum.root), "mode": "link", "storage": "elsewhere"}
+    museum.migrate(lambda op: op.restore_path_column("docs", "path", "file", **back))
+    assert (museum.root / "a.txt").read_bytes() == b"a"
+    assert museum.column("path") == {1: "a.txt"}
+
+
+@here
+def test_a_table_without_rows_links_nothing(museum: Museum) -> None:
+    museum.files.configure({"default": MemoryStorage()})
+    assert adopted(museum, "link").rows == 0
+
+
+@here
 def test_adopted_files_live_on_beside_new_ones(museum: Museum) -> None:
     """A sweep takes none for a stranger, verify knows them, and they can be moved to another storage."""
     for number in range(30):
