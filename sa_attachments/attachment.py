@@ -258,7 +258,7 @@ class Attachment(Content):
         """Run the steps of a mapped attribute (``User.avatar``) without storing anything, for forms. Raises Refused."""
         owner = getattr(attribute, "class_", None)
         if not hasattr(getattr(attribute, "type", None), "check"):
-            raise BadConfiguration(f"{attribute!r} holds no attachments: expected an attribute, as User.avatar")
+            raise BadConfiguration(f"{attribute} holds no attachments: expected an attribute, as User.avatar")
         attribute.type.check(self, f"{owner.__name__}.{attribute.key}" if owner else None)
 
     async def acheck(self, attribute: Any) -> None:

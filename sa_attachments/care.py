@@ -117,7 +117,7 @@ class Care(Registry):
 
     async def asweep(self, engine: Any, **options: Any) -> SweepReport:
         """``sweep`` with an ``AsyncEngine``."""
-        return await greenlet_spawn(lambda: self.sweep(engine.sync_engine, **options))
+        return await greenlet_spawn(lambda: self.sweep(_awaited(engine), **options))
 
     def verify(
         self,
@@ -150,7 +150,7 @@ class Care(Registry):
 
     async def averify(self, engine: Any, **options: Any) -> VerifyReport:
         """``verify`` with an ``AsyncEngine``."""
-        return await greenlet_spawn(lambda: self.verify(engine.sync_engine, **options))
+        return await greenlet_spawn(lambda: self.verify(_awaited(engine), **options))
 
     def move(
         self,
@@ -182,7 +182,7 @@ class Care(Registry):
 
     async def amove(self, engine: Any, source: str, target: str, **options: Any) -> MoveReport:
         """``move`` with an ``AsyncEngine``."""
-        return await greenlet_spawn(lambda: self.move(engine.sync_engine, source, target, **options))
+        return await greenlet_spawn(lambda: self.move(_awaited(engine), source, target, **options))
 
     def rebuild(
         self,
@@ -211,7 +211,7 @@ class Care(Registry):
 
     async def arebuild(self, engine: Any, **options: Any) -> RebuildReport:
         """``rebuild`` with an ``AsyncEngine``."""
-        return await greenlet_spawn(lambda: self.rebuild(engine.sync_engine, **options))
+        return await greenlet_spawn(lambda: self.rebuild(_awaited(engine), **options))
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
@@ -286,7 +286,14 @@ class Care(Registry):
         """``derived`` without blocking the event loop."""
         return await self._workshop.aderived(attachment, name)
 
-    def _purgers(self, engine: Engine, patience: int = 1000) -> Iterator[Purger]:
+    def _purgers(self, engine: Any, patience: int = 1000) -> Iterator[Purger]:
+        if not isinstance(engine, Engine):
+            if hasattr(engine, "sync_engine"):
+                raise BadConfiguration(
+                    "an AsyncEngine wants to be awaited: await files.asweep(engine), for example; or, for what has no "
+                    "such twin, await connection.run_sync(lambda connection: files.stats(connection.engine))"
+                )
+            raise BadConfiguration(f"expected an Engine, not {engine!r}")
         schemas = engine.get_execution_options().get("schema_translate_map") or {}
         for ledger in self.ledgers():
             purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
@@ -332,3 +339,11 @@ class Care(Registry):
             return run(partial(read_marker, name, self.resolve(name))) is not None
         except StorageFailed:
             return True
+
+
+def _awaited(engine: Any) -> Engine:
+    """The Engine in an AsyncEngine, told by what it has: its module needs greenlet."""
+    if not hasattr(engine, "sync_engine"):
+        raise BadConfiguration(f"expected an AsyncEngine, not {engine!r}")
+    plain: Engine = engine.sync_engine
+    return plain

@@ -333,7 +333,8 @@ def declared_as(column_type: ColumnType, name: str) -> Variant:
     """The variant of that name. UnknownVariant."""
     variant = column_type.variants.get(name)
     if variant is None:
-        raise UnknownVariant(f"{column_type.label} declares no variant {name!r}, but {listing(column_type.variants)}")
+        there = listing(column_type.variants)
+        raise UnknownVariant(f"{column_type.label} declares no variant {name!r}; declared are {there}")
     return variant
 
 

@@ -181,7 +181,7 @@ def _found_in(connection: Connection, ledger: Ledger) -> str:
 
 def replace_marker(name: str, storage: Storage, identity: str) -> None:
     """Mark a place, whoever it belonged to."""
-    with storage_errors(name, "replace the marker of"):
+    with storage_errors(name, "replace its marker"):
         for error in storage.delete([MARKER]).values():
             raise error
     write_marker(name, storage, identity)
@@ -189,7 +189,7 @@ def replace_marker(name: str, storage: Storage, identity: str) -> None:
 
 def read_marker(name: str, storage: Storage) -> str | None:
     """Whose the place is; None if nobody's."""
-    with storage_errors(name, "read the marker of"):
+    with storage_errors(name, "read its marker"):
         try:
             with storage.open(MARKER) as file:
                 return file.read(100).decode("ascii", "replace").strip()
@@ -199,7 +199,7 @@ def read_marker(name: str, storage: Storage) -> str | None:
 
 def write_marker(name: str, storage: Storage, identity: str) -> str | None:
     """Mark a place that is nobody's; returns whose it is afterwards."""
-    with storage_errors(name, "mark the place of"):
+    with storage_errors(name, "mark its place"):
         try:
             storage.put(MARKER, io.BytesIO(identity.encode()), size=len(identity), content_type="text/plain")
         except FileExistsError:

@@ -153,7 +153,7 @@ class Sweep:
             mark = connection.scalar(select(places.c.watermark).where(places.c.name == name))
         horizon = clock - milliseconds(self._times.grace)
         if isinstance(storage, Unfinished):
-            with storage_errors(name, "discard what is unfinished in"):
+            with storage_errors(name, "discard what is unfinished"):
                 before = datetime.fromtimestamp(horizon / 1000, UTC)
                 report.unfinished = self._purger.io(lambda: storage.discard_unfinished(before))
         start = None if mark is None or self._full else floor(mark - milliseconds(self._times.own_within))

@@ -193,8 +193,13 @@ def test_check_names_the_column_where_there_is_no_attribute() -> None:
 
 @on("attribute", [Doc, Doc.id, "file", None], ids=["class", "column", "text", "nothing"])
 def test_only_what_holds_attachments_can_check_one(attribute: Any) -> None:
-    with pytest.raises(BadConfiguration, match=r"holds no attachments: expected an attribute, as User\.avatar"):
+    with pytest.raises(BadConfiguration, match=r" holds no attachments: expected an attribute, as User\.avatar"):
         Attachment.upload(b"x").check(attribute)
+
+
+def test_an_attribute_that_can_not_check_is_told_by_its_name() -> None:
+    with pytest.raises(BadConfiguration, match=r"^Doc\.id holds no attachments"):
+        Attachment.upload(b"x").check(Doc.id)
 
 
 async def test_acheck_runs_the_steps_in_a_thread_that_may_pull_from_the_loop() -> None:

@@ -10,8 +10,9 @@ import pickle
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import URL, Engine, MetaData, NullPool, create_engine, select, text
@@ -519,6 +520,33 @@ def test_stats_count_files_and_bytes_by_storage_and_state(archive: Archive) -> N
 def test_stats_of_nothing(archive: Archive) -> None:
     assert archive.files.stats(archive.engine) == []
     assert Storages("memory:").stats(archive.engine) == []
+
+
+# The kind of engine
+
+
+async def test_an_engine_of_the_other_kind_is_told_what_to_call(engine: Engine, async_engine: AsyncEngine) -> None:
+    files, wrong = Storages("memory:"), cast(Any, async_engine)
+    calls = [files.sweep, files.verify, files.rebuild, files.stats, files.takeover]
+    for call in [*calls, partial(files.move, source="default", target="default")]:
+        with pytest.raises(BadConfiguration, match=r"an AsyncEngine wants to be awaited: .*asweep.*run_sync"):
+            call(wrong)
+        with pytest.raises(BadConfiguration, match="expected an Engine, not 'sqlite://'"):
+            call(cast(Any, "sqlite://"))
+    for awaited in (files.asweep, files.averify, files.arebuild, partial(files.amove, source="default", target="new")):
+        with pytest.raises(BadConfiguration, match=r"expected an AsyncEngine, not Engine\("):
+            await awaited(engine)
+
+
+async def test_what_has_no_twin_is_asked_through_a_connection(async_engine: AsyncEngine) -> None:
+    archive = await greenlet_spawn(Archive, async_engine.sync_engine)
+    async with AsyncSession(async_engine) as session:
+        session.add(archive.Doc(file=b"one"))
+        await session.commit()
+    async with async_engine.connect() as connection:
+        await connection.run_sync(lambda connection: archive.files.takeover(connection.engine))
+        stats = await connection.run_sync(lambda connection: archive.files.stats(connection.engine))
+    assert stats == [LedgerStats("default", OWNED, 1, 3)]
 
 
 # Taking over

@@ -191,7 +191,7 @@ def test_two_that_come_at_the_same_time_have_one_winner(database: Registered, ot
 @on("verb", ["open", "put"])
 def test_a_place_that_cannot_be_looked_at_is_an_error_and_no_answer(database: Registered, verb: str) -> None:
     storage = Faulty(MemoryStorage()).fail(verb)
-    with pytest.raises(StorageFailed, match=r"the marker of|mark the place of"):
+    with pytest.raises(StorageFailed, match=r"failed to (read its marker|mark its place): "):
         database.problem(storage)
     assert database.row() is None
 
@@ -328,7 +328,7 @@ def test_replacing_the_marker_says_what_failed(database: Registered) -> None:
     with pytest.raises(StorageFailed):
         replace_marker("default", storage, "x")
     readonly = MemoryStorage(readonly=True)
-    with pytest.raises(StorageFailed, match="replace the marker of"):
+    with pytest.raises(StorageFailed, match="failed to replace its marker: "):
         replace_marker("default", readonly, "x")
 
 
