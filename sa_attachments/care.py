@@ -133,7 +133,7 @@ class Care(Registry):
         """
         report = VerifyReport()
         for purger in self._purgers(engine, patience=5000):
-            with purger.connection() as connection, purger.transaction(connection):
+            with purger.begin() as connection:
                 clock = connection.scalar(select(now())) or 0
                 columns = self._columns_in(connection, purger)
             verification = Verification(
@@ -173,7 +173,7 @@ class Care(Registry):
         report = MoveReport()
         for purger in self._purgers(engine, patience=5000):
             moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
-            with purger.connection() as connection, purger.transaction(connection):
+            with purger.begin() as connection:
                 columns = self._columns_in(connection, purger)
                 if not dry_run:
                     self.meet(purger.ledger, connection, target)
@@ -202,7 +202,7 @@ class Care(Registry):
         """
         report = RebuildReport()
         for purger in self._purgers(engine, patience=5000):
-            with purger.connection() as connection, purger.transaction(connection):
+            with purger.begin() as connection:
                 columns = self._columns_in(connection, purger)
             Rebuild(purger, report, names=variants, lazy=lazy, part=part, dry_run=dry_run, progress=progress).run(
                 columns
@@ -216,7 +216,7 @@ class Care(Registry):
     def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
         for purger in self._purgers(engine, patience=5000):
-            with purger.connection() as connection, purger.transaction(connection):
+            with purger.begin() as connection:
                 self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
             self._places.known(engine, purger.scope.tables).verdicts.pop(self.real(name), None)
 
@@ -320,7 +320,7 @@ class Care(Registry):
         """
         names = set(self.names())
         if self.patterns():
-            with purger.connection() as connection, purger.transaction(connection):
+            with purger.begin() as connection:
                 used = set(connection.scalars(select(purger.ledger.lines.c.storage).distinct()))
                 known = set(connection.scalars(select(purger.ledger.places.c.name)))
             names |= {name for name in used if self._is_real(name)}

@@ -235,7 +235,7 @@ class Maker:
         if not wishes:
             return [], []
         try:
-            with self._purger.connection() as connection, self._purger.transaction(connection):
+            with self._purger.begin() as connection:
                 taken, met, dropped = self._swap(connection, wishes)
         except Busy:
             return [], list(wishes)
@@ -324,7 +324,7 @@ class Maker:
         checked = scope.files.ready(scope.ledger, scope.engine)
         met = (scope.schemas, place, id(scope.files.resolve(place)))
         if met not in checked:
-            with self._purger.connection() as connection, self._purger.transaction(connection):
+            with self._purger.begin() as connection:
                 scope.files.meet(scope.ledger, connection, place)
             checked.add(met)
 

@@ -270,7 +270,7 @@ class Move:
         if not rows:
             return []
         try:
-            with self._purger.connection() as connection, self._purger.transaction(connection):
+            with self._purger.begin() as connection:
                 taken, met = self._rename(each, connection, rows)
         except (DBAPIError, BadConfiguration, OwnershipLost) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:

@@ -154,7 +154,7 @@ class Purger:
         after = ("", "")
         while True:
             later = or_(_key(c) > after[0], and_(_key(c) == after[0], c.storage > after[1]))
-            with self.connection() as connection, self.transaction(connection):
+            with self.begin() as connection:
                 # Asked for first: no index helps to compare with a clock that is read for each line.
                 due = and_(c.state.in_([PURGING, CONDEMNED, GONE]), c.purge_after <= connection.scalar(select(now())))
                 found = self._locked(connection, and_(due, later, c.storage.in_(names)), CHUNK)
@@ -162,7 +162,7 @@ class Purger:
                 return
             claimed = [file for file, _ in found]
             failed = self.io(partial(_delete_bytes, self.resolve, claimed))
-            with self.connection() as connection, self.transaction(connection):
+            with self.begin() as connection:
                 self.finish(connection, claimed, failed, {file for file, stranger in found if stranger}, tombstone_ttl)
             yield claimed, failed
             after = claimed[-1].key, claimed[-1].storage
@@ -229,7 +229,7 @@ class Purger:
         checked, verdict = known.verdicts.get(name, (None, None))
         if again or checked is not storage:
             problem = self._places.problem(
-                self._transactions,
+                self.begin,
                 self.ledger,
                 name,
                 storage,
@@ -289,7 +289,8 @@ class Purger:
             yield
 
     @contextmanager
-    def _transactions(self) -> Iterator[Connection]:
+    def begin(self) -> Iterator[Connection]:
+        """A connection of our own, in such a transaction."""
         with self.connection() as connection, self.transaction(connection):
             yield connection
 

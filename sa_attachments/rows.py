@@ -50,7 +50,7 @@ class Rows:
     def count(self, condition: Any) -> int:
         """How many fulfil a condition."""
         statement = select(func.count()).select_from(self._table).where(condition)
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             return connection.scalar(statement) or 0
 
     def pages(self, condition: Any, part: tuple[int, int] = (1, 1), size: int | None = None) -> Iterator[Page]:
@@ -58,7 +58,7 @@ class Rows:
         them.
         """
         size = PAGE if size is None else size
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             keys = Keyset(self._key, self._known(connection).enums)
         last: Identity | None = None
         while True:
@@ -143,7 +143,7 @@ class Rows:
         return self._habits
 
     def _read(self, statement: Any) -> Page:
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             return [(tuple(row[:-1]), list(self._type.items(row[-1]))) for row in connection.execute(statement)]
 
 

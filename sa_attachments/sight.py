@@ -104,7 +104,7 @@ class Sight:
         Reads all texts of the database that look like descriptors, but for those of tenants with ledgers of their own;
         and on MariaDB and MySQL, where a table may go to another database, those of columns of the same name there.
         """
-        with purger.connection() as connection, purger.transaction(connection):
+        with purger.begin() as connection:
             schemas = connection.get_execution_options().get("schema_translate_map") or {}
             known = known_to(connection, home := schemas.get(self._schema, self._schema))
             if connection.dialect.name in ("mysql", "mariadb"):
@@ -171,7 +171,7 @@ def _texts(purger: Purger, where: Known) -> Iterator[str]:
     statement = select(value).select_from(table(where.table, schema=where.schema)).where(value.contains('"key"'))
     # The database said these names: they are not to be translated.
     options = {"schema_translate_map": None, "yield_per": CHUNK}
-    with purger.connection() as connection, purger.transaction(connection):
+    with purger.begin() as connection:
         yield from connection.execute(statement, execution_options=options).scalars()
 
 
@@ -239,7 +239,7 @@ def _lists_all(purger: Purger) -> bool:
     """On MariaDB and MySQL, who may not read all tables hears of one that is missing that it is denied."""
     missing = table("sa_attachments_has_no_such_table", schema=purger.ledger.lines.schema)
     try:
-        with purger.connection() as connection, purger.transaction(connection):
+        with purger.begin() as connection:
             connection.execute(select(text("1")).select_from(missing))
     except DBAPIError as error:
         return _is_missing(error)

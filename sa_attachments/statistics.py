@@ -25,6 +25,6 @@ def read(purger: Purger) -> list[LedgerStats]:
     c = purger.ledger.lines.c
     held = func.sum(case((c.held.is_(True), 1), else_=0))
     statement = select(c.storage, c.state, func.count(), func.coalesce(func.sum(c.size), 0), held)
-    with purger.connection() as connection, purger.transaction(connection):
+    with purger.begin() as connection:
         rows = connection.execute(statement.group_by(c.storage, c.state).order_by(c.storage, c.state)).all()
     return [LedgerStats(storage, state, files, int(size), int(held)) for storage, state, files, size, held in rows]

@@ -110,7 +110,7 @@ class Sweep:
         c = self._purger.ledger.lines.c
         late = c.purge_after <= now() - milliseconds(LATE)
         due = select(c.storage, func.count()).where(c.state.in_([CONDEMNED, PURGING]), late, c.storage.not_in(names))
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             found = connection.execute(due.group_by(c.storage).order_by(c.storage)).all()
         for name, count in found:
             yield SweptStorage(
@@ -148,7 +148,7 @@ class Sweep:
         report.problem = None if storage.readonly else self._purger.problem(name, again=True)
         if storage.readonly or report.problem:
             return
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             clock = connection.scalar(select(now())) or 0
             mark = connection.scalar(select(places.c.watermark).where(places.c.name == name))
         horizon = clock - milliseconds(self._times.grace)
@@ -158,7 +158,7 @@ class Sweep:
                 report.unfinished = self._purger.io(lambda: storage.discard_unfinished(before))
         start = None if mark is None or self._full else floor(mark - milliseconds(self._times.own_within))
         skipped = self._condemn_unknown(report, start, horizon)
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             connection.execute(
                 update(places).where(places.c.name == name).values(watermark=watermark(horizon, skipped))
             )
@@ -184,7 +184,7 @@ class Sweep:
     def _unknown(self, keys: Sequence[str]) -> set[str]:
         """Keys that no line knows, under whatever storage name."""
         lines = self._purger.ledger.lines
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             return set(keys) - set(connection.scalars(select(lines.c.key).where(lines.c.key.in_(keys))))
 
     def _condemn(self, name: str, key: str) -> bool:
@@ -192,7 +192,7 @@ class Sweep:
         that one does not fail many.
         """
         try:
-            with self._purger.connection() as connection, self._purger.transaction(connection):
+            with self._purger.begin() as connection:
                 if connection.dialect.name in ("mysql", "mariadb"):
                     # Its least patience, a second, is too much for each of thousands of files of one that is prepared.
                     connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = 0")

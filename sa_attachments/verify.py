@@ -158,7 +158,7 @@ class Verification:
     def _states(self, files: Sequence[Named]) -> dict[tuple[str, str], str]:
         c = self._purger.ledger.lines.c
         found: dict[tuple[str, str], str] = {}
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             for chunk in chunked(files):
                 rows = connection.execute(select(c.storage, c.key, c.state).where(self._purger.ledger.among(chunk)))
                 found.update({(row.storage, row.key): row.state for row in rows})
@@ -207,7 +207,7 @@ class Verification:
         ledger = self._purger.ledger
         locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update()
         try:
-            with self._purger.connection() as connection, self._purger.transaction(connection):
+            with self._purger.begin() as connection:
                 ledger.begin_write(connection)
                 if connection.scalar(locked) != OWNED:
                     return False
@@ -231,7 +231,7 @@ class Verification:
         except (FileMissing, UnknownStorage, StorageFailed):
             return False
         try:
-            with self._purger.connection() as connection, self._purger.transaction(connection):
+            with self._purger.begin() as connection:
                 ledger.begin_write(connection)
                 if not Rows(self._purger, column).still_name(connection, file, locked=True):
                     return False
@@ -255,7 +255,7 @@ class Verification:
         while True:
             later = (c.key > after[0]) | and_(c.key == after[0], c.storage > after[1])
             statement = select(c.storage, c.key, c.size, c.state, *owner).where(later).order_by(c.key, c.storage)
-            with self._purger.connection() as connection, self._purger.transaction(connection):
+            with self._purger.begin() as connection:
                 rows = connection.execute(statement.limit(CHUNK)).all()
                 known = {(row.storage, row.key) for row in rows}
                 nameless = {
@@ -298,7 +298,7 @@ class Verification:
 
     def _check_suspects(self, files: Mapping[Named, Owner]) -> None:
         """Look at files that no row of their owners names, unless others do: of a table that was renamed, or a copy."""
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             sight = self._sight(connection, files)
         elsewhere, doubt = sight.elsewhere(self._purger, {file.key: owner for file, owner in files.items()})
         for file, owner in files.items():
@@ -316,7 +316,7 @@ class Verification:
         ledger = self._purger.ledger
         c = ledger.lines.c
         mine = and_(ledger.among([file]), c.state == OWNED, c.owner_table == owner[0], c.owner_column == owner[1])
-        with self._purger.connection() as connection, self._purger.transaction(connection):
+        with self._purger.begin() as connection:
             if repair:
                 ledger.begin_write(connection)
                 # Who gives a file another name changes its line: while that is ours, rows need no lock. Waiting for

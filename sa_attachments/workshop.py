@@ -104,7 +104,7 @@ def _owner(purger: Purger, attachment: Attachment) -> tuple[str, str] | None:
     """Table and column that a file belongs to, as the ledger says."""
     c = purger.ledger.lines.c
     statement = select(c.owner_table, c.owner_column).where(purger.ledger.among([(attachment.storage, attachment.key)]))
-    with purger.connection() as connection, purger.transaction(connection):
+    with purger.begin() as connection:
         row = connection.execute(statement).first()
     return None if row is None else (row.owner_table, row.owner_column)
 

@@ -296,7 +296,7 @@ def test_nothing_is_condemned_where_nothing_may_be_deleted(engine: Engine, stora
 @servers
 def test_its_transactions_are_durable_and_read_committed(engine: Engine, open_engine: Callable[..., Engine]) -> None:
     strict = Archive(open_engine(engine.url, isolation_level="REPEATABLE READ"))
-    with strict.purger().connection() as connection, strict.purger().transaction(connection):
+    with strict.purger().begin() as connection:
         assert connection.get_isolation_level() == "READ COMMITTED"
         if engine.dialect.name == "postgresql":
             assert connection.scalar(text("SHOW synchronous_commit")) == "on"
@@ -318,7 +318,7 @@ def test_commits_are_durable_though_the_application_does_not_mind(
     """Hole 3."""
     careless = open_engine(engine.url, connect_args={"options": "-c synchronous_commit=off"})
     archive = Archive(careless)
-    with archive.purger().connection() as connection, archive.purger().transaction(connection):
+    with archive.purger().begin() as connection:
         assert connection.scalar(text("SHOW synchronous_commit")) == "on"
 
 
@@ -335,7 +335,7 @@ def test_settings_of_sqlite_are_put_back(engine: Engine, fails: bool) -> None:
         connection.connection.driver_connection.execute("PRAGMA busy_timeout = 1234")  # type: ignore[union-attr]
         connection.connection.driver_connection.execute("PRAGMA synchronous = 1")  # type: ignore[union-attr]
     try:
-        with archive.purger().connection() as connection, archive.purger().transaction(connection):
+        with archive.purger().begin() as connection:
             assert settings(connection) == (PATIENCE, 3)  # EXTRA
             if fails:
                 raise RuntimeError

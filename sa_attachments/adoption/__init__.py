@@ -128,7 +128,7 @@ def _working(
     connection: Connection, files: Storages, plan: Plan, *, back: bool = False, types: bool = True
 ) -> Iterator[tuple[Workplace, Rows, AdoptionReport]]:
     with workplace(connection, files, Ledger.of(MetaData(schema=plan.ledger_schema))) as place:
-        with place.work() as working:
+        with place.begin() as working:
             rows = Rows(working, plan, back=back, types=types)
             require_transactions(working, [Table(plan.table, MetaData(), schema=plan.schema)])
         yield place, rows, AdoptionReport(path=None if plan.report is None else _writable(Path(plan.report)))

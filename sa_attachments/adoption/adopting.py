@@ -68,7 +68,7 @@ class Adopting:
     def run(self) -> None:
         """Adopt all rows. Raises AdoptionFailed, UnknownStorage, BadConfiguration, StorageFailed."""
         self._total = Survey(self._place, self._rows, self._reader, self._report).run()
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             for name in sorted(self._reader.storages()):
                 self._place.files.meet(self._place.ledger, connection, name)
         for _ in passes(self._report, self._plan.label, self._left):
@@ -76,7 +76,7 @@ class Adopting:
 
     def _left(self) -> int:
         """How many rows are still to be adopted, but those that were reported."""
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             return self._rows.count(connection) - len(self._left_alone)
 
     def _pass(self) -> None:
@@ -95,7 +95,7 @@ class Adopting:
     # One page
 
     def _again(self, rows: Sequence[Row]) -> list[Row]:
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             return self._rows.again(connection, [row.identity for row in rows])
 
     def _adopt(self, page: Sequence[Row], copying: bool = False) -> list[Row]:
@@ -115,7 +115,7 @@ class Adopting:
         """Read blobs: all of a group at once, or one that is large into a temporary file; returns rows that have none
         any more.
         """
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             if len(group) == 1 and group[0].size > MEMORY:
                 path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sa-attachments-"))) / "blob"
                 with path.open("xb") as file:
@@ -165,7 +165,7 @@ class Adopting:
         if not made:
             return []
         try:
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 verdicts = self._write(connection, made)
         except BadConfiguration:
             self._discard([file for each in made for file in each.fresh])
@@ -270,7 +270,7 @@ class Adopting:
         if self._plan.policy == "fail":
             raise self._report.refuse(self._plan.label, "stopped; what was adopted so far stays, run it again")
         if self._plan.policy == "null" and problem.kind != "overtaken":
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 self._place.ledger.begin_write(connection)
                 if self._rows.empty(connection, row.identity, row.value):
                     return []

@@ -30,7 +30,7 @@ class Finishing:
 
     def finish(self) -> None:
         """Let go of the column's files, and delete what other libraries kept beside them."""
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             first = self._rows.first(connection, 3)
             left = max(self._rows.count(connection) if first else 0, len(first))  # others may adopt meanwhile
         if first:
@@ -41,13 +41,13 @@ class Finishing:
             clear(self._place, [(file.storage, key) for facts in items for file, key in beside(facts)])
         lines = self._place.ledger.lines
         c = lines.c
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             mine = and_(self._place.column_of(connection, self._plan), c.held.is_(True))
         after = ("", "")
         while True:
             later = or_(c.key > after[0], and_(c.key == after[0], c.storage > after[1]))
             statement = select(c.storage, c.key, c.size, c.descriptor).where(mine, later).order_by(c.key, c.storage)
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 found = connection.execute(statement.limit(LOOK)).all()
             if not found:
                 break
@@ -56,14 +56,14 @@ class Finishing:
             after = found[-1].key, found[-1].storage
         rows = self._report.rows
         for items in self._adopted():  # lines may know table and column by names that they had before
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 held = self._place.held(connection, [file for facts in items for file in named(facts)])
             self._let_go(held)
         self._report.rows = rows
 
     def _let_go(self, files: Sequence[Named]) -> None:
         lines = self._place.ledger.lines
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             self._place.ledger.begin_write(connection)
             for chunk in lockable(connection, files):
                 among = self._place.ledger.among(chunk)
@@ -77,7 +77,7 @@ class Finishing:
         """Hold the adopted files again, those that rows name."""
         for items in self._adopted():
             files = [file for facts in items if _lay_there(facts) for file in named(facts)]
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 self._place.ledger.begin_write(connection)
                 self._place.hold(connection, files)
             self._report.files += len(files)
@@ -86,7 +86,7 @@ class Finishing:
     def _adopted(self) -> Iterator[list[Facts]]:
         after: Identity | None = None
         while True:
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 page = self._rows.adopted(connection, after, LOOK)
             self._report.rows += len(page)
             yield [facts for _, text, _ in page for facts in items_of(text) or []]

@@ -59,7 +59,7 @@ def look(place: Workplace, reader: Reader, rows: Sequence[list[Facts]]) -> list[
     found = [outcome.value or frozenset() for outcome in outcomes]
     if not any(found):
         return [Ground()] * len(rows)
-    with place.work() as connection:
+    with place.begin() as connection:
         lines = place.at(connection, frozenset().union(*found))
     return [_ground(items, each, lines) for items, each in zip(rows, found, strict=True)]
 
@@ -92,11 +92,11 @@ def spare(place: Workplace, rows: Rows, reader: Reader) -> None:
     """Remove the lines of files that were dropped and that the old column names, whoever dropped them."""
     owner, c = (rows.plan.fullname, rows.plan.into), place.ledger.lines.c
     mine = c.owner_table == owner[0], c.owner_column == owner[1], c.state == CONDEMNED
-    with place.work() as connection:
+    with place.begin() as connection:
         if connection.scalar(select(c.key).where(*mine).limit(1)) is None:
             return
     for values in _said(place, rows):
-        with place.work() as connection:
+        with place.begin() as connection:
             place.ledger.begin_write(connection)
             found = place.at(connection, {spot for value in values for spot in named_by(reader, value)})
             lines = {line for some in found.values() for line in some}
@@ -109,7 +109,7 @@ def _said(place: Workplace, rows: Rows) -> Iterator[list[str]]:
         yield [row.value or "" for row in page]
     after: Identity | None = None
     while True:
-        with place.work() as connection:
+        with place.begin() as connection:
             left = rows.adopted(connection, after, LOOK)
         yield [said or "" for _, _, said in left]
         if len(left) < LOOK:

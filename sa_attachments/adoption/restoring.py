@@ -85,7 +85,7 @@ class Restoring:
 
     def run(self) -> None:
         """Take back all rows. Raises AdoptionFailed, StorageFailed."""
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             total = self._rows.count_adopted(connection)
         for _ in passes(self._report, self._plan.label, self._left):
             self._pass(total)
@@ -93,14 +93,14 @@ class Restoring:
 
     def _left(self) -> int:
         """How many rows still name attachments, but those that were reported."""
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             return self._rows.count_adopted(connection) - len(self._left_alone)
 
     def _pass(self, total: int) -> None:
         after: Identity | None = None
         left: list[_Back] = []
         while True:
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 page = self._rows.adopted(connection, after, PAGE)
             rows = [row for row in page if row[0] not in self._left_alone]
             left += self._return(self._read(rows))
@@ -141,7 +141,7 @@ class Restoring:
         return True
 
     def _again(self, backs: Sequence[_Back]) -> list[_Back]:
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             held, _ = self._rows.lock(connection, [back.identity for back in backs])
         found = [(back, held.get(back.identity, Held(back.said, back.text))) for back in backs]  # or held by somebody
         return self._read(
@@ -200,7 +200,7 @@ class Restoring:
             return []
         doomed: list[Named] = []
         try:
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 done, left = self._write(connection, backs, doomed)
         except (DBAPIError, Unadoptable) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
@@ -255,10 +255,10 @@ class Restoring:
         names = {file.storage for file in doomed}
         self._storages |= names
         trusted = {name for name in names if self._place.problem(name) is None}
-        with self._place.connection() as connection, self._place.transaction(connection):
+        with self._place.begin() as connection:
             claimed = self._claimed(connection, [file for file in doomed if file.storage in trusted])
         failed = self._place.delete(claimed)
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             self._place.finish(connection, claimed, failed)
 
     def _claimed(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
@@ -272,7 +272,7 @@ class Restoring:
     def _clean(self) -> None:
         """Purge what this column dropped before, and what is due; raise if anything is left."""
         c = self._place.ledger.lines.c
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             owned_here = self._place.column_of(connection, self._plan)
         mine = and_(owned_here, c.state == CONDEMNED)
         if not self._rows.binary:
@@ -280,7 +280,7 @@ class Restoring:
         # What triggers say that a row names is left alone, as ``doom`` leaves it.
         held_ones = and_(mine, c.held.is_(True), func.coalesce(c.names, 0) <= 0)
         while True:
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 statement = select(c.storage, c.key, c.size, c.descriptor).where(held_ones).limit(LOOK)
                 found = connection.execute(statement).all()
                 held = {Named(row.storage, row.key, row.size or 0): noted_beside(row.descriptor) for row in found}
@@ -291,9 +291,9 @@ class Restoring:
                 break
             leave = [file for file in held if file not in stay]
             clear(self._place, [(file.storage, key) for file in leave for key in held[file]])  # while it is known
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 self._place.doom(connection, leave)
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             self._storages |= set(connection.scalars(select(c.storage).where(owned_here).distinct()))
             connection.execute(update(self._place.ledger.lines).where(mine).values(purge_after=now()))
         trusted = [name for name in sorted(self._storages) if self._place.problem(name) is None]

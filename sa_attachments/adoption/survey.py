@@ -35,7 +35,7 @@ class Survey:
 
     def run(self) -> int:
         """Returns how many rows there are to adopt. Raises AdoptionFailed, UnknownStorage, BadConfiguration."""
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             total = self._rows.count(connection)
         self._check_target()
         is_strict = self._plan.policy == "fail"
@@ -64,7 +64,7 @@ class Survey:
         after: Identity | None = None
         where = f"{self._plan.fullname}.{self._plan.into}"
         while True:
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 page = self._rows.adopted(connection, after, LOOK)
                 names: dict[Named, tuple[Identity, str]] = {}
                 for identity, text, _ in page:
@@ -92,7 +92,7 @@ class Survey:
         """Refuse keys that don't lead back to their rows: NULL and text that is no UTF-8, which SQLite takes, and
         numbers that are not exact.
         """
-        with self._place.work() as connection:
+        with self._place.begin() as connection:
             for row in page:
                 if not all(is_text(part) for part in row.identity if isinstance(part, str)):
                     raise self._astray(row.identity)
@@ -110,7 +110,7 @@ class Survey:
     def _check_doubles(self) -> None:
         origin = self._plan.origin
         if getattr(origin, "mode", "copy") == "in_place" and getattr(origin, "fallback", None) is None:
-            with self._place.work() as connection:
+            with self._place.begin() as connection:
                 for value, number in self._rows.doubles(connection, 20):
                     problem = Unadoptable("shared", f"{number} rows name {value[:120]!r}: say fallback='copy'")
                     note(self._report, self._plan, Row(("...",), value), problem)
@@ -120,7 +120,7 @@ def pages(place: Workplace, rows: Rows, size: int) -> Iterator[list[Row]]:
     """All rows that are still to be adopted, so many at a time."""
     after: Identity | None = None
     while True:
-        with place.work() as connection:
+        with place.begin() as connection:
             page = rows.page(connection, after, size)
         if page:
             yield page

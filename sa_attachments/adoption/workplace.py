@@ -9,7 +9,7 @@ set up with hold for the ledger and for the rows alike.
 >>> ledger = Ledger.of(metadata)
 >>> metadata.create_all(engine)
 >>> with engine.connect() as connection, workplace(connection, Storages("memory:"), ledger) as place:
-...     with place.connection() as same, place.transaction(same):
+...     with place.begin() as same:
 ...         same is connection, same.in_transaction()
 (True, True)
 """
@@ -66,12 +66,6 @@ class Workplace(Purger):
         """The one that was given."""
         with impatient(self._given, self.patience):
             yield self._given
-
-    @contextmanager
-    def work(self) -> Iterator[Connection]:
-        """A transaction on it, for reading."""
-        with self.connection() as connection, self.transaction(connection):
-            yield connection
 
     def column_of(self, connection: Connection, plan: Plan) -> Any:
         """The condition that a line is of the column that the ledger knows by this name; false where it may be another
@@ -212,7 +206,7 @@ def workplace(connection: Connection, files: Storages, ledger: Ledger) -> Iterat
         connection.execution_options(isolation_level=wanted)
     place = Workplace(connection, files, ledger)
     try:
-        with place.work() as working:
+        with place.begin() as working:
             ledger.require(working)
             ledger.begin_write(working)
             driver: Any = connection.connection.driver_connection
