@@ -40,6 +40,7 @@ from .ledger import CONDEMNED, OWNED, Drop, Ledger
 from .offload import in_greenlet
 from .references import Reference
 from .staging import Scope, Stage, Token, _refuse_autocommit
+from .tables import quoted, translated
 from .upload import Upload
 from .wants import Want, copy_wanted, has_passed, line
 
@@ -258,10 +259,12 @@ _TRIGGERS = {
 
 def counts_names(connection: Connection, place: Place) -> bool:
     """Whether the database itself counts the names in a table, by triggers."""
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    schema, quote = schemas.get(place.table.schema, place.table.schema), connection.dialect.identifier_preparer.quote
-    given = {"name": place.table.name, "schema": schema, "body": "%attachment_ledger%"}
-    given["quoted"] = ".".join(quote(part) for part in (schema, place.table.name) if part)
+    given = {
+        "name": place.table.name,
+        "schema": translated(connection, place.table.schema),
+        "quoted": quoted(connection, place.table),
+        "body": "%attachment_ledger%",
+    }
     statement = text("SELECT COUNT(*) FROM " + _TRIGGERS[connection.dialect.name.replace("mariadb", "mysql")])
     return bool(connection.scalar(statement, {name: given[name] for name in statement._bindparams}))
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, text
 
+from .tables import translated
+
 
 class Habits(NamedTuple):
     """Names of columns."""
@@ -23,13 +25,12 @@ def of_table(connection: Connection, table: str, schema: str | None) -> Habits:
     """Those of the columns of a table; ``schema`` may be one that the connection translates."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return Habits()
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
     statement = text(
         "SELECT column_name AS name, data_type = 'enum' AS is_enum, extra LIKE '%on update%' AS is_stamped"
         " FROM information_schema.columns"
         " WHERE table_schema = coalesce(:schema, database()) AND table_name = :table"
     )
-    rows = connection.execute(statement, {"schema": schemas.get(schema, schema), "table": table}).all()
+    rows = connection.execute(statement, {"schema": translated(connection, schema), "table": table}).all()
     return Habits(
         frozenset(row.name for row in rows if row.is_enum), frozenset(row.name for row in rows if row.is_stamped)
     )

@@ -60,7 +60,7 @@ from .clock import milliseconds, now
 from .descriptor import Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
-from .tables import require_transactions, schema_of
+from .tables import quoted, require_transactions, schema_of, translated
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
 
@@ -219,16 +219,8 @@ class Ledger:
         between connections.
         """
         if connection.dialect.name == "postgresql":
-            name = connection.dialect.identifier_preparer.format_table(self.lines)
-            schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(
-                self.lines.schema, self.lines.schema
-            )
-            if schema:
-                quote = connection.dialect.identifier_preparer.quote
-                name = f"{quote(schema)}.{quote(self.lines.name)}"
-            return cast(
-                int, connection.scalar(select(text("CAST(CAST(:name AS regclass) AS oid)").bindparams(name=name)))
-            )
+            oid = text("SELECT CAST(CAST(:name AS regclass) AS oid)")
+            return cast(int, connection.scalar(oid.bindparams(name=quoted(connection, self.lines))))
         if connection.dialect.name in ("mysql", "mariadb"):
             return cast(str, connection.scalar(text("SELECT DATABASE()")))
         return None
@@ -297,8 +289,7 @@ class Ledger:
 
     def require(self, connection: Connection, *tables: Table) -> None:
         """LedgerMissing if there is no ledger, NoTransaction if it or one of the rows' ``tables`` follows none."""
-        schema_map = connection.get_execution_options().get("schema_translate_map") or {}
-        schema = schema_map.get(self.lines.schema, self.lines.schema)
+        schema = translated(connection, self.lines.schema)
         if not inspect(connection).has_table(self.lines.name, schema):
             where = connection.engine.url.render_as_string()
             raise self._missing(f"looked in {where}{f', schema {schema!r}' if schema else ''}")

@@ -24,6 +24,7 @@ from .chunks import insert_ignoring
 from .errors import FileMissing, storage_errors
 from .ledger import Ledger
 from .storage import HasPath, Heals, Storage
+from .tables import translated
 
 MARKER = ".sa-attachments-place"
 """Key of the marker; not of the form of our keys, so that no sweep takes it for a file."""
@@ -119,8 +120,7 @@ class Places:
 
     def identity(self, connection: Connection, ledger: Ledger, name: str) -> str:
         """What the marker of this database's place says."""
-        schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        schema = schemas.get(ledger.places.schema, ledger.places.schema) or _found_in(connection, ledger)
+        schema = translated(connection, ledger.places.schema) or _found_in(connection, ledger)
         return str(uuid5(NAMESPACE_URL, "\n".join(("sa-attachments", self.fingerprint(connection), schema, name))))
 
     def fingerprint(self, connection: Connection) -> str:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from .chunks import CHUNK
 from .ledger import Ledger
 from .recovery import Purger
+from .tables import translated
 
 Owner = tuple[str, str]
 """The names of a table, with the schema that its mapping says, and of a column."""
@@ -59,8 +60,7 @@ class Sight:
     ) -> None:
         self._schema, self._everywhere = ledger.lines.schema, connection.dialect.name == "postgresql"
         self._ledger = {ledger.lines.name, ledger.places.name}
-        schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        home = schemas.get(self._schema, self._schema)
+        home = translated(connection, self._schema)
         columns = set(compared)
         names = {name for _, name in owners} | {each.name for each in columns}
         self._known = known_to(connection, home, {*names, ledger.lines.c.owner_column.name})
@@ -68,7 +68,7 @@ class Sight:
         self._apart = ledgers.keys() - {home or next((schema for schema, here in ledgers.items() if here), "")}
         self._found: dict[Owner, list[Known]] = {}
         self._owners = {(each.table.fullname, each.name) for each in columns}
-        places = {(schemas.get(each.table.schema, each.table.schema), each.table.name, each.name) for each in columns}
+        places = {(translated(connection, each.table.schema), each.table.name, each.name) for each in columns}
         self._compared = {
             each
             for each in self._known
@@ -105,8 +105,7 @@ class Sight:
         and on MariaDB and MySQL, where a table may go to another database, those of columns of the same name there.
         """
         with purger.begin() as connection:
-            schemas = connection.get_execution_options().get("schema_translate_map") or {}
-            known = known_to(connection, home := schemas.get(self._schema, self._schema))
+            known = known_to(connection, home := translated(connection, self._schema))
             if connection.dialect.name in ("mysql", "mariadb"):
                 known += _beside(connection, home, {column for _, column in files.values()}, self._ledger)
         apart = self._apart if all(self._is_beside(owner) for owner in files.values()) else set()

@@ -1,5 +1,5 @@
-"""Tables: in which schema a connection finds them, and whether what is written into them follows a transaction. On
-MariaDB and MySQL that is up to their engine.
+"""Tables: what a connection calls them, in which schema it finds them, and whether what is written into them follows a
+transaction. On MariaDB and MySQL that is up to their engine.
 
 >>> from sqlalchemy import Column, Integer, MetaData, Table, create_engine
 >>> docs = Table("docs", MetaData(), Column("id", Integer))
@@ -27,15 +27,26 @@ _FOUND_IN = text(
 )
 
 
+def translated(connection: Connection, schema: str | None) -> str | None:
+    """What a statement on this connection says for the schema of a mapping, by ``schema_translate_map``."""
+    schemas = connection.get_execution_options().get("schema_translate_map") or {}
+    found: str | None = schemas.get(schema, schema)
+    return found
+
+
+def quoted(connection: Connection, each: Table) -> str:
+    """The name by which a statement on this connection calls a table."""
+    quote = connection.dialect.identifier_preparer.quote
+    return ".".join(quote(part) for part in (translated(connection, each.schema), each.name) if part)
+
+
 def schema_of(connection: Connection, each: Table) -> str:
     """The schema that a table is in: the one that its mapping says, translated, or where the connection finds it."""
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    if schema := schemas.get(each.schema, each.schema):
-        return str(schema)
-    quoted = connection.dialect.identifier_preparer.quote(each.name)
+    if schema := translated(connection, each.schema):
+        return schema
     match connection.dialect.name:
         case "postgresql":
-            return str(connection.scalar(_FOUND_IN, {"name": quoted}))
+            return str(connection.scalar(_FOUND_IN, {"name": quoted(connection, each)}))
         case "mysql" | "mariadb":
             return str(connection.scalar(text("SELECT DATABASE()")))
         case _:
@@ -46,14 +57,11 @@ def require_transactions(connection: Connection, tables: Iterable[Table]) -> Non
     """NoTransaction if a rollback would leave in one of these tables what was written."""
     if connection.dialect.name not in ("mysql", "mariadb"):
         return
-    schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    quote = connection.dialect.identifier_preparer.quote
     for table in tables:
-        schema = schemas.get(table.schema, table.schema)
+        schema = translated(connection, table.schema)
         engine = connection.scalar(_ENGINE, {"schema": schema, "name": table.name})
         if engine is not None:
-            name = ".".join(quote(part) for part in (schema, table.name) if part)
             raise NoTransaction(
                 f"the table {table.name!r} has the engine {engine}, which takes part in no transaction, and files "
-                f"can't follow one: ALTER TABLE {name} ENGINE=InnoDB"
+                f"can't follow one: ALTER TABLE {quoted(connection, table)} ENGINE=InnoDB"
             )

@@ -1,4 +1,6 @@
-"""Tables: those of MariaDB that follow no transaction are refused, before anything is stored."""
+"""Tables: what a connection calls them; those of MariaDB that follow no transaction are refused, before anything is
+stored.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, event, insert, text, update
+from sqlalchemy import Engine, MetaData, Table, create_engine, delete, event, insert, text, update
 from sqlalchemy.orm import Session
 
 from sa_attachments import Attachment, NoTransaction
-from sa_attachments.tables import require_transactions
+from sa_attachments.tables import quoted, require_transactions, translated
 from tests.archive import DIALECTS, Archive
 
 on = pytest.mark.parametrize
@@ -142,3 +144,21 @@ def test_it_is_asked_once_for_each_table(archive: Archive) -> None:
         session.add(archive.Doc(file=b"newer"))
         session.commit()
         assert asked != []
+
+
+@on(
+    ("options", "schema", "name"),
+    [
+        ({}, "one", 'one."order"'),
+        ({"schema_translate_map": {"one": "a b"}}, "a b", '"a b"."order"'),
+        ({"schema_translate_map": {"one": None}}, None, '"order"'),
+        ({"schema_translate_map": {None: "two"}}, "one", 'one."order"'),
+    ],
+    ids=["as-mapped", "translated", "to-none", "another"],
+)
+def test_is_called_as_statements_of_the_connection_call_it(
+    options: dict[str, Any], schema: str | None, name: str
+) -> None:
+    orders = Table("order", MetaData(), schema="one")
+    with create_engine("sqlite://").connect().execution_options(**options) as connection:
+        assert (translated(connection, orders.schema), quoted(connection, orders)) == (schema, name)

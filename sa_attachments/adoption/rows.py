@@ -47,6 +47,7 @@ from ..descriptor import Facts
 from ..errors import BadConfiguration, listing
 from ..keyset import Identity as Identity
 from ..keyset import Keyset, one_each
+from ..tables import translated
 from .columns import check_key, check_types, check_writable, is_text, names_something
 from .plan import AdvancedAlchemy, Blobs, Depot, Plan, SQLAlchemyFile
 
@@ -93,9 +94,8 @@ class Rows:
         """
         self.plan = plan
         self.dialect = connection.dialect.name
-        schemas = connection.get_execution_options().get("schema_translate_map") or {}
         there = inspect(connection)
-        schema = schemas.get(plan.schema, plan.schema)
+        schema = translated(connection, plan.schema)
         if not there.has_table(plan.table, schema):
             raise BadConfiguration(
                 f"there is no table {plan.fullname!r}; there are {listing(there.get_table_names(schema))}"
