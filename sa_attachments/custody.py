@@ -23,7 +23,6 @@ from weakref import WeakKeyDictionary, ref
 
 from sqlalchemy import Column, Connection, NestedTransaction, event, literal_column, select
 
-from .chunks import chunked
 from .claims import Claim, executing
 from .column import mentions
 from .descriptor import Named
@@ -178,8 +177,7 @@ class Custody:
         statement.foretell(connection)
         for claim, column_type in bound:
             scope, _ = self._claims[_name(claim.files)]
-            states = states_of(connection, scope, claim.files)
-            if set(states) != {OWNED}:
+            if not _is_owned(connection, scope, claim):
                 self._refuse(claim, column_type, "it is not owned any more; stage it again")
             table, column = column_type.column.table, column_type.column
             if claim.owner != (table.fullname, column.name):
@@ -311,7 +309,7 @@ class Custody:
         if claim.tried and not claim.doubtful:
             scope.ledger.drop(connection, [Drop(file) for file in claim.files])
             self.frame.work(scope).dropped += claim.files
-        elif OWNED in states_of(connection, scope, claim.files):
+        elif OWNED in scope.ledger.states(connection, claim.files).values():
             file, owner = claim.files[0], claim.owner or ("no table",)
             warnings.warn(
                 f"{file.storage}:{file.key} was staged for {'.'.join(owner)}, and no statement gave it to a row: it "
@@ -321,15 +319,10 @@ class Custody:
             )
 
 
-def states_of(connection: Connection, scope: Scope, files: Sequence[Named], *, lock: bool = False) -> list[str | None]:
-    """What the ledger says of files; with ``lock``, until the transaction ends."""
-    c = scope.ledger.lines.c
-    found: dict[tuple[str, str], str] = {}
-    for chunk in chunked(files):
-        statement = select(c.storage, c.key, c.state).where(scope.ledger.among(chunk)).order_by(c.key)
-        rows = connection.execute(statement.with_for_update() if lock else statement)
-        found.update({(row.storage, row.key): row.state for row in rows})
-    return [found.get((file.storage, file.key)) for file in files]
+def _is_owned(connection: Connection, scope: Scope, claim: Claim) -> bool:
+    """Whether all of its files are."""
+    states = scope.ledger.states(connection, claim.files)
+    return all(states.get(file.name) == OWNED for file in claim.files)
 
 
 def _name(files: Sequence[Named]) -> Named:

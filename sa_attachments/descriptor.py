@@ -33,12 +33,21 @@ _TEXTS = ("storage", "key", "filename", "content_type", "sha256", "stored_at")
 _read = json.JSONDecoder().decode  # json.loads, without asking what kind of text it was given
 
 
+Name = tuple[str, str]
+"""``(storage, key)``, by which a stored file is known."""
+
+
 class Named(NamedTuple):
     """One stored file that a descriptor names: the attachment's own, or one of its variants. ``size`` in bytes."""
 
     storage: str
     key: str
     size: int
+
+    @property
+    def name(self) -> Name:
+        """What tells it from others."""
+        return self.storage, self.key
 
 
 def decode(text: str, label: str) -> Facts:
@@ -114,7 +123,7 @@ def variant_of(facts: Mapping[str, Any], name: str) -> Facts | None:
 
 def described(facts: Mapping[str, Any], file: Named) -> Mapping[str, Any]:
     """What a descriptor says of one of its files: of its own all, of a variant's what is known."""
-    if (facts["storage"], facts["key"]) == file[:2]:
+    if (facts["storage"], facts["key"]) == file.name:
         return facts
     return next((each for each in variants_of(facts).values() if each.get("key") == file.key), {})
 
@@ -132,9 +141,9 @@ def renamed(facts: Facts, old: Named, new: Named) -> Facts:
         for name, variant in (facts.get("variants") or {}).items()
     }
     for variant in variants.values():
-        if isinstance(variant, dict) and (variant.get("storage"), variant.get("key")) == old[:2]:
+        if isinstance(variant, dict) and (variant.get("storage"), variant.get("key")) == old.name:
             variant |= {"storage": new.storage, "key": new.key}
-    if (facts["storage"], facts["key"]) == old[:2]:
+    if (facts["storage"], facts["key"]) == old.name:
         facts = {**facts, "storage": new.storage, "key": new.key}
     return {**facts, "variants": variants}
 

@@ -32,7 +32,7 @@ from sqlalchemy.orm import Mapper, Session
 from .attachment import Attachment, binding_of, body_of, facts_of, make, origin_of, set_origin
 from .clock import milliseconds
 from .column import AttachmentListType, AttachmentType
-from .custody import Custody, states_of
+from .custody import Custody
 from .descriptor import Named, named
 from .errors import BadConfiguration, BadSource, OwnershipLost
 from .home import Home
@@ -166,7 +166,8 @@ class Desk:
         stage.close()
         scope, connection = stage.of(place)
         scope.ledger.begin_write(connection)
-        states = states_of(connection, scope, files, lock=True)
+        found = scope.ledger.states(connection, files, lock=True)
+        states = [found.get(file.name) for file in files]
         others = set(states) - {OWNED}
         # Triggers, where there are some, condemned already what the row's own statement left without a name.
         if others and not (others == {CONDEMNED} and counts_names(connection, place)):
@@ -230,8 +231,10 @@ class Desk:
             return False
         scope, connection = stage.of(place)
         scope.ledger.begin_write(connection)
-        states = states_of(connection, scope, files, lock=True)
-        return set(states) == {CONDEMNED} and all(scope.ledger.reclaim(connection, line(file, place)) for file in files)
+        states = scope.ledger.states(connection, files, lock=True)
+        return all(states.get(file.name) == CONDEMNED for file in files) and all(
+            scope.ledger.reclaim(connection, line(file, place)) for file in files
+        )
 
     def _elsewhere(self, attachment: Attachment) -> Place:
         """The place of a file that goes into some column that nobody named. Until one is known, the ledger itself

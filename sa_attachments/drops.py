@@ -13,7 +13,7 @@ from sqlalchemy import Table
 
 from .attachment import Attachment, facts_of
 from .clock import milliseconds
-from .descriptor import Named, encode, named
+from .descriptor import Name, Named, encode, named
 from .errors import DescriptorDamaged
 from .frames import Frame
 from .ledger import Drop
@@ -29,8 +29,8 @@ class Drops:
     def __init__(self, stage: Stage, frame: Frame) -> None:
         self._stage = stage
         self._frame = frame
-        self._named: dict[tuple[str, str], tuple[Reference, Drop]] = {}
-        self._kept: set[tuple[str, str]] = set()
+        self._named: dict[Name, tuple[Reference, Drop]] = {}
+        self._kept: set[Name] = set()
         self._brought: set[Named] = set()
         self._tenants: dict[Table, tuple[str, ...]] = {}
 
@@ -55,7 +55,7 @@ class Drops:
                     drop = Drop(
                         file, retain, None if index else facts, encode_identity((*self._tenant(reference), *identity))
                     )
-                self._named.setdefault((file.storage, file.key), (reference, drop))
+                self._named.setdefault(file.name, (reference, drop))
 
     def _tenant(self, reference: Reference) -> tuple[str, ...]:
         """See ``Ledger.tenant``."""
@@ -88,7 +88,7 @@ class Drops:
         self._frame.met.clear()
 
     @property
-    def rest(self) -> set[tuple[str, str]]:
+    def rest(self) -> set[Name]:
         """What lost its name."""
         return self._named.keys() - self._kept
 

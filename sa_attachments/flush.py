@@ -23,7 +23,7 @@ from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of
-from .descriptor import named, named_by, variants_of
+from .descriptor import Name, named, named_by, variants_of
 from .drops import Drops, Identity
 from .errors import OwnershipLost
 from .frames import Frame
@@ -33,9 +33,6 @@ from .slots import Slot, by_table, doomed, slot_of
 from .staging import Stage, Token
 from .undo import Undo
 from .wants import Want, copy_wanted, has_passed, line
-
-Name = tuple[str, str]
-"""``(storage, key)``"""
 
 
 class Flush:
@@ -177,7 +174,7 @@ class Flush:
         given = ((slot, item) for slot in self._slots.values() for item in slot.items if names([item]) & let_go)
         for slot, item in ((slot, item) for slot, item in given if drops.keeps([item])):
             scope, connection = self._stage.of(slot.reference)
-            for file in (file for file in named(facts_of(item)) if file[:2] in let_go):
+            for file in (file for file in named(facts_of(item)) if file.name in let_go):
                 scope.ledger.reclaim(connection, line(file, slot.reference))
 
     def _note(self, slot: Slot) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from weakref import WeakSet
 
-from .descriptor import Named
+from .descriptor import Name, Named
 from .source import PathSource
 
 
@@ -77,8 +77,8 @@ class Frame:
         """``(references, rows, schema_translate_map)`` of what statements of listeners wrote during a flush, which may
         write them again.
         """
-        self.let_go: set[tuple[str, str]] = set()
-        """``(storage, key)`` of what they dropped, and the flush may have given to another row."""
+        self.let_go: set[Name] = set()
+        """What they dropped, and the flush may have given to another row."""
         self.stored: list[tuple[Any, tuple[Any, ...]]] = []
         """``(column type, primary key)`` of rows that got new files, where somebody wants to hear of them."""
         self.connections: WeakSet[Any] = WeakSet()

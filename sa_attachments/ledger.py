@@ -20,7 +20,7 @@ knows it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -55,9 +55,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from .chunks import lockable, one_of
+from .chunks import chunked, lockable, one_of
 from .clock import milliseconds, now
-from .descriptor import Named
+from .descriptor import Name, Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
 from .tables import quoted, require_transactions, schema_of, translated
@@ -295,7 +295,17 @@ class Ledger:
             raise self._missing(f"looked in {where}{f', schema {schema!r}' if schema else ''}")
         require_transactions(connection, (self.lines, *tables))
 
-    def among(self, files: Sequence[Named | tuple[str, str]]) -> Any:
+    def states(self, connection: Connection, files: Iterable[Named], *, lock: bool = False) -> dict[Name, str]:
+        """Those of the files that have a line; with ``lock``, until the transaction ends."""
+        c = self.lines.c
+        found: dict[Name, str] = {}
+        for chunk in chunked(files):
+            statement = select(c.storage, c.key, c.state).where(self.among(chunk)).order_by(c.key)
+            rows = connection.execute(statement.with_for_update() if lock else statement)
+            found.update({(row.storage, row.key): row.state for row in rows})
+        return found
+
+    def among(self, files: Sequence[Named | Name]) -> Any:
         """The condition that a line is one of ``files``, each ``(storage, key, ...)``."""
         c = self.lines.c
         storages = {file[0] for file in files}

@@ -33,7 +33,7 @@ from sqlalchemy.exc import DBAPIError
 from .attachment import Attachment, facts_of
 from .chunks import chunked
 from .clock import milliseconds
-from .descriptor import Named, described, named
+from .descriptor import Name, Named, described, named
 from .errors import (
     AttachmentError,
     BadConfiguration,
@@ -84,7 +84,7 @@ class MoveReport:
 @dataclass(slots=True)
 class _Row:
     identity: Identity
-    copies: dict[tuple[str, str], Named] = field(default_factory=dict)
+    copies: dict[Name, Named] = field(default_factory=dict)
     """By old name."""
 
 
@@ -215,7 +215,7 @@ class Move:
         outcomes = gather([partial(self._copy, want) for want in wanted], min(self._from.parallel, self._to.parallel))
         for want, outcome in zip(wanted, outcomes, strict=True):
             if outcome.value is not None:
-                want.row.copies[want.file.storage, want.file.key] = outcome.value
+                want.row.copies[want.file.name] = outcome.value
             elif isinstance(outcome.error, FileMissing) and not self._still_named(each, want):
                 self._report.overtaken += 1
             elif isinstance(outcome.error, AttachmentError):
@@ -227,7 +227,7 @@ class Move:
     def _still_named(self, each: ColumnType, want: _Wanted) -> bool:
         """Whether a file that is not there is still due, or was given up by its row meanwhile."""
         rows = self._rows_of(each)
-        copies = {(want.file.storage, want.file.key): want.file}
+        copies = {want.file.name: want.file}
         found = rows.find(rows.is_one(want.row.identity))
         return any(renamed_items(each, items, copies)[1] for _, items in found)
 
@@ -302,13 +302,13 @@ class Move:
 
     def _rename(
         self, each: ColumnType, connection: Connection, rows: Sequence[_Row]
-    ) -> tuple[set[tuple[Identity, tuple[str, str]]], set[Identity]]:
+    ) -> tuple[set[tuple[Identity, Name]], set[Identity]]:
         """In one transaction; returns which copies were taken, and which rows were met (a deleted one counts)."""
         assert each.column is not None
         ledger, rows_of = self._purger.ledger, self._rows_of(each)
         by_identity = {row.identity: row for row in rows}
         locked, met = rows_of.lock(connection, list(by_identity))
-        changed: dict[Identity, tuple[list[Attachment], dict[tuple[str, str], Named]]] = {}
+        changed: dict[Identity, tuple[list[Attachment], dict[Name, Named]]] = {}
         for identity, present in locked.items():
             items, used = renamed_items(each, present, by_identity[identity].copies)
             if used:

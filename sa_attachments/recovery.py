@@ -27,7 +27,7 @@ from sqlalchemy import Connection, and_, delete, literal_column, or_, select, up
 
 from .chunks import CHUNK, chunked, insert_ignoring, lockable
 from .clock import now
-from .descriptor import Named
+from .descriptor import Name, Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
 from .ledger import CONDEMNED, GONE, PURGING
@@ -85,7 +85,7 @@ class Purger:
             claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
             claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
             written = self._write(connection, [file for _, file in work.given]) if there else set()
-        _remove(source.path() for source, file in work.given if file[:2] in written and source.is_as_read())
+        _remove(source.path() for source, file in work.given if file.name in written and source.is_as_read())
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
@@ -105,12 +105,12 @@ class Purger:
         """Whether a transaction became durable, told by one of its lines."""
         return connection.scalar(select(self.ledger.lines.c.state).where(self.ledger.among([named]))) is not None
 
-    def _write(self, connection: Connection, files: Sequence[Named]) -> set[tuple[str, str]]:
+    def _write(self, connection: Connection, files: Sequence[Named]) -> set[Name]:
         """Change lines, so that this transaction, durable as it is, makes durable the one that inserted them. Returns
         the names of those that are there: a savepoint that nobody told us of may have been rolled back.
         """
         c = self.ledger.lines.c
-        found: set[tuple[str, str]] = set()
+        found: set[Name] = set()
         for chunk in chunked(files):
             connection.execute(update(self.ledger.lines).where(self.ledger.among(chunk)).values(since=c.since + 1))
             lines = connection.execute(select(c.storage, c.key).where(self.ledger.among(chunk)))
@@ -130,7 +130,7 @@ class Purger:
             )
             condition = and_(self.ledger.among(chunk), lines.c.state == PURGING, lines.c.owner_table.is_(None))
             found = {tuple(row) for row in connection.execute(select(lines.c.storage, lines.c.key).where(condition))}
-            mine += [file for file in chunk if (file.storage, file.key) in found]
+            mine += [file for file in chunk if file.name in found]
         return mine
 
     def _claim(self, connection: Connection, files: Sequence[Named]) -> list[Named]:

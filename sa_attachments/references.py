@@ -26,7 +26,7 @@ from sqlalchemy.orm.attributes import manager_of_class
 from .attachment import Attachment, facts_of
 from .chunks import chunked, one_of
 from .column import AttachmentListType, AttachmentType
-from .descriptor import named
+from .descriptor import Name, named
 from .errors import DescriptorDamaged
 
 _INFO = "sa_attachments.references"
@@ -169,13 +169,13 @@ def meant(reference: Reference, key: Any) -> Column[Any] | None:
     return found if isinstance(found, Column) else None
 
 
-def names(items: Iterable[Attachment]) -> set[tuple[str, str]]:
-    """``(storage, key)`` of all files that stored attachments name; a damaged descriptor names nothing."""
-    found: set[tuple[str, str]] = set()
+def names(items: Iterable[Attachment]) -> set[Name]:
+    """Those of all files that stored attachments name; a damaged descriptor names nothing."""
+    found: set[Name] = set()
     for item in items:
         if item.is_stored:
             try:
-                found.update((file.storage, file.key) for file in named(facts_of(item)))
+                found.update(file.name for file in named(facts_of(item)))
             except DescriptorDamaged:
                 continue
     return found

@@ -18,7 +18,7 @@ from . import habits
 from .attachment import Attachment, facts_of, make
 from .chunks import chunked
 from .column import AttachmentListType, AttachmentType, mentions, nameable
-from .descriptor import Named, named, renamed
+from .descriptor import Name, Named, named, renamed
 from .errors import DescriptorDamaged, OwnershipLost
 from .habits import Habits
 from .keyset import Identity as Identity
@@ -83,7 +83,7 @@ class Rows:
         for value in connection.scalars(statement):
             for item in self._type.items(value):
                 try:
-                    if any((each.storage, each.key) == (file.storage, file.key) for each in named(facts_of(item))):
+                    if any(each.name == file.name for each in named(facts_of(item))):
                         return True
                 except DescriptorDamaged:
                     return True  # It may name anything.
@@ -153,18 +153,18 @@ def _is_in(identity: Identity, part: tuple[int, int]) -> bool:
 
 
 def renamed_items(
-    each: ColumnType, items: Sequence[Attachment], copies: Mapping[tuple[str, str], Named]
-) -> tuple[list[Attachment], dict[tuple[str, str], Named]]:
+    each: ColumnType, items: Sequence[Attachment], copies: Mapping[Name, Named]
+) -> tuple[list[Attachment], dict[Name, Named]]:
     """The attachments of a row under their new names, and which copies that took; none if one of them is damaged."""
     items_now = []
-    used: dict[tuple[str, str], Named] = {}
+    used: dict[Name, Named] = {}
     try:
         for item in items:
             facts = facts_of(item)
             for file in list(named(facts)):
-                if (copy := copies.get((file.storage, file.key))) is not None:
+                if (copy := copies.get(file.name)) is not None:
                     facts = renamed(facts, file, copy)
-                    used[file.storage, file.key] = copy
+                    used[file.name] = copy
             items_now.append(make(each.attachment_class, facts, each))
     except DescriptorDamaged:
         return [], {}

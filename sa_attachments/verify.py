@@ -35,9 +35,9 @@ from sqlalchemy import Connection, and_, select, update
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
-from .chunks import CHUNK, chunked
+from .chunks import CHUNK
 from .clock import now
-from .descriptor import Named, named
+from .descriptor import Name, Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
 from .integrity import flaws, is_whole
 from .key import is_key, moment
@@ -111,8 +111,8 @@ class Verification:
         self._checksums = checksums
         self._young = young
         self._progress = progress
-        self._named: dict[tuple[str, str], str] = {}
-        self._known: set[tuple[str, str]] = set()
+        self._named: dict[Name, str] = {}
+        self._known: set[Name] = set()
         self._silent: set[str] = set()
 
     def run(self, storages: Sequence[str]) -> None:
@@ -145,24 +145,16 @@ class Verification:
                     parts = {item.key: item, **{part.key: part for part in item.variants.values()}}
                     for file in named(facts_of(item)):
                         files[file] = where, parts.get(file.key, item)
-                        self._named[file.storage, file.key] = where
+                        self._named[file.name] = where
                 except DescriptorDamaged:
                     self._found("unreadable", Named("", "", 0), where)
         self._progress(column.label, len(rows))
-        states = self._states(list(files))
+        with self._purger.begin() as connection:
+            states = self._purger.ledger.states(connection, files)
         for file, (where, item) in files.items():
-            if states.get((file.storage, file.key)) != OWNED:
+            if states.get(file.name) != OWNED:
                 self._found("unowned", file, where, self._own_again(column, file, item))
             self._check_bytes(file, item, where)
-
-    def _states(self, files: Sequence[Named]) -> dict[tuple[str, str], str]:
-        c = self._purger.ledger.lines.c
-        found: dict[tuple[str, str], str] = {}
-        with self._purger.begin() as connection:
-            for chunk in chunked(files):
-                rows = connection.execute(select(c.storage, c.key, c.state).where(self._purger.ledger.among(chunk)))
-                found.update({(row.storage, row.key): row.state for row in rows})
-        return found
 
     def _check_bytes(self, file: Named, item: Attachment, where: str) -> None:
         self._report.files += 1

@@ -517,6 +517,17 @@ def test_on_sqlite_begin_write_takes_the_lock(
             ledger.begin_write(theirs)
 
 
+@everywhere
+def test_tells_the_states_of_files_that_have_a_line(engine: Engine, ledger: Ledger) -> None:
+    kept, dropped, unknown = (each.named for each in fresh(3))
+    own(engine, ledger, [line(kept.key), line(dropped.key)])
+    elsewhere = kept._replace(storage="other")
+    with engine.begin() as connection:
+        ledger.drop(connection, [Drop(dropped)])
+        states = ledger.states(connection, (kept, dropped, unknown, elsewhere), lock=True)
+    assert states == {kept.name: OWNED, dropped.name: CONDEMNED}
+
+
 @on("engine", ["postgres"], indirect=True)
 def test_an_insert_that_ignores_waits_for_an_owner_in_flight(engine: Engine, ledger: Ledger) -> None:
     """The unique index decides: an owner that commits keeps its file, whoever condemns."""

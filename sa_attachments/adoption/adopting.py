@@ -26,7 +26,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..chunks import chunked
-from ..descriptor import Facts, Named, named
+from ..descriptor import Facts, Name, Named, named
 from ..errors import BadConfiguration, OwnershipLost, storage_errors
 from ..ledger import CONDEMNED, Line
 from ..offload import gather
@@ -211,7 +211,7 @@ class Adopting:
         place = self._place
         place.ledger.begin_write(connection)
         held, there = self._rows.lock(connection, [each.row.identity for each in made])
-        known = place.known(connection, [file.named for each in made for file in each.files if not file.fresh])
+        known = place.ledger.states(connection, (file.named for each in made for file in each.files if not file.fresh))
         owned = {name for name, state in known.items() if state != CONDEMNED}
         verdicts: list[str] = []
         taken: list[Made] = []
@@ -220,7 +220,7 @@ class Adopting:
             verdicts.append(verdict)
             if verdict == "taken":
                 taken.append(each)
-                owned |= {(file.named.storage, file.named.key) for file in each.files if not file.fresh}
+                owned |= {file.named.name for file in each.files if not file.fresh}
         files = [file for each in taken for file in each.files]
         fresh = [self._line(file) for file in files if file.fresh]
         if fresh:
@@ -242,9 +242,7 @@ class Adopting:
             if _files(items) != _files(given):
                 raise Unadoptable("unreadable", f"{self._where} does not keep what it is given")
 
-    def _verdict(
-        self, made: Made, held: Mapping[Identity, Held], there: set[Identity], owned: set[tuple[str, str]]
-    ) -> str:
+    def _verdict(self, made: Made, held: Mapping[Identity, Held], there: set[Identity], owned: set[Name]) -> str:
         found = held.get(made.row.identity)
         if found is None:
             return "again" if made.row.identity in there else "gone"

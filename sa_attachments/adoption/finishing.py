@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import and_, null, or_, select, update
 
 from ..chunks import lockable
-from ..descriptor import Facts, Named, named, named_by, variants_of
+from ..descriptor import Facts, Name, Named, named, named_by, variants_of
 from ..errors import storage_errors
 from .report import AdoptionReport, counted
 from .rows import Identity, Rows
@@ -95,7 +95,7 @@ class Finishing:
             after = page[-1][0]
 
 
-def clear(place: Workplace, files: Sequence[tuple[str, str]]) -> None:
+def clear(place: Workplace, files: Sequence[Name]) -> None:
     """Delete what lies beside files, but in a place of another database."""
     mine = [name for name in {name for name, _ in files} if place.problem(name) is None]
     for name in mine:

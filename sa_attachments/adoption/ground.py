@@ -65,7 +65,7 @@ def look(place: Workplace, reader: Reader, rows: Sequence[list[Facts]]) -> list[
 
 
 def _ground(items: Sequence[Facts], spots: frozenset[Spot], lines: dict[Spot, frozenset[Found]]) -> Ground:
-    own = {file[:2] for facts in items for file in named(facts)}
+    own = {file.name for facts in items for file in named(facts)}
     others = {spot: lines[spot] for spot in spots if not any(line[:2] in own for line in lines[spot])}
     firm = {spot: found for spot, found in others.items() if all(line.state == CONDEMNED for line in found)}
     avoid = others.keys() - firm.keys()

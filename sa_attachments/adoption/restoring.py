@@ -32,7 +32,7 @@ from ..chunks import chunked
 from ..clock import milliseconds, now
 from ..descriptor import Facts, Named, named
 from ..errors import StorageFailed
-from ..ledger import CONDEMNED
+from ..ledger import CONDEMNED, PURGING
 from ..offload import gather
 from .adopting import PAGE, Progress
 from .finishing import clear, noted_beside
@@ -233,11 +233,11 @@ class Restoring:
             if not self._rows.took(connection, values):
                 raise Unadoptable("unreadable", f"{self._plan.label} does not keep what it is given back")
             files = [(file, back.returned) for back in done for facts in back.items for file in named(facts)]
-            stay = [file for file, returned in files if returned is not None and file[:2] in returned.kept]
+            stay = [file for file, returned in files if returned is not None and file.name in returned.kept]
             self._place.disown(connection, stay)
             if not self._place.keep(connection, {line for back in done for line in back.ground.condemned}):
                 raise Unadoptable("overtaken", "a file is being purged that a row is to name again")
-            doomed += [file for file, returned in files if returned is not None and file[:2] not in returned.kept]
+            doomed += [file for file, returned in files if returned is not None and file.name not in returned.kept]
             self._place.doom(connection, doomed)
         return done, [back for back in backs if back not in done + changed and back.identity in there]
 
@@ -262,12 +262,8 @@ class Restoring:
             self._place.finish(connection, claimed, failed)
 
     def _claimed(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
-        c = self._place.ledger.lines.c
-        found: set[tuple[str, str]] = set()
-        for chunk in chunked(files):
-            condition = and_(self._place.ledger.among(chunk), c.state == "purging")
-            found.update(tuple(row) for row in connection.execute(select(c.storage, c.key).where(condition)))
-        return [file for file in files if file[:2] in found]
+        states = self._place.ledger.states(connection, files)
+        return [file for file in files if states.get(file.name) == PURGING]
 
     def _clean(self) -> None:
         """Purge what this column dropped before, and what is due; raise if anything is left."""

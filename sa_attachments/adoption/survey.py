@@ -74,8 +74,8 @@ class Survey:
                             f"{where} is not empty: row {identity} holds {text[:60]!r}, which is no attachment"
                         )
                     names.update((file, (identity, text)) for facts in items for file in named(facts))
-                known = self._place.known(connection, list(names))
-                unknown = {file: row for file, row in names.items() if (file.storage, file.key) not in known}
+                known = self._place.ledger.states(connection, names)
+                unknown = {file: row for file, row in names.items() if file.name not in known}
                 if unknown:  # perhaps a row gave it up between the two statements
                     says = self._rows.says(connection, [identity for identity, _ in unknown.values()])
                     unknown = {file: row for file, row in unknown.items() if says.get(row[0], ("",))[0] == row[1]}

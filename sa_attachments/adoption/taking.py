@@ -24,7 +24,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from .. import filename as filenames
 from .. import intake
 from ..attachment import Attachment, facts_of, make
-from ..descriptor import VERSION, Facts, Named, frozen, named
+from ..descriptor import VERSION, Facts, Name, Named, frozen, named
 from ..errors import AttachmentError, storage_errors
 from ..places import MARKER
 from ..processing.sniffing import HEAD, content_type
@@ -92,7 +92,7 @@ class Returned(NamedTuple):
     """What a row will say again, and the files that are to stay, by ``(storage, key)``."""
 
     value: Any
-    kept: frozenset[tuple[str, str]] = frozenset()
+    kept: frozenset[Name] = frozenset()
     undo: tuple[Callable[[], object], ...] = ()
     """Deletes what was written for this row alone, if it does not take the value."""
 

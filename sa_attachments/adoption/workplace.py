@@ -25,7 +25,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, and_, delete, false,
 
 from ..chunks import chunked, lockable
 from ..clock import now
-from ..descriptor import Named
+from ..descriptor import Name, Named
 from ..errors import AttachmentError, NoTransaction, OwnershipLost, storage_errors
 from ..files import Storages
 from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
@@ -80,18 +80,6 @@ class Workplace(Purger):
 
     # Lines of files that are adopted
 
-    def known(self, connection: Connection, names: Sequence[Named]) -> dict[tuple[str, str], str]:
-        """The states of those of these files that have a line already, by ``(storage, key)``."""
-        c = self.ledger.lines.c
-        found: dict[tuple[str, str], str] = {}
-        for first in range(0, len(names), 500):
-            some = names[first : first + 500]
-            found.update(
-                ((row.storage, row.key), row.state)
-                for row in connection.execute(select(c.storage, c.key, c.state).where(self.ledger.among(some)))
-            )
-        return found
-
     def at(self, connection: Connection, spots: Collection[Spot]) -> dict[Spot, frozenset[Found]]:
         """The lines of the files that lie there, under whatever names."""
         c = self.ledger.lines.c
@@ -117,11 +105,11 @@ class Workplace(Purger):
         """Insert held lines of files that were there before us, with the keys of what lies beside them. One that was
         dropped since it was adopted before is owned again. OwnershipLost if it is being purged.
         """
-        known = self.known(connection, [line.named for line, _ in lines])
+        known = self.ledger.states(connection, (line.named for line, _ in lines))
         for line, _ in lines:
-            if line.named[:2] in known and not self.ledger.reclaim(connection, line):
+            if line.named.name in known and not self.ledger.reclaim(connection, line):
                 raise OwnershipLost(f"{line.named.storage}:{line.named.key} is being purged, or somebody else's")
-        self.hold(connection, [line.named for line, _ in lines if line.named[:2] in known])
+        self.hold(connection, [line.named for line, _ in lines if line.named.name in known])
         insert = self.ledger.lines.insert().values(state=OWNED, since=now(), held=True, names=text("0"))
         values = [
             {
@@ -133,7 +121,7 @@ class Workplace(Purger):
                 "descriptor": {"adopted": {"beside": beside}} if beside else None,
             }
             for line, beside in lines
-            if line.named[:2] not in known
+            if line.named.name not in known
         ]
         if values:
             connection.execute(insert, values)
@@ -146,11 +134,11 @@ class Workplace(Purger):
     def held(self, connection: Connection, names: Sequence[Named]) -> list[Named]:
         """Those of these files that are held."""
         c = self.ledger.lines.c
-        found: set[tuple[str, str]] = set()
+        found: set[Name] = set()
         for chunk in chunked(names):
             held = select(c.storage, c.key).where(self.ledger.among(chunk), c.held.is_(True))
             found |= {(row.storage, row.key) for row in connection.execute(held)}
-        return [file for file in names if file[:2] in found]
+        return [file for file in names if file.name in found]
 
     def disown(self, connection: Connection, names: Sequence[Named]) -> None:
         """Remove the lines of files that are nobody's business any more, and leave the files."""
