@@ -21,7 +21,6 @@ from alembic.operations import ops
 from sqlalchemy import Connection, Table, inspect
 from sqlalchemy.exc import NoSuchTableError
 
-from sa_attachments.clock import milliseconds
 from sa_attachments.column import AttachmentListType, AttachmentType
 
 from .counting import Counted, Counting, Installed, counter_of
@@ -78,7 +77,7 @@ def _wanted(autogen_context: Any, table: Table) -> Counting | None:
     if not columns:
         return None
     default = autogen_context.dialect.default_schema_name
-    counted = tuple(Counted(column.name, _retain(column.type)) for column in columns)
+    counted = tuple(Counted(column.name, column.type.kept) for column in columns)
     ledger = columns[0].type.files.ledger_of(table).lines.schema
     return Counting(table.name, counted, _plain(table.schema, default), _plain(ledger, default))
 
@@ -95,10 +94,6 @@ def _will_be_there(autogen_context: Any, table: Table, column: Any) -> bool:
 
 def _columns(table: Table) -> list[Any]:
     return [column for column in table.columns if isinstance(column.type, AttachmentType | AttachmentListType)]
-
-
-def _retain(column_type: Any) -> int:
-    return milliseconds(column_type.files.retain if column_type.retain is None else column_type.retain)
 
 
 def _is_as(counting: Counting, found: Installed) -> bool:

@@ -29,7 +29,7 @@ from .custody import Custody
 from .errors import AttachmentError, AttachmentWarning, BadConfiguration, StorageFailed
 from .frames import Frame
 from .hooks import announce
-from .ledger import Ledger
+from .ledger import Ledger, Owner
 from .moving import Move, MoveReport
 from .moving import Progress as MoveProgress
 from .places import Places, holds, marked_above, read_marker
@@ -305,13 +305,13 @@ class Care(Registry):
         migration that is still to come. In the order of their names.
         """
         there, schemas, ledger = inspect(connection), dict(purger.scope.schemas), purger.ledger.lines.fullname
-        found: dict[tuple[str, str], AttachmentType | AttachmentListType] = {}
+        found: dict[Owner, AttachmentType | AttachmentListType] = {}
         for each in self._columns:
             if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger:
                 schema = schemas.get(table.schema, table.schema)
                 names = there.get_columns(table.name, schema) if there.has_table(table.name, schema) else []
                 if each.column.name in [name["name"] for name in names]:
-                    found[table.fullname, each.column.name] = each
+                    found[each.owner] = each
         return [each for _, each in sorted(found.items())]
 
     def _names(self, purger: Purger) -> list[str]:

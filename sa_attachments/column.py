@@ -42,11 +42,12 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, set_binding, set_body
 from .claims import Claim, lets_once
-from .clock import durations
+from .clock import durations, milliseconds
 from .comparator import AsText, Comparator, ListComparator
 from .descriptor import Facts, encode, split
 from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost, UnknownStorage
 from .home import Home
+from .ledger import Owner, owner_of
 from .processing.steps import Step, as_steps, check
 from .processing.variants import Recipe, declared
 from .storage import Storage
@@ -140,6 +141,18 @@ class _ColumnType(TypeDecorator[Any]):
             return "an attachment column"
         table = getattr(self.column, "table", None)
         return f"{table.name}.{self.column.name}" if table is not None else str(self.column.name)
+
+    @property
+    def owner(self) -> Owner:
+        """What the ledger calls its column."""
+        assert self.column is not None
+        return owner_of(self.column)
+
+    @property
+    def kept(self) -> int:
+        """For how many milliseconds dropped files are kept."""
+        kept = self.files.retain if self.retain is None else self.retain
+        return milliseconds(kept) if kept else 0
 
     def resolve(self, name: str) -> Storage:
         """The storage of that name; UnknownStorage, which names the column."""

@@ -28,7 +28,7 @@ from .column import mentions
 from .descriptor import Named
 from .errors import AttachmentWarning, OwnershipLost
 from .home import Home
-from .ledger import OWNED, Drop, Line
+from .ledger import OWNED, Drop, Line, Owner, owner_of
 from .naming import Naming
 from .staging import Scope, Token
 from .watch import Watched, settle
@@ -79,9 +79,7 @@ class Custody:
             self._leave()
             self._transaction = ref(transaction)
 
-    def take(
-        self, scope: Scope, files: Sequence[Named], owner: tuple[str, str] | None, steps: tuple[Any, ...]
-    ) -> Claim:
+    def take(self, scope: Scope, files: Sequence[Named], owner: Owner | None, steps: tuple[Any, ...]) -> Claim:
         """A claim of files that are owned now."""
         claim = Claim(self, tuple(files), owner, steps, self._savepoints())
         self._claims[_name(files)] = scope, claim
@@ -179,9 +177,8 @@ class Custody:
             scope, _ = self._claims[_name(claim.files)]
             if not _is_owned(connection, scope, claim):
                 self._refuse(claim, column_type, "it is not owned any more; stage it again")
-            table, column = column_type.column.table, column_type.column
-            if claim.owner != (table.fullname, column.name):
-                claim.owner = table.fullname, column.name
+            if claim.owner != column_type.owner:
+                claim.owner = column_type.owner
                 for file in claim.files:
                     scope.ledger.transfer(connection, Line(file, *claim.owner))
         if statement.is_several:  # If it fails in the middle, some databases keep what it did before.
@@ -295,7 +292,7 @@ class Custody:
         there: Any = select(literal_column("1")).where(mentions(column, files[0].key))
         if connection.scalar(there.limit(1)) is None:
             return
-        owner = column.table.fullname, column.name
+        owner = owner_of(column)
         if [file for file in files if scope.ledger.reclaim(connection, Line(file, *owner))]:
             warnings.warn(
                 f"{files[0].storage}:{files[0].key} was dropped, and a row of {'.'.join(owner)} names it, as a "

@@ -30,13 +30,12 @@ from sqlalchemy import Column, Connection, text
 from sqlalchemy.orm import Mapper, Session
 
 from .attachment import Attachment, binding_of, body_of, facts_of, make, origin_of, set_origin
-from .clock import milliseconds
 from .column import AttachmentListType, AttachmentType
 from .custody import Custody
 from .descriptor import Named, named
 from .errors import BadConfiguration, BadSource, OwnershipLost
 from .home import Home
-from .ledger import CONDEMNED, OWNED, Drop, Ledger
+from .ledger import CONDEMNED, OWNED, Drop, Ledger, owner_of
 from .offload import in_greenlet
 from .references import Reference
 from .staging import Scope, Stage, Token, _refuse_autocommit
@@ -145,11 +144,7 @@ class Desk:
             stored, files = self._own(stage, custody, attachment, place, storage)
         finally:
             stage.close()
-        owner = (
-            None
-            if place.table is self._files.ledger_of(place.table).lines
-            else (place.table.fullname, place.column.name)
-        )
+        owner = None if place.table is self._files.ledger_of(place.table).lines else owner_of(place.column)
         scope, _ = stage.of(place)
         handed = make(place.type.attachment_class, facts_of(stored), place.type)
         set_origin(handed, custody.take(scope, files, owner, place.type.steps))
@@ -176,9 +171,8 @@ class Desk:
                 f"{attachment!r} can't be dropped: the ledger calls {what} {state or 'unknown'}, not owned. Somebody "
                 "else may have replaced it: read the row with with_for_update(), and drop what it names then"
             )
-        kept = place.type.retain if place.type.retain is not None else self._files.retain
         # What was staged in this transaction nobody has seen: there is nothing to go back to.
-        retain = 0 if custody.drop(scope, place.column, files) else milliseconds(kept)
+        retain = 0 if custody.drop(scope, place.column, files) else place.type.kept
         scope.ledger.drop(connection, [Drop(file, retain) for file in files])
         if not retain:
             custody.frame.work(scope).dropped += files

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import Table
 
 from .attachment import Attachment, facts_of
-from .clock import milliseconds
 from .descriptor import Name, Named, encode, named
 from .errors import DescriptorDamaged
 from .frames import Frame
@@ -38,9 +37,7 @@ class Drops:
         """Files that an attribute named, in the row with this primary key (None: in no row)."""
         if not items:
             return
-        column_type = reference.type
-        kept = column_type.files.retain if column_type.retain is None else column_type.retain
-        retain = milliseconds(kept) if kept else 0
+        retain = reference.type.kept
         for item in items:
             try:
                 facts = facts_of(item)

@@ -35,7 +35,7 @@ from .descriptor import decode
 from .drops import encode_identity
 from .errors import BadConfiguration, FileMissing
 from .hooks import hook
-from .ledger import Ledger
+from .ledger import Ledger, owner_of
 from .processing.steps import Step
 from .processing.variants import Variant
 from .references import Reference, of_class, read_locked
@@ -172,7 +172,7 @@ class Storages(Care):
         connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(reference.table)})
         ledger = self.ledger_of(reference.table)
         whose = encode_identity((*ledger.tenant(connection, reference.table), *identity))
-        facts = ledger.retained(connection, (reference.table.fullname, reference.column.name), whose)
+        facts = ledger.retained(connection, owner_of(reference.column), whose)
         if facts is None:
             raise FileMissing(
                 f"{reference.target}: nothing is kept of what row {identity} dropped (see the option retain)"

@@ -65,6 +65,18 @@ from .tables import quoted, require_transactions, schema_of, translated
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
 
 
+Owner = tuple[str, str]
+"""What the ledger calls a column: the names of its table, with the schema that its mapping says, and of itself."""
+
+
+def owner_of(column: Column[Any]) -> Owner:
+    """
+    >>> owner_of(Table("docs", MetaData(), Column("file"), schema="archive").c.file)
+    ('archive.docs', 'file')
+    """
+    return column.table.fullname, column.name
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """What the ledger is told about a staged file: its name, and the column that will own it."""
@@ -191,21 +203,17 @@ class Ledger:
             )
         )
 
-    def retained(self, connection: Connection, owner: tuple[str, str], owner_pk: str) -> dict[str, Any] | None:
+    def retained(self, connection: Connection, owner: Owner, owner_pk: str) -> dict[str, Any] | None:
         """The descriptor of the file that a row dropped last, if it is kept; locked until the transaction ends."""
         c = self.lines.c
         mine = and_(c.owner_table == owner[0], c.owner_column == owner[1], c.owner_pk == owner_pk)
         mine = and_(mine, c.state == CONDEMNED, c.descriptor.is_not(None))
         # Without a lock at first: MySQL locks all that it looks at, and no index leads there.
         latest = select(c.storage, c.key).where(mine).order_by(c.since.desc(), c.key.desc()).limit(1)
-        found = connection.execute(latest).all()
-        return (
-            connection.scalar(
-                select(c.descriptor).where(self.among([tuple(row) for row in found]), mine).with_for_update()
-            )
-            if found
-            else None
-        )
+        found = connection.execute(latest).first()
+        if found is None:
+            return None
+        return connection.scalar(select(c.descriptor).where(self.among([tuple(found)]), mine).with_for_update())
 
     def tenant(self, connection: Connection, table: Table) -> tuple[str, ...]:
         """The schema of a table that the ledger knows by a name which it may share with those of other schemas, by

@@ -30,7 +30,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
-from .clock import milliseconds
 from .column import mentions
 from .descriptor import Facts, Named, named_by
 from .errors import (
@@ -266,7 +265,7 @@ class Maker:
         taken: list[Wish] = []
         drops: list[Drop] = []
         changed: dict[Identity, list[Attachment]] = {}
-        retain = milliseconds(self._type.retain if self._type.retain is not None else self._files.retain)
+        retain = self._type.kept
         for identity, items in locked.items():
             if not all(map(_is_whole, items)):
                 continue
@@ -280,9 +279,7 @@ class Maker:
                 new = rest if wish.new is None else {**rest, wish.name: wish.new}
                 changed[identity] = items = [*items[:index], holding(items[index], new), *items[index + 1 :]]
                 taken.append(wish)
-        assert self._type.column is not None
-        owner = self._type.column.table.fullname, self._type.column.name
-        if lines := [Line(file, *owner) for wish in taken if (file := wish.file) is not None]:
+        if lines := [Line(file, *self._type.owner) for wish in taken if (file := wish.file) is not None]:
             self._purger.ledger.own(connection, lines, self._files.own_within)
         self._rows.write(connection, changed)
         self._purger.ledger.drop(connection, drops)

@@ -304,7 +304,6 @@ class Move:
         self, each: ColumnType, connection: Connection, rows: Sequence[_Row]
     ) -> tuple[set[tuple[Identity, Name]], set[Identity]]:
         """In one transaction; returns which copies were taken, and which rows were met (a deleted one counts)."""
-        assert each.column is not None
         ledger, rows_of = self._purger.ledger, self._rows_of(each)
         by_identity = {row.identity: row for row in rows}
         locked, met = rows_of.lock(connection, list(by_identity))
@@ -314,9 +313,8 @@ class Move:
             if used:
                 changed[identity] = items, used
         if changed:
-            table = each.column.table
             new = [copy for _, used in changed.values() for copy in used.values()]
-            lines = [Line(copy, table.fullname, each.column.name) for copy in new]
+            lines = [Line(copy, *each.owner) for copy in new]
             ledger.own(connection, lines, self._purger.scope.files.own_within)
             rows_of.write(connection, {identity: items for identity, (items, _) in changed.items()})
             old = [Named(*name, 0) for _, used in changed.values() for name in used]

@@ -19,12 +19,9 @@ from sqlalchemy import Column, Connection, Text, bindparam, cast, column, select
 from sqlalchemy.exc import DBAPIError
 
 from .chunks import CHUNK
-from .ledger import Ledger
+from .ledger import Ledger, Owner, owner_of
 from .recovery import Purger
 from .tables import translated
-
-Owner = tuple[str, str]
-"""The names of a table, with the schema that its mapping says, and of a column."""
 
 NO_TABLE, SECURED = "no table", "secured"
 
@@ -67,7 +64,7 @@ class Sight:
         ledgers = {each.schema: each.here for each in self._known if each.table == ledger.lines.name}
         self._apart = ledgers.keys() - {home or next((schema for schema, here in ledgers.items() if here), "")}
         self._found: dict[Owner, list[Known]] = {}
-        self._owners = {(each.table.fullname, each.name) for each in columns}
+        self._owners = {owner_of(each) for each in columns}
         places = {(translated(connection, each.table.schema), each.table.name, each.name) for each in columns}
         self._compared = {
             each

@@ -22,7 +22,7 @@ from .descriptor import Named, named
 from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction, OwnershipLost, storage_errors
 from .frames import Frame
 from .home import Home
-from .ledger import CONDEMNED, Drop, Ledger
+from .ledger import CONDEMNED, Drop, Ledger, owner_of
 from .offload import gather
 from .references import Reference
 from .source import PathSource
@@ -240,7 +240,8 @@ class Stage:
         scope, connection = self.of(reference)
         c, mine = scope.ledger.lines.c, line(file, reference)
         if giver is not None:
-            before = {c.owner_table.name: giver.table.fullname, c.owner_column.name: giver.name}
+            table, column = owner_of(giver)
+            before = {"owner_table": table, "owner_column": column}
             found = scope.ledger.transfer(connection, mine)
         else:
             scope.ledger.begin_write(connection)

@@ -41,10 +41,10 @@ from .descriptor import Name, Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
 from .integrity import flaws, is_whole
 from .key import is_key, moment
-from .ledger import CONDEMNED, OWNED, Line
+from .ledger import CONDEMNED, OWNED, Line, Owner
 from .recovery import Purger
 from .rows import ColumnType, Page, Rows
-from .sight import Owner, Sight
+from .sight import Sight
 from .storage import Heals
 from .sweep import listed, raise_unless_held
 
@@ -153,7 +153,7 @@ class Verification:
             states = self._purger.ledger.states(connection, files)
         for file, (where, item) in files.items():
             if states.get(file.name) != OWNED:
-                self._found("unowned", file, where, self._own_again(column, file, item))
+                self._found("unowned", file, where, self._own_again(column, file))
             self._check_bytes(file, item, where)
 
     def _check_bytes(self, file: Named, item: Attachment, where: str) -> None:
@@ -209,13 +209,11 @@ class Verification:
             raise_unless_held(error)
             return False
 
-    def _own_again(self, column: ColumnType, file: Named, item: Attachment) -> bool:
+    def _own_again(self, column: ColumnType, file: Named) -> bool:
         """Give a named file its line back, if its bytes are there."""
         if not self._repair:
             return False
-        assert column.column is not None
-        ledger = self._purger.ledger
-        line = Line(file, column.column.table.fullname, column.column.name)
+        ledger, line = self._purger.ledger, Line(file, *column.owner)
         try:
             with storage_errors(file.storage, "look at", file.key):
                 storage = self._purger.resolve(file.storage)
@@ -275,7 +273,7 @@ class Verification:
     def _suspects(self, sight: Sight, files: Mapping[Named, Owner]) -> dict[Named, Owner]:
         """Look at files that no row names which is seen; returns those whose owners' rows are all seen, or gone."""
         suspects = {}
-        mapped = {(each.column.table.fullname, each.column.name) for each in self._columns if each.column is not None}
+        mapped = {each.owner for each in self._columns}
         for file, owner in files.items():
             if not owner[1]:
                 continue  # Documents own it.

@@ -20,7 +20,7 @@ from .content import StoredSource
 from .descriptor import Facts, Named, named
 from .errors import AttachmentError, BadSource, FileMissing, OwnershipLost
 from .home import Home
-from .ledger import Line
+from .ledger import Line, owner_of
 from .offload import Outcome, gather
 from .processing.steps import Step, run
 from .processing.storing import store
@@ -62,7 +62,7 @@ _Place = tuple[Home, str]
 
 def line(file: Named, reference: Reference) -> Line:
     """What the ledger is to know of a file that an attribute names."""
-    return Line(file, reference.table.fullname, reference.column.name)
+    return Line(file, *owner_of(reference.column))
 
 
 def copy_wanted(attachment: Attachment, reference: Reference) -> Want:

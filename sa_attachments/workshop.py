@@ -16,6 +16,7 @@ from .attachment import Attachment, binding_of
 from .column import AttachmentListType, AttachmentType
 from .errors import BadConfiguration, VariantMissing
 from .flights import Flights
+from .ledger import Owner
 from .making import Maker, declared_as
 from .offload import in_greenlet
 from .processing.variants import held, is_current, is_there
@@ -90,17 +91,17 @@ class Workshop:
             for each in self._columns:
                 if each.column is None:
                     continue
-                ledger = each.files.ledger_of(table := each.column.table)
+                ledger = each.files.ledger_of(each.column.table)
                 if ledger.lines.fullname != purger.ledger.lines.fullname:
                     continue
-                if each.column is column or owner == (table.fullname, each.column.name):
+                if each.column is column or owner == each.owner:
                     return purger, each
         raise VariantMissing(
             f"no column of these Storages names {attachment!r}: it was dropped, or is not committed yet"
         )
 
 
-def _owner(purger: Purger, attachment: Attachment) -> tuple[str, str] | None:
+def _owner(purger: Purger, attachment: Attachment) -> Owner | None:
     """Table and column that a file belongs to, as the ledger says."""
     c = purger.ledger.lines.c
     statement = select(c.owner_table, c.owner_column).where(purger.ledger.among([(attachment.storage, attachment.key)]))

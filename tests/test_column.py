@@ -495,6 +495,14 @@ def test_a_type_that_is_used_twice_belongs_to_each_column() -> None:
     assert shared.label == "an attachment column"
 
 
+def test_knows_what_the_ledger_calls_its_column_and_how_long_its_files_are_kept() -> None:
+    month = Storages("memory:", retain=timedelta(days=30))
+    types = AttachmentType(month), AttachmentType(month, retain=timedelta(0)), AttachmentListType(files)
+    table = Table("t", MetaData(), *(Column(name, each) for name, each in zip("abc", types, strict=True)), schema="s")
+    assert [column.type.owner for column in table.columns] == [("s.t", "a"), ("s.t", "b"), ("s.t", "c")]
+    assert [column.type.kept for column in table.columns] == [30 * 24 * 3600 * 1000, 0, 0]
+
+
 def test_a_copied_table_has_types_of_its_own() -> None:
     copied = Doc.__table__.to_metadata(MetaData())  # type: ignore[attr-defined]
     assert copied.c.file.type is not Doc.__table__.c.file.type
