@@ -32,10 +32,11 @@ from .hooks import announce
 from .ledger import Ledger, Owner
 from .moving import Move, MoveReport
 from .moving import Progress as MoveProgress
+from .offload import run
 from .places import Places, holds, marked_above, read_marker
 from .rebuilding import Rebuild, RebuildReport
 from .recovery import Purger
-from .settling import Override, Settler, run
+from .settling import Override, Settler
 from .staging import Scope
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times

@@ -36,10 +36,10 @@ from .drops import encode_identity
 from .errors import BadConfiguration, FileMissing
 from .hooks import hook
 from .ledger import Ledger, owner_of
+from .offload import run
 from .processing.steps import Step
 from .processing.variants import Variant
 from .references import Reference, of_class, read_locked
-from .settling import run
 from .staging import Token
 from .upload import Upload, given
 from .wants import Rules, Whole, refuse_held

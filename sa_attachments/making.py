@@ -33,7 +33,6 @@ from .attachment import Attachment, facts_of
 from .column import mentions
 from .descriptor import Facts, Named, named_by
 from .errors import (
-    AttachmentError,
     BadConfiguration,
     DescriptorDamaged,
     FileDamaged,
@@ -45,16 +44,16 @@ from .errors import (
     VariantFailed,
     VariantMissing,
     listing,
-    storage_errors,
 )
 from .frames import Work
 from .ledger import Drop, Line
+from .offload import run
+from .patience import Busy, raise_unless_held
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current, is_there
-from .recovery import Busy, Purger
+from .recovery import Purger
 from .rows import ColumnType, Identity, Rows
-from .settling import run
-from .sweep import raise_unless_held
+from .settling import discard, quietly
 
 log = logging.getLogger("sa_attachments")
 
@@ -220,7 +219,7 @@ class Maker:
             stored = store(ready, place, storage, started=started.append, binding=self._type, cls=type(item))
             return entry(stored, variant)
         except BaseException as error:
-            self._delete(started)
+            self._discard(started)
             if not isinstance(error, Exception) or isinstance(error, _PASSING):
                 raise
             reason = failed(error, variant)
@@ -287,33 +286,16 @@ class Maker:
 
     def discard(self, wishes: Sequence[Wish]) -> None:
         """Delete what was made and no row took: nobody else knows of it."""
-        self._delete([file for wish in wishes if (file := wish.file) is not None])
+        self._discard([file for wish in wishes if (file := wish.file) is not None])
 
-    def _delete(self, files: Sequence[Named]) -> None:
-        for file in files:
-            try:
-                with storage_errors(file.storage, "delete", file.key):
-                    failures = self._io(file)
-            except AttachmentError as error:
-                failures = {file.key: error}
-            for failure in failures.values():
-                log.warning("could not delete %s:%s, a sweep finds it: %s", file.storage, file.key, failure)
-
-    def _io(self, file: Named) -> dict[str, Exception]:
-        storage = self._files.resolve(file.storage)
-        result: dict[str, Exception] = run(lambda: storage.delete([file.key]))
-        return result
+    def _discard(self, files: Sequence[Named]) -> None:
+        if files:
+            run(partial(discard, self._files.resolve, files))
 
     def _settle(self, drops: Sequence[Drop]) -> None:
         """What was replaced goes now, if it is not retained; what can't go now is left to a sweep."""
-        due = [drop.named for drop in drops if not drop.retain]
-        if due:
-            try:
-                self._purger.settle(Work(dropped=due), committed=True)
-            except Busy:
-                log.debug("cleaning would have to wait, the next sweep does it")
-            except Exception:
-                log.warning("cleaning after a variant was replaced failed, the next sweep does it", exc_info=True)
+        if due := [drop.named for drop in drops if not drop.retain]:
+            quietly(lambda: self._purger.settle(Work(dropped=due), committed=True))
 
     def _meet(self, place: str) -> None:
         """Before something is stored in a place for the first time: mark it as this database's."""

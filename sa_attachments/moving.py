@@ -46,10 +46,10 @@ from .errors import (
 from .key import is_key, mint, moment
 from .ledger import Drop, Line
 from .offload import gather
+from .patience import raise_unless_held
 from .processing.storing import Meter
 from .recovery import Purger
 from .rows import PAGE, ColumnType, Identity, Page, Rows, renamed_items
-from .sweep import raise_unless_held
 
 log = logging.getLogger("sa_attachments")
 

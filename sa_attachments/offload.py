@@ -96,6 +96,16 @@ def _outcome(job: Callable[[], T]) -> Outcome[T]:
         return Outcome(error=error)
 
 
+def run(job: Callable[[], Any]) -> Any:
+    """Run what a storage does at once; under asyncio in a thread."""
+    if not in_greenlet():
+        return job()
+    outcome = gather([job], 1)[0]
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
+
+
 class Worker:
     """One background thread that runs jobs in order, started when there is something to do and ending when there is
     nothing left.

@@ -1,4 +1,5 @@
-"""Patience: how long a connection of our own waits for locks, and how durable its commits are.
+"""Patience: how long a connection of our own waits for locks, how it hears that one is held, and how durable its commits
+are.
 
 >>> from sqlalchemy import create_engine
 >>> with create_engine("sqlite://").connect() as connection:
@@ -18,10 +19,15 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 PATIENCE = 50
 """Milliseconds that cleaning waits for a lock that somebody else holds."""
+
+
+class Busy(Exception):
+    """Cleaning would have to wait: it is left for later."""
 
 
 @contextmanager
@@ -81,3 +87,18 @@ def _driver_sql(connection: Connection, statement: str) -> Any:
         return row[0] if row else None
     finally:
         cursor.close()
+
+
+_HELD = {"55P03", "40P01", 1205, 1213}
+"""Codes of PostgreSQL and MySQL for a lock that was not to be had in time, and for a deadlock."""
+
+
+def raise_unless_held(error: Busy | DBAPIError) -> None:
+    """Raise the error that is handled, unless it says that somebody holds a lock, or all connections."""
+    if isinstance(error, Busy):
+        return
+    origin: Any = error.orig
+    # PyMySQL has both, and one SQLSTATE for errors of many kinds.
+    codes = {getattr(origin, "sqlstate", None), getattr(origin, "pgcode", None), *origin.args[:1]}
+    if not codes & _HELD and "database is locked" not in str(origin):
+        raise error

@@ -25,11 +25,10 @@ from .descriptor import Facts
 from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileMissing
 from .making import Maker, Wish
 from .moving import Progress
-from .offload import gather
+from .offload import gather, run
 from .processing.variants import Variant, held, is_current, is_there
 from .recovery import Purger
 from .rows import PAGE, ColumnType, Page, Rows
-from .settling import run
 
 _PASSES = 5
 

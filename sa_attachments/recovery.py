@@ -31,7 +31,7 @@ from .descriptor import Name, Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
 from .ledger import CONDEMNED, GONE, PURGING
-from .patience import PATIENCE, impatient
+from .patience import PATIENCE, Busy, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
 from .staging import Scope
@@ -42,10 +42,6 @@ log = logging.getLogger("sa_attachments")
 
 Purged = deque[tuple[Named, Exception | None]]
 """Files whose bytes were deleted, or the reason why not: their lines are still to be removed, or to tell it."""
-
-
-class Busy(Exception):
-    """Cleaning would have to wait: it is left for later."""
 
 
 class Purger:

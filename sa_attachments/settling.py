@@ -26,16 +26,17 @@ from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import greenlet_spawn
 
+from .descriptor import Named
 from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
 from .home import Home
-from .offload import Tasks, Worker, aside, gather, in_greenlet, within
+from .offload import Tasks, Worker, aside, in_greenlet, run, within
+from .patience import Busy, raise_unless_held
 from .places import Places
 from .pools import is_scarce, is_shared_and_busy
-from .recovery import Busy, Purged, Purger
+from .recovery import Purged, Purger
 from .staging import Scope
 from .storage import Storage
-from .sweep import raise_unless_held
 
 log = logging.getLogger("sa_attachments")
 
@@ -60,10 +61,10 @@ class Settler:
         """Clean up what an ended transaction left, for these files. Raises nothing."""
         deadline = monotonic() + self._budget
         try:
-            loose = [(name, key) for files, (name, key, _) in frame.loose if files is self._files]
+            loose = [file for files, file in frame.loose if files is self._files]
             if loose:
                 resolve = self._files.resolver()
-                within(self._worker.submit(lambda: _delete(resolve, loose)), deadline - monotonic())
+                within(self._worker.submit(lambda: discard(resolve, loose)), deadline - monotonic())
             for scope, work in frame.works.items():
                 if scope.files is self._files and work:
                     self._settle(scope, work, frame.marked, deadline)
@@ -94,13 +95,13 @@ class Settler:
             self._engines.add(scope.engine)
             rest = self._rests.setdefault(scope.engine.pool, {}).setdefault(scope.tables, _Rest())
             left = functools.partial(rest.works.append, (work, marked, purger.resolve))
-            _quietly(lambda: purger.settle(work, marked, rest.purged), left)
+            quietly(lambda: purger.settle(work, marked, rest.purged), left)
         elif dialect.is_async:
             purger = Purger(scope, self._places, aside)
-            self._tasks.run(lambda: _quietly(lambda: _beside(purger, work, marked)), deadline - monotonic())
+            self._tasks.run(lambda: quietly(lambda: _beside(purger, work, marked)), deadline - monotonic())
         else:
             purger = Purger(scope, self._places, run)
-            job = self._worker.submit(lambda: _quietly(lambda: _beside(purger, work, marked)))
+            job = self._worker.submit(lambda: quietly(lambda: _beside(purger, work, marked)))
             within(job, deadline - monotonic())
 
     def _finish(self, deadline: float | None) -> None:
@@ -110,7 +111,7 @@ class Settler:
             for (ledger, schemas), rest in list(self._rests.get(engine.pool, {}).items()):
                 scope = Scope(self._files, ledger, engine, schemas)
                 purger = Purger(scope, self._places, lambda job: self._waited(deadline, job))
-                if usable and not _quietly(functools.partial(rest.finish, purger)):
+                if usable and not quietly(functools.partial(rest.finish, purger)):
                     rest.forget()  # The database is gone, perhaps; if it is not, a sweep does it.
 
     def _waited(self, deadline: float | None, job: Callable[[], Any]) -> Any:
@@ -178,26 +179,16 @@ class Override(AbstractContextManager[None]):
             self._inside.__exit__(*error)
 
 
-def _delete(resolve: Callable[[str], Storage], files: Sequence[tuple[str, str]]) -> None:
-    """Delete files that never came into a ledger."""
-    for name in {name for name, _ in files}:
+def discard(resolve: Callable[[str], Storage], files: Sequence[Named]) -> None:
+    """Delete files that never came into a ledger: nobody else knows of them."""
+    for name in {file.storage for file in files}:
         try:
             with storage_errors(name, "delete"):
-                failed = resolve(name).delete([key for other, key in files if other == name])
+                failed = resolve(name).delete([file.key for file in files if file.storage == name])
         except AttachmentError as error:
             failed = {"all of them": error}
         for key, reason in failed.items():
             log.warning("could not delete %s of %r, a sweep finds it: %s", key, name, reason)
-
-
-def run(job: Callable[[], Any]) -> Any:
-    """Run what a storage does at once; under asyncio in a thread."""
-    if not in_greenlet():
-        return job()
-    outcome = gather([job], 1)[0]
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value
 
 
 def _beside(purger: Purger, work: Work, marked: bool) -> None:
@@ -207,7 +198,7 @@ def _beside(purger: Purger, work: Work, marked: bool) -> None:
     purger.settle(work, marked)
 
 
-def _quietly(cleaning: Callable[[], object], left: Callable[[], object] = lambda: None) -> bool:
+def quietly(cleaning: Callable[[], object], left: Callable[[], object] = lambda: None) -> bool:
     """Cleaning never hurts. Whether it worked, or would have to wait only, which is told by ``left``."""
     try:
         try:

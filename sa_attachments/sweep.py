@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import Connection, func, literal_column, select, update
 from sqlalchemy.exc import DBAPIError
@@ -23,7 +22,8 @@ from .clock import milliseconds, now
 from .errors import StorageFailed, storage_errors
 from .key import floor, is_key, moment
 from .ledger import CONDEMNED, PURGING
-from .recovery import Busy, Purger
+from .patience import Busy, raise_unless_held
+from .recovery import Purger
 from .storage import Unfinished
 
 Progress = Callable[[str, int], None]
@@ -224,21 +224,6 @@ def listed(
         chunks = purger.io(lambda: chunked(storage.keys(start, end), CHUNK))
         while chunk := purger.io(lambda: next(chunks, None)):
             yield chunk
-
-
-_HELD = {"55P03", "40P01", 1205, 1213}
-"""Codes of PostgreSQL and MySQL for a lock that was not to be had in time, and for a deadlock."""
-
-
-def raise_unless_held(error: Busy | DBAPIError) -> None:
-    """Raise the error that is handled, unless it says that somebody holds a lock, or all connections."""
-    if isinstance(error, Busy):
-        return
-    origin: Any = error.orig
-    # PyMySQL has both, and one SQLSTATE for errors of many kinds.
-    codes = {getattr(origin, "sqlstate", None), getattr(origin, "pgcode", None), *origin.args[:1]}
-    if not codes & _HELD and "database is locked" not in str(origin):
-        raise error
 
 
 def watermark(horizon: int, skipped: Sequence[int]) -> int:

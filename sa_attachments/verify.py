@@ -42,11 +42,12 @@ from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorag
 from .integrity import flaws, is_whole
 from .key import is_key, moment
 from .ledger import CONDEMNED, OWNED, Line, Owner
+from .patience import raise_unless_held
 from .recovery import Purger
 from .rows import ColumnType, Page, Rows
 from .sight import Sight
 from .storage import Heals
-from .sweep import listed, raise_unless_held
+from .sweep import listed
 
 Progress = Callable[[str, int], None]
 """Told ``(what, how many)`` while work goes on."""

@@ -19,8 +19,9 @@ from .flights import Flights
 from .ledger import Owner
 from .making import Maker, declared_as
 from .offload import in_greenlet
+from .patience import Busy
 from .processing.variants import held, is_current, is_there
-from .recovery import Busy, Purger
+from .recovery import Purger
 from .rows import ColumnType, Identity
 
 WAIT = 1000

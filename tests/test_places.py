@@ -18,8 +18,8 @@ from sqlalchemy import Engine, MetaData, create_engine, select, text
 from sa_attachments import AttachmentWarning, StorageFailed
 from sa_attachments.birth import born
 from sa_attachments.ledger import Ledger
+from sa_attachments.offload import run
 from sa_attachments.places import MARKER, Places, read_marker, replace_marker, write_marker
-from sa_attachments.settling import run
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty

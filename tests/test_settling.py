@@ -22,7 +22,7 @@ from sa_attachments import Storages
 from sa_attachments.descriptor import Named
 from sa_attachments.frames import Frame
 from sa_attachments.ledger import CONDEMNED, OWNED, PURGING
-from sa_attachments.settling import run
+from sa_attachments.offload import run
 from tests.archive import DIALECTS, NO_TIME, Archive
 from tests.engines import with_driver
 

@@ -26,6 +26,7 @@ from .. import intake
 from ..attachment import Attachment, facts_of, make
 from ..descriptor import VERSION, Facts, Name, Named, frozen, named
 from ..errors import AttachmentError, storage_errors
+from ..patience import raise_unless_held
 from ..places import MARKER
 from ..processing.sniffing import HEAD, content_type
 from ..processing.steps import run as run_steps
@@ -33,7 +34,6 @@ from ..processing.storing import store
 from ..source import CHUNK, Guards, Source
 from ..storage import Storage
 from ..storages import UNFINISHED, well_formed
-from ..sweep import raise_unless_held
 from ..upload import Upload
 from .rows import Identity, Row
 from .spot import Spot

@@ -29,9 +29,9 @@ from ..descriptor import Name, Named
 from ..errors import AttachmentError, NoTransaction, OwnershipLost, storage_errors
 from ..files import Storages
 from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
+from ..offload import run
 from ..patience import impatient
 from ..recovery import Purger
-from ..settling import run
 from ..sight import Sight
 from ..staging import Scope
 from .plan import Plan

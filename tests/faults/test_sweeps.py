@@ -15,8 +15,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from sa_attachments import Attachment
+from sa_attachments.patience import raise_unless_held
 from sa_attachments.storages.memory import MemoryStorage
-from sa_attachments.sweep import raise_unless_held
 from sa_attachments.testing import Faulty
 
 from .crowd import meanwhile, together

@@ -18,7 +18,7 @@ from zope.interface import implementer
 
 from ...descriptor import Named
 from ...errors import BadConfiguration
-from ...sweep import raise_unless_held
+from ...patience import raise_unless_held
 from .keeper import Keeper, Staged
 
 log = logging.getLogger("sa_attachments")
