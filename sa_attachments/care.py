@@ -36,8 +36,8 @@ from .offload import run
 from .places import Places, holds, marked_above, read_marker
 from .rebuilding import Rebuild, RebuildReport
 from .recovery import Purger
+from .scope import Scope
 from .settling import Override, Settler
-from .staging import Scope
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
 from .verify import Verification, VerifyReport
@@ -295,9 +295,8 @@ class Care(Registry):
                     "such twin, await connection.run_sync(lambda connection: files.stats(connection.engine))"
                 )
             raise BadConfiguration(f"expected an Engine, not {engine!r}")
-        schemas = engine.get_execution_options().get("schema_translate_map") or {}
         for ledger in self.ledgers():
-            purger = Purger(Scope(self, ledger, engine, tuple(schemas.items())), self._places, run)
+            purger = Purger(Scope.seen_by(engine, self, ledger), self._places, run)
             purger.patience = patience
             yield purger
 

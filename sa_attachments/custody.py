@@ -30,7 +30,8 @@ from .errors import AttachmentWarning, OwnershipLost
 from .home import Home
 from .ledger import OWNED, Drop, Line, Owner, owner_of
 from .naming import Naming
-from .staging import Scope, Token
+from .scope import Scope
+from .staging import Token
 from .watch import Watched, settle
 
 EVENTS = (

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -38,7 +39,8 @@ from .home import Home
 from .ledger import CONDEMNED, OWNED, Drop, Ledger, owner_of
 from .offload import in_greenlet
 from .references import Reference
-from .staging import Scope, Stage, Token, _refuse_autocommit
+from .scope import Scope
+from .staging import Stage, Token, refuse_autocommit
 from .tables import quoted, translated
 from .upload import Upload
 from .wants import Want, copy_wanted, has_passed, line
@@ -282,9 +284,5 @@ class _Stage(Stage):
 
     def check(self, references: Any) -> None:
         for reference in references:
-            _refuse_autocommit(self._connection, reference)
-            scope, connection = self.of(reference)
-            checked = scope.files.ready(scope.ledger, scope.engine)
-            if (asked := (scope.schemas, reference.table)) not in checked:
-                scope.ledger.require(connection, reference.table)
-                checked.add(asked)
+            refuse_autocommit(self._connection, reference)
+            self.of(reference)[0].require(reference.table, partial(self._begun, reference))

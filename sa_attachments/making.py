@@ -203,11 +203,9 @@ class Maker:
 
     def place(self, item: Attachment) -> str:
         """Name of the storage for variants of an attachment: its own, unless that is read-only."""
-        if not self._files.resolve(item.storage).readonly:
-            self._meet(item.storage)
-            return item.storage
-        place = self._files.real(self._type.storage)
-        self._meet(place)
+        is_readonly = self._files.resolve(item.storage).readonly
+        place = self._files.real(self._type.storage) if is_readonly else item.storage
+        self._purger.scope.meet(place, self._purger.begin)
         return place
 
     def carry_out(self, item: Attachment, name: str, variant: Variant, place: str) -> Facts:
@@ -296,16 +294,6 @@ class Maker:
         """What was replaced goes now, if it is not retained; what can't go now is left to a sweep."""
         if due := [drop.named for drop in drops if not drop.retain]:
             quietly(lambda: self._purger.settle(Work(dropped=due), committed=True))
-
-    def _meet(self, place: str) -> None:
-        """Before something is stored in a place for the first time: mark it as this database's."""
-        scope = self._purger.scope
-        checked = scope.files.ready(scope.ledger, scope.engine)
-        met = (scope.schemas, place, id(scope.files.resolve(place)))
-        if met not in checked:
-            with self._purger.begin() as connection:
-                scope.files.meet(scope.ledger, connection, place)
-            checked.add(met)
 
 
 def declared_as(column_type: ColumnType, name: str) -> Variant:

@@ -1,5 +1,4 @@
-"""Patience: how long a connection of our own waits for locks, how it hears that one is held, and how durable its commits
-are.
+"""Patience: how long a connection of our own waits for locks, what tells that one is held, and how durable commits are.
 
 >>> from sqlalchemy import create_engine
 >>> with create_engine("sqlite://").connect() as connection:

@@ -34,7 +34,7 @@ from .ledger import CONDEMNED, GONE, PURGING
 from .patience import PATIENCE, Busy, impatient
 from .places import Places, Runner, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
-from .staging import Scope
+from .scope import Scope
 from .storage import HasPath, Storage
 
 log = logging.getLogger("sa_attachments")

@@ -35,7 +35,7 @@ from .patience import Busy, raise_unless_held
 from .places import Places
 from .pools import is_scarce, is_shared_and_busy
 from .recovery import Purged, Purger
-from .staging import Scope
+from .scope import Scope
 from .storage import Storage
 
 log = logging.getLogger("sa_attachments")

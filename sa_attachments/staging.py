@@ -1,14 +1,13 @@
 """Staging: store the new files of a flush or a statement, all in parallel, and own them, before a row names them.
 
-A ``Scope`` is one ledger in one database; a ``Stage`` does the work for one flush or one statement of a session.
+A ``Stage`` does the work for one flush or one statement of a session.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,38 +20,16 @@ from .column import nameable
 from .descriptor import Named, named
 from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction, OwnershipLost, storage_errors
 from .frames import Frame
-from .home import Home
-from .ledger import CONDEMNED, Drop, Ledger, owner_of
+from .ledger import CONDEMNED, Drop, owner_of
 from .offload import gather
 from .references import Reference
+from .scope import Scope
 from .source import PathSource
 from .upload import given
 from .wants import Want, let_in, line, store_all
 
 _OF_A_DROP = ("state", "since", "purge_after", "attempts", "descriptor", "owner_pk", "owner_table", "owner_column")
 """What the ledger knows of a file that was dropped, and forgets when it is owned again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """Where ledger lines are: whose files, which tables, in which database, under which schema names."""
-
-    files: Home
-    ledger: Ledger
-    engine: Engine
-    schemas: tuple[tuple[str | None, str | None], ...] = ()
-
-    @property
-    def tables(self) -> tuple[Ledger, tuple[tuple[str | None, str | None], ...]]:
-        """What tells it from others with the same files in the same database."""
-        return self.ledger, self.schemas
-
-    @classmethod
-    def of(cls, reference: Reference, bind: Engine | Connection) -> Scope:
-        """The scope of an attribute's files, as a connection or engine sees it."""
-        files = reference.type.files
-        schemas = bind.get_execution_options().get("schema_translate_map") or {}
-        return cls(files, files.ledger_of(reference.table), bind.engine, tuple(schemas.items()))
 
 
 class Token:
@@ -101,7 +78,7 @@ class Stage:
         where = reference.mapper, reference.table
         if where not in self._known:
             connection = self._session.connection(bind_arguments=self._chosen_by(reference))
-            _refuse_autocommit(connection, reference)
+            refuse_autocommit(connection, reference)
             self._frame.seen(connection)
             if self._options and "schema_translate_map" in self._options:
                 # A copy, since options stay with a connection: they are the statement's, not the session's.
@@ -131,13 +108,11 @@ class Stage:
             bind = self._bind(reference)
             transaction: Any = self._session.get_transaction()
             begun = transaction._connections.get(bind) if transaction is not None else None
-            _refuse_autocommit(bind if begun is None else begun[0], reference)
-            scope = Scope.of(reference, bind)
-            checked = scope.files.ready(scope.ledger, scope.engine)
-            if (asked := (scope.schemas, reference.table)) not in checked:
-                scope, connection = self.of(reference)
-                scope.ledger.require(connection, reference.table)
-                checked.add(asked)
+            refuse_autocommit(bind if begun is None else begun[0], reference)
+            Scope.of(reference, bind).require(reference.table, partial(self._begun, reference))
+
+    def _begun(self, reference: Reference) -> AbstractContextManager[Connection]:
+        return nullcontext(self.of(reference)[1])
 
     def put(self, wants: Sequence[Want]) -> None:
         """Store the files and own them; until that has succeeded nobody but the frame knows of them."""
@@ -197,15 +172,8 @@ class Stage:
         return error is not self._elsewhere and is_in_doubt(error)
 
     def _meet(self, wants: Sequence[Want]) -> None:
-        """Before anything is stored in a place for the first time: mark it as this database's."""
         for reference, name in {(want.reference, want.place()) for want in wants}:
-            scope = Scope.of(reference, self._bind(reference))
-            checked = scope.files.ready(scope.ledger, scope.engine)
-            met = (scope.schemas, name, id(scope.files.resolve(name)))
-            if met not in checked:
-                scope, connection = self.of(reference)
-                scope.files.meet(scope.ledger, connection, name)
-                checked.add(met)
+            Scope.of(reference, self._bind(reference)).meet(name, partial(self._begun, reference))
 
     def own(self, scope: Scope, connection: Connection, wants: Sequence[Want]) -> None:
         """Insert the lines of files that were just put."""
@@ -307,7 +275,8 @@ def _look_for(reference: Reference, file: Named) -> None:
         ) from None
 
 
-def _refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
+def refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
+    """NoTransaction if each statement is committed by itself."""
     level = bind.get_execution_options().get("isolation_level")
     if (level or getattr(bind.dialect, "_on_connect_isolation_level", None)) == "AUTOCOMMIT":
         raise NoTransaction(

@@ -20,7 +20,7 @@ from sa_attachments.key import mint
 from sa_attachments.ledger import Ledger
 from sa_attachments.offload import run
 from sa_attachments.recovery import Purger
-from sa_attachments.staging import Scope
+from sa_attachments.scope import Scope
 from sa_attachments.storage import Stat
 from sa_attachments.storages.memory import MemoryStorage, _File
 from sa_attachments.testing import Faulty

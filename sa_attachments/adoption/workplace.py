@@ -32,8 +32,8 @@ from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
 from ..offload import run
 from ..patience import impatient
 from ..recovery import Purger
+from ..scope import Scope
 from ..sight import Sight
-from ..staging import Scope
 from .plan import Plan
 from .spot import Spot
 
@@ -55,8 +55,7 @@ class Workplace(Purger):
     """Purges too, on the connection that it was given; ``connection()`` must not be entered twice."""
 
     def __init__(self, connection: Connection, files: Storages, ledger: Ledger) -> None:
-        schemas = connection.get_execution_options().get("schema_translate_map") or {}
-        super().__init__(Scope(files, ledger, connection.engine, tuple(schemas.items())), files._places, run)
+        super().__init__(Scope.seen_by(connection, files, ledger), files._places, run)
         self.files = files
         self.patience = PATIENCE
         self._given = connection

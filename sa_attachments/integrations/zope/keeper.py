@@ -14,7 +14,8 @@ from ...descriptor import Named
 from ...files import Storages
 from ...frames import Frame, Work
 from ...ledger import Ledger
-from ...staging import Scope, Token
+from ...scope import Scope
+from ...staging import Token
 from .doubts import Doubt, Doubts
 
 
