@@ -31,7 +31,6 @@ from sqlalchemy import Connection, Text, and_, cast
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
-from .chunks import chunked
 from .clock import milliseconds
 from .descriptor import Name, Named, described, named
 from .errors import (
@@ -49,7 +48,7 @@ from .offload import gather
 from .patience import raise_unless_held
 from .processing.storing import Meter
 from .recovery import Purger
-from .rows import PAGE, ColumnType, Identity, Page, Rows, renamed_items
+from .rows import ColumnType, Identity, Page, Rows, check_part, renamed_items, tried_again
 
 log = logging.getLogger("sa_attachments")
 
@@ -119,8 +118,7 @@ class Move:
         files = purger.scope.files
         if source == target:
             raise BadConfiguration(f"{source!r} can't be moved to itself: name another storage, not an alias")
-        if not 1 <= part[0] <= part[1]:
-            raise BadConfiguration(f"part {part} makes no sense: (2, 4) is the second of four")
+        check_part(part)
         self._from, self._to = files.resolve(source), files.resolve(target)
         if self._to.readonly:
             raise BadConfiguration(f"{target!r} is read-only")
@@ -161,10 +159,7 @@ class Move:
             left += self._move(each, wanted)
             met += len({want.row.identity for want in wanted} - self._told)
             self._progress(len(page), total)
-        for attempt in range(_PASSES):
-            if left:
-                time.sleep(0.1 * attempt)
-                left = [row for rows in chunked(left, PAGE) for row in self._switch(each, rows)]
+        left = tried_again(left, partial(self._switch, each))
         self._report.busy += len(left)
         self._discard([copy for row in left for copy in row.copies.values()])
         busy = {row.identity for row in left} - self._told

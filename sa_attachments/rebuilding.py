@@ -13,24 +13,20 @@ nobody asked for are made only on demand: with ``lazy``.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from .attachment import Attachment
-from .chunks import chunked
 from .descriptor import Facts
-from .errors import AttachmentError, BadConfiguration, DescriptorDamaged, FileMissing
+from .errors import AttachmentError, DescriptorDamaged, FileMissing
 from .making import Maker, Wish
 from .moving import Progress
-from .offload import gather, run
+from .offload import gather
 from .processing.variants import Variant, held, is_current, is_there
 from .recovery import Purger
-from .rows import PAGE, ColumnType, Page, Rows
-
-_PASSES = 5
+from .rows import ColumnType, Page, Rows, check_part, tried_again
 
 
 @dataclass(slots=True)
@@ -81,8 +77,7 @@ class Rebuild:
 
         Raises BadConfiguration.
         """
-        if not 1 <= part[0] <= part[1]:
-            raise BadConfiguration(f"part {part} makes no sense: (2, 4) is the second of four")
+        check_part(part)
         self._purger = purger
         self._report = report
         self._names = set(names)
@@ -101,10 +96,7 @@ class Rebuild:
             for page in found.pages(_some(each), self._part):
                 left += self._page(maker, each, page)
                 self._progress(len(page), total)
-            for attempt in range(_PASSES):
-                if left:
-                    run(partial(time.sleep, 0.1 * attempt))
-                    left = [wish for wishes in chunked(left, PAGE) for wish in self._publish(maker, wishes)]
+            left = tried_again(left, partial(self._publish, maker))
             self._report.busy += len(left)
             maker.discard(left)
 

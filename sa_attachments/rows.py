@@ -8,9 +8,11 @@ any moment, and begun again.
 
 from __future__ import annotations
 
+import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, column, func, select, table, update
 
@@ -19,10 +21,11 @@ from .attachment import Attachment, facts_of, make
 from .chunks import chunked
 from .column import AttachmentListType, AttachmentType, mentions, nameable
 from .descriptor import Name, Named, named, renamed
-from .errors import DescriptorDamaged, OwnershipLost
+from .errors import BadConfiguration, DescriptorDamaged, OwnershipLost
 from .habits import Habits
 from .keyset import Identity as Identity
 from .keyset import Keyset, one_each
+from .offload import run
 from .recovery import Purger
 from .references import names, row_key
 
@@ -32,6 +35,9 @@ Page = list[tuple[Identity, list[Attachment]]]
 
 PAGE = 100
 """Rows that are worked on together and written in one transaction."""
+_TRIES = 5
+
+T = TypeVar("T")
 
 
 class Rows:
@@ -121,9 +127,9 @@ class Rows:
             *(column(name) for name in stamped),
             schema=self._table.schema,
         )
-        key = [lean.c[c.name] for c in self._key]
+        keys = Keyset([lean.c[c.name] for c in self._key])
         for identity, items in rows.items():
-            statement = update(lean).where(*(c == value for c, value in zip(key, identity, strict=True)))
+            statement = update(lean).where(keys.is_one(identity))
             token = nameable.set({(self._column, item.key): connection.connection for item in items})
             try:
                 values = {self._column.name: self._type.value(items), **{name: lean.c[name] for name in stamped}}
@@ -145,6 +151,25 @@ class Rows:
     def _read(self, statement: Any) -> Page:
         with self._purger.begin() as connection:
             return [(tuple(row[:-1]), list(self._type.items(row[-1]))) for row in connection.execute(statement)]
+
+
+def check_part(part: tuple[int, int]) -> None:
+    """BadConfiguration unless it is one that ``Rows.pages`` knows."""
+    if not 1 <= part[0] <= part[1]:
+        raise BadConfiguration(f"part {part} makes no sense: (2, 4) is the second of four")
+
+
+def tried_again(left: list[T], work: Callable[[list[T]], list[T]]) -> list[T]:
+    """What is still left of that whose rows somebody holds, after some tries, each a little later than the last.
+
+    >>> tried_again(["held", "free"], lambda some: [each for each in some if each == "taken"])
+    []
+    """
+    for attempt in range(_TRIES):
+        if left:
+            run(partial(time.sleep, 0.1 * attempt))
+            left = [each for some in chunked(left, PAGE) for each in work(some)]
+    return left
 
 
 def _is_in(identity: Identity, part: tuple[int, int]) -> bool:

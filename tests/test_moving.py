@@ -384,7 +384,7 @@ def test_several_can_share_the_work(world: World) -> None:
 
 
 def test_pages_of_many_rows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sa_attachments.moving.PAGE", 3)
+    monkeypatch.setattr("sa_attachments.rows.PAGE", 3)
     assert world.move().files == 21
     assert world.contents() == ALL
 
