@@ -21,7 +21,7 @@ from alembic.operations import ops
 from sqlalchemy import Connection, Table, inspect
 from sqlalchemy.exc import NoSuchTableError
 
-from sa_attachments.column import AttachmentListType, AttachmentType
+from sa_attachments.column import ColumnType
 
 from .counting import Counted, Counting, Installed, counter_of
 from .indexed import indexes_of
@@ -93,7 +93,7 @@ def _will_be_there(autogen_context: Any, table: Table, column: Any) -> bool:
 
 
 def _columns(table: Table) -> list[Any]:
-    return [column for column in table.columns if isinstance(column.type, AttachmentType | AttachmentListType)]
+    return [column for column in table.columns if isinstance(column.type, ColumnType)]
 
 
 def _is_as(counting: Counting, found: Installed) -> bool:

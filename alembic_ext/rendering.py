@@ -12,7 +12,7 @@ from typing import Any
 from alembic.autogenerate.render import renderers
 from alembic.operations import ops
 
-from sa_attachments.column import AttachmentListType, AttachmentType
+from sa_attachments.column import ColumnType
 
 Renderer = Callable[[Any, Any], Any]
 
@@ -40,7 +40,7 @@ def _plain_types(autogen_context: Any) -> Iterator[None]:
 
     def render_item(kind: str, item: Any, context: Any) -> Any:
         rendered = given(kind, item, context) if given else False
-        if rendered is False and kind == "type" and isinstance(item, AttachmentType | AttachmentListType):
+        if rendered is False and kind == "type" and isinstance(item, ColumnType):
             # Alembic's own way names a type, Text, that the migration does not import.
             context.imports.add("from sqlalchemy.dialects import postgresql")
             prefix = opts.get("sqlalchemy_module_prefix") or ""

@@ -24,7 +24,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from . import statistics
 from .clock import durations, milliseconds, now
-from .column import AttachmentListType, AttachmentType
+from .column import ColumnType
 from .custody import Custody
 from .errors import AttachmentError, AttachmentWarning, BadConfiguration, StorageFailed
 from .frames import Frame
@@ -79,7 +79,7 @@ class Care(Registry):
         self.own_within = own_within
         self._times = Times(grace, own_within, tombstone_ttl, stranger_retain)
         self._ledger = None if ledger is None else Ledger.of(ledger)
-        self._columns: WeakSet[AttachmentType | AttachmentListType] = WeakSet()
+        self._columns: WeakSet[ColumnType] = WeakSet()
         self._ready: WeakKeyDictionary[Pool, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
         self._places = Places()
         self._settler = Settler(self, self._places, budget)
@@ -245,7 +245,7 @@ class Care(Registry):
         found += [self._ledger] if self._ledger else []
         return list({ledger.lines.fullname: ledger for ledger in found}.values())
 
-    def attached(self, column_type: AttachmentType | AttachmentListType) -> None:
+    def attached(self, column_type: ColumnType) -> None:
         """Note a column."""
         self._columns.add(column_type)
 
@@ -300,12 +300,12 @@ class Care(Registry):
             purger.patience = patience
             yield purger
 
-    def _columns_in(self, connection: Connection, purger: Purger) -> list[AttachmentType | AttachmentListType]:
+    def _columns_in(self, connection: Connection, purger: Purger) -> list[ColumnType]:
         """The columns whose files the ledger knows and which are in this database: not in another one, and not in a
         migration that is still to come. In the order of their names.
         """
         there, schemas, ledger = inspect(connection), dict(purger.scope.schemas), purger.ledger.lines.fullname
-        found: dict[Owner, AttachmentType | AttachmentListType] = {}
+        found: dict[Owner, ColumnType] = {}
         for each in self._columns:
             if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger:
                 schema = schemas.get(table.schema, table.schema)

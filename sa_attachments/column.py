@@ -322,6 +322,9 @@ class AttachmentListType(_ColumnType):
         return known and len(x) == len(y) and all(map(_same, x, y))
 
 
+ColumnType = AttachmentType | AttachmentListType
+
+
 def mentions(column: Any, text: str) -> Any:
     """A cheap condition that holds for every row whose descriptors say this anywhere, and perhaps for others.
 

@@ -31,7 +31,7 @@ from sqlalchemy import Column, Connection, text
 from sqlalchemy.orm import Mapper, Session
 
 from .attachment import Attachment, binding_of, body_of, facts_of, make, origin_of, set_origin
-from .column import AttachmentListType, AttachmentType
+from .column import AttachmentType, ColumnType
 from .custody import Custody
 from .descriptor import Named, named
 from .errors import BadConfiguration, BadSource, OwnershipLost
@@ -114,7 +114,7 @@ def _place(files: Office, said: Any) -> Place:
         raise BadConfiguration("a session's objects need no staging; for its connection, pass session.connection()")
     owner = getattr(said, "class_", None)
     column = said if owner is None else getattr(getattr(said, "property", None), "columns", [None])[0]
-    if not isinstance(column, Column) or not isinstance(column.type, AttachmentType | AttachmentListType):
+    if not isinstance(column, Column) or not isinstance(column.type, ColumnType):
         raise BadConfiguration(f"{said} holds no attachments: expected a column or attribute of AttachmentType")
     label = column.type.label if owner is None else f"{owner.__name__}.{said.key}"
     return _of_column(files, column, label)
@@ -156,7 +156,7 @@ class Desk:
         """Condemn a file; see ``Storages.drop``."""
         files = list(named(facts_of(attachment)))
         binding = binding_of(attachment)
-        if place is None and isinstance(binding, AttachmentType | AttachmentListType) and binding.column is not None:
+        if place is None and isinstance(binding, ColumnType) and binding.column is not None:
             place = _of_column(self._files, binding.column, binding.label)
         place = place or self._elsewhere(attachment)
         stage, custody = self._open(place)

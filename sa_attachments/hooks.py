@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any, TypeVar
 
-from .column import AttachmentListType, AttachmentType, Hook
+from .column import ColumnType, Hook
 from .errors import BadConfiguration
 from .frames import Frame
 
@@ -20,7 +20,7 @@ H = TypeVar("H", bound=Hook)
 def hook(attribute: Any, files: object, function: H) -> H:
     """Call a function after commits that gave rows new files of an attribute. BadConfiguration."""
     column_type = getattr(attribute, "type", None)
-    if not isinstance(column_type, AttachmentType | AttachmentListType) or column_type.files is not files:
+    if not isinstance(column_type, ColumnType) or column_type.files is not files:
         raise BadConfiguration(f"{attribute} holds no attachments of these Storages: expected one as User.avatar")
     column_type.hooks.append(function)
     return function

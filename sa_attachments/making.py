@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
-from .column import mentions
+from .column import ColumnType, mentions
 from .descriptor import Facts, Named, named_by
 from .errors import (
     BadConfiguration,
@@ -52,7 +52,7 @@ from .patience import Busy, raise_unless_held
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current, is_there
 from .recovery import Purger
-from .rows import ColumnType, Identity, Rows
+from .rows import Identity, Rows
 from .settling import discard, quietly
 
 log = logging.getLogger("sa_attachments")

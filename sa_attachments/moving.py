@@ -32,6 +32,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
 from .clock import milliseconds
+from .column import ColumnType
 from .descriptor import Name, Named, described, named
 from .errors import (
     AttachmentError,
@@ -48,7 +49,7 @@ from .offload import gather
 from .patience import raise_unless_held
 from .processing.storing import Meter
 from .recovery import Purger
-from .rows import ColumnType, Identity, Page, Rows, check_part, renamed_items, tried_again
+from .rows import Identity, Page, Rows, check_part, renamed_items, tried_again
 
 log = logging.getLogger("sa_attachments")
 

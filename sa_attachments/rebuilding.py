@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any
 
 from .attachment import Attachment
+from .column import ColumnType
 from .descriptor import Facts
 from .errors import AttachmentError, DescriptorDamaged, FileMissing
 from .making import Maker, Wish
@@ -26,7 +27,7 @@ from .moving import Progress
 from .offload import gather
 from .processing.variants import Variant, held, is_current, is_there
 from .recovery import Purger
-from .rows import ColumnType, Page, Rows, check_part, tried_again
+from .rows import Page, Rows, check_part, tried_again
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from sqlalchemy.orm.attributes import manager_of_class
 
 from .attachment import Attachment, facts_of
 from .chunks import chunked, one_of
-from .column import AttachmentListType, AttachmentType
+from .column import ColumnType
 from .descriptor import Name, named
 from .errors import DescriptorDamaged
 
@@ -45,7 +45,7 @@ class Reference:
     mapper: Mapper[Any]
     key: str
     column: Column[Any]
-    type: AttachmentType | AttachmentListType
+    type: ColumnType
     table: Table
     primary_key: tuple[Column[Any], ...]
     """Of ``table``; with joined inheritance each class has a table of its own."""
@@ -79,11 +79,7 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
 
 def _holds(column: Any) -> bool:
     """Whether a column of a table names files."""
-    return (
-        isinstance(column, Column)
-        and isinstance(column.type, AttachmentType | AttachmentListType)
-        and isinstance(column.table, Table)
-    )
+    return isinstance(column, Column) and isinstance(column.type, ColumnType) and isinstance(column.table, Table)
 
 
 def _reference(mapper: Mapper[Any], name: str, column: Any) -> Reference:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, column, func, select, table, update
 from . import habits
 from .attachment import Attachment, facts_of, make
 from .chunks import chunked
-from .column import AttachmentListType, AttachmentType, mentions, nameable
+from .column import ColumnType, mentions, nameable
 from .descriptor import Name, Named, named, renamed
 from .errors import BadConfiguration, DescriptorDamaged, OwnershipLost
 from .habits import Habits
@@ -29,7 +29,6 @@ from .offload import run
 from .recovery import Purger
 from .references import names, row_key
 
-ColumnType = AttachmentType | AttachmentListType
 Page = list[tuple[Identity, list[Attachment]]]
 """Primary keys, and what their rows name."""
 

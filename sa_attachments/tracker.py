@@ -35,7 +35,7 @@ from sqlalchemy.orm import (
 
 from .attachment import bind
 from .bulk import execute
-from .column import AttachmentListType, AttachmentType
+from .column import AttachmentListType, ColumnType
 from .errors import AttachmentWarning, OwnershipLost
 from .flush import Flush
 from .frames import Frame
@@ -255,7 +255,7 @@ def _execute(state: ORMExecuteState) -> Any:
 
 @event.listens_for(Mapper, "after_mapper_constructed")
 def _mapper_constructed(mapper: Mapper[Any], cls: type[Any]) -> None:
-    if any(isinstance(column.type, AttachmentType | AttachmentListType) for column in mapper.columns):
+    if any(isinstance(column.type, ColumnType) for column in mapper.columns):
         wire()
 
 

@@ -37,6 +37,7 @@ from sqlalchemy.exc import DBAPIError
 from .attachment import Attachment, facts_of
 from .chunks import CHUNK
 from .clock import now
+from .column import ColumnType
 from .descriptor import Name, Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
 from .integrity import flaws, is_whole
@@ -44,7 +45,7 @@ from .key import is_key, moment
 from .ledger import CONDEMNED, OWNED, Line, Owner
 from .patience import raise_unless_held
 from .recovery import Purger
-from .rows import ColumnType, Page, Rows
+from .rows import Page, Rows
 from .sight import Sight
 from .storage import Heals
 from .sweep import listed

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.util import greenlet_spawn
 
 from .attachment import Attachment, binding_of
-from .column import AttachmentListType, AttachmentType
+from .column import ColumnType
 from .errors import BadConfiguration, VariantMissing
 from .flights import Flights
 from .ledger import Owner
@@ -22,7 +22,7 @@ from .offload import in_greenlet
 from .patience import Busy
 from .processing.variants import held, is_current, is_there
 from .recovery import Purger
-from .rows import ColumnType, Identity
+from .rows import Identity
 
 WAIT = 1000
 """Milliseconds that publishing a variant waits for SQLite's one writer, at a time."""
@@ -73,7 +73,7 @@ class Workshop:
     def _require(self, attachment: Attachment, name: str) -> None:
         """Raise what can be told without asking a database."""
         column_type = binding_of(attachment)
-        if isinstance(column_type, AttachmentType | AttachmentListType):
+        if isinstance(column_type, ColumnType):
             variant, facts = declared_as(column_type, name), held(attachment).get(name)
             if facts is not None and not is_there(facts) and is_current(facts, variant):
                 raise Maker.failure(column_type.label, attachment, name, facts)
@@ -86,7 +86,7 @@ class Workshop:
     def _home(self, engine: Engine, attachment: Attachment) -> tuple[Purger, ColumnType]:
         """The column that names an attachment, and who works in its database."""
         binding = binding_of(attachment)
-        column = binding.column if isinstance(binding, AttachmentType | AttachmentListType) else None
+        column = binding.column if isinstance(binding, ColumnType) else None
         for purger in self._purgers(engine, WAIT):
             owner = None if column is not None else _owner(purger, attachment)
             for each in self._columns:
