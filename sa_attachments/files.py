@@ -71,16 +71,14 @@ class Storages(Care):
         if attachment.is_stored:
             return attachment
         body = body_of(attachment)
-        column_type = None if place is None else place.type
-        meant = None if column_type is None else column_type.storage
-        name = self.real(storage or (isinstance(body, Upload) and body.storage) or meant)
-
+        rules: Rules = _Bound(self) if place is None else place.type
+        cls = type(attachment) if place is None else place.type.attachment_class
         target = "a staged attachment" if place is None else place.target
+        meant = None if place is None else place.type.storage
+        name = self.real(storage or (isinstance(body, Upload) and body.storage) or meant)
 
         def job() -> Attachment:
             refuse_held(self, attachment, target)
-            rules: Rules = _Bound(self) if column_type is None else column_type
-            cls = type(attachment) if column_type is None else column_type.attachment_class
             return Whole(self, name, rules, target, lambda named: None).store(attachment, cls)
 
         staged = run(job)
@@ -207,7 +205,6 @@ class _Bound:
     files: Storages
     label: str = "an attachment"
     steps: tuple[Step, ...] = ()
-
     variants: Mapping[str, Variant] = field(default_factory=dict)
 
     def resolve(self, name: str) -> Any:

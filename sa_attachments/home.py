@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Engine, Table
@@ -45,6 +46,10 @@ class Home(Protocol):
 
     def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
         """For which tables, in which schemas, this database is known to have the ledger; to be added to."""
+        ...
+
+    def holder_of(self, path: Path) -> str | None:
+        """The storage, or the folder of one, that a path leads into; None if it is nobody's."""
         ...
 
     def meet(self, ledger: Ledger, connection: Connection, name: str) -> None:

@@ -100,7 +100,7 @@ def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> N
                 raise outcome.error
 
 
-def refuse_held(files: Any, attachment: Attachment, target: str) -> None:
+def refuse_held(files: Home, attachment: Attachment, target: str) -> None:
     """BadSource if a file that is given away is one of a storage: its row would lose it."""
     source = given(body_of(attachment))
     if source is not None and (holder := files.holder_of(path := source.path())) is not None:
