@@ -172,7 +172,7 @@ class Statement:
         """What these rows of one table named may have lost its name."""
         for identity, row in rows.items():
             for reference in references:
-                self.drops.named(reference, row.get(reference.column.name, ()), identity)
+                self.drops.named(reference, reference.items_in(row), identity)
 
 
 def distribute(

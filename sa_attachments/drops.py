@@ -80,8 +80,8 @@ class Drops:
             for identity, row in rows.items():
                 unseen = {} if (references[0].table, identity) in deleted else row
                 for reference in references:
-                    self.named(reference, row.get(reference.column.name, ()), None)
-                    self.keep(now.get(identity, unseen).get(reference.column.name, ()))
+                    self.named(reference, reference.items_in(row), None)
+                    self.keep(reference.items_in(now.get(identity, unseen)))
         self._frame.met.clear()
 
     @property

@@ -124,8 +124,17 @@ class Flush:
                 self._note(slot)
             else:
                 unforeseen.append(slot)
+        if unforeseen:
+            self._look_again(drops, unforeseen, alone)
+        self._refuse_late()
+        drops.of_listeners({(slot.reference.table, slot.identity) for slot in slots if slot.state in self._deleted})
+        drops.carry_out()
+        self._reclaim(drops)
+
+    def _look_again(self, drops: Drops, unforeseen: Sequence[Slot], alone: set[Slot]) -> None:
+        """What the rows name that were not written as foreseen, perhaps."""
         holders: dict[Name, list[Slot]] = {}
-        for slot in filter(self._is_written, slots if unforeseen else ()):
+        for slot in filter(self._is_written, self._slots.values()):
             for name in names(slot.items):
                 holders.setdefault(name, []).append(slot)
         for slot in unforeseen:
@@ -133,17 +142,12 @@ class Flush:
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
             if row is None and slot.state in self._saved and slot.is_current and not slot.there:
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
-            items: Sequence[Attachment] = (row or {}).get(slot.reference.column.name, ())
-            if row is None and slot in alone and self._is_written(slot):  # through a view, which shows it no more
-                items = slot.items
+            is_hidden = row is None and slot in alone and self._is_written(slot)  # by the view that it was written to
+            items = slot.items if is_hidden else slot.reference.items_in(row)
             drops.keep(items)
             self._refuse_two_names(slot, names(items), holders)
             if names(slot.items) == names(items):
                 self._note(slot)
-        self._refuse_late()
-        drops.of_listeners({(slot.reference.table, slot.identity) for slot in slots if slot.state in self._deleted})
-        drops.carry_out()
-        self._reclaim(drops)
 
     def _is_written(self, slot: Slot) -> bool:
         """Whether its row names what was foreseen: not if a hook that came later than ours changed the object."""
@@ -162,7 +166,7 @@ class Flush:
             if not reference.type.compare_values(slot.value, state.committed_state[reference.key])
         ]
         for slot, row in self._rows_now([slot for slot in late if all(item.is_stored for item in slot.items)]):
-            if row is not None and names(row.get(slot.reference.column.name, ())) == names(slot.items):
+            if row is not None and names(slot.reference.items_in(row)) == names(slot.items):
                 raise OwnershipLost(
                     f"{slot.reference.target} of row {self._row(slot)} was changed by a hook that came too late to "
                     "take care of its files: listen before mappers are configured, or with insert=True"
@@ -213,15 +217,15 @@ class Flush:
             self._taken |= names([want.stored])
 
     def _read_old(self, slots: list[Slot]) -> None:
-        for references, group in by_table(slot for slot in slots if slot.identity is not None):
-            identities = dict.fromkeys(slot.identity for slot in group if slot.identity is not None)
+        known = {slot: slot.identity for slot in slots if slot.identity is not None}
+        for references, group in by_table(known):
             scope, connection = self._stage.of(references[0])
             scope.ledger.begin_write(connection)
-            rows = read_locked(connection, references, identities)
+            rows = read_locked(connection, references, dict.fromkeys(known[slot] for slot in group))
             for slot in group:
-                row = None if slot.identity is None else rows.get(slot.identity)
+                row = rows.get(known[slot])
                 slot.there = row is not None
-                slot.old = (row or {}).get(slot.reference.column.name, ())
+                slot.old = slot.reference.items_in(row)
 
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
@@ -238,9 +242,8 @@ class Flush:
     def _stays_or_moves(
         self, slot: Slot, index: int, item: Attachment, own: dict[Attachment, Attachment], given: dict[Name, Any]
     ) -> bool:
-        if (item.storage, item.key) in self._taken or getattr(
-            binding_of(item), "files", None
-        ) is not slot.reference.type.files:
+        files = getattr(binding_of(item), "files", None)
+        if (item.storage, item.key) in self._taken or files is not slot.reference.type.files:
             return False
         present = own.get(item) or slot.moved_meanwhile(item)
         if present is None and (present := self._claimed(slot, item, given)) is None:

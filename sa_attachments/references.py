@@ -65,6 +65,10 @@ class Reference:
         values = state.key[1]
         return tuple([values[position] for position in self.positions])
 
+    def items_in(self, row: Row | None) -> Sequence[Attachment]:
+        """What it names in a row of ``table`` that was read; nothing where there is none."""
+        return () if row is None else row.get(self.column.name, ())
+
 
 def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     """The references of a configured mapper, inherited ones included; remembered for ``of_class``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ class Slot:
     identity: Identity | None
     """Of the row that there was; None for a new one."""
     deleted: bool = False
-    old: tuple[Attachment, ...] = ()
+    old: Sequence[Attachment] = ()
     value: Any = None
     """What was put on the object: if something else is there later, a hook changed it."""
     there: bool = True
