@@ -22,12 +22,12 @@ from sqlalchemy.orm import ORMExecuteState
 from .attachment import Attachment
 from .column import nameable
 from .conflicts import set_on_conflict
-from .dml import Rows, Statement, distribute
+from .dml import Statement, distribute
 from .errors import OwnershipLost
 from .frames import Frame
 from .inserts import Insert
 from .naming import writes_within
-from .references import Reference, meant
+from .references import Identity, Reference, Rows, meant
 
 RESTRICTED = 50_000
 """Up to so many rows, a statement is held to those that were read under lock: it would meet others unseen."""
@@ -56,13 +56,13 @@ def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Cal
     if state.is_insert:
         return Insert(state, references, frame).execute()
     if state.is_delete:
-        return _Rows(state, here, frame).execute({}) if here else None
+        return _ByCondition(state, here, frame).execute({}) if here else None
     if state.is_executemany and statement.whereclause is None and not _assigned(statement, here):
         return _UpdateByKey(state, references, frame).execute()
     given: Any = state.parameters if isinstance(state.parameters, dict) else {}
     by_name = {r: value for key, value in given.items() for r in here if meant(r, key) is r.column}
     values = {**_assigned(statement, here), **by_name}
-    return _Rows(state, list(values), frame).execute(values) if values else None
+    return _ByCondition(state, list(values), frame).execute(values) if values else None
 
 
 def _refuse_to_lose(statement: Any, references: Sequence[Reference]) -> None:
@@ -76,7 +76,7 @@ def _refuse_to_lose(statement: Any, references: Sequence[Reference]) -> None:
         )
 
 
-class _Rows(Statement):
+class _ByCondition(Statement):
     """UPDATE and DELETE of the rows that a condition selects."""
 
     def run(self, values: dict[Reference, Any]) -> Any:
@@ -116,7 +116,7 @@ class _Rows(Statement):
         is_here = kind is not None and self.statement.table.corresponding_column(kind) is kind
         return [condition] if condition is not None and is_here else []
 
-    def _rewritten(self, rows: dict[tuple[Any, ...], Any], templates: dict[Reference, list[Attachment]]) -> Any:
+    def _rewritten(self, rows: Rows, templates: dict[Reference, list[Attachment]]) -> Any:
         statement = self.statement
         with_files = {reference: items for reference, items in templates.items() if items}
         if len(rows) <= (RESTRICTED if _can_be_written(self.references[0]) else BOUND) or with_files:
@@ -131,7 +131,7 @@ class _Rows(Statement):
             statement = statement.values({reference.key: self._one_set_each(reference, items, list(rows))})
         return statement
 
-    def _one_set_each(self, reference: Reference, items: list[Attachment], identities: list[tuple[Any, ...]]) -> Any:
+    def _one_set_each(self, reference: Reference, items: list[Attachment], identities: list[Identity]) -> Any:
         more = self.store([(reference, item.copy()) for _ in identities[1:] for item in items])
         self.bring(reference, more)
         sets = [items, *(more[at : at + len(items)] for at in range(0, len(more), len(items)))]
@@ -143,7 +143,7 @@ class _Rows(Statement):
         ]
         return case(*branches)
 
-    def _among(self, identities: Sequence[tuple[Any, ...]]) -> Any:
+    def _among(self, identities: Sequence[Identity]) -> Any:
         """The condition that a row is one of these, in terms that ``synchronize_session="evaluate"`` understands."""
         reference = self.references[0]
         entity = self.statement.entity_description["entity"]

@@ -12,20 +12,19 @@ from sqlalchemy.sql.elements import BindParameter, Null
 
 from .attachment import Attachment, origin_of
 from .conflicts import replacing
-from .drops import Drops, Identity
+from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
-from .references import Reference, Row, read_locked, read_rows
+from .references import Identity, Reference, Rows, read_locked, read_rows
 from .staging import Stage, Token, deactivate
 from .wants import Want, copy_wanted
-
-Rows = dict[Identity, Row]
 
 
 class Statement:
     """What the kinds have in common."""
 
     run: Any
+    """What each kind does."""
 
     def __init__(self, state: ORMExecuteState, references: Sequence[Reference], frame: Callable[[], Frame]) -> None:
         self.state = state
@@ -163,7 +162,8 @@ class Statement:
         for reference, item in self._brought:
             self.stage.allow(reference, [item])
 
-    def begin(self) -> Any:
+    def begin(self) -> Connection:
+        """The statement's connection; on SQLite it has the write lock now."""
         scope, connection = self.stage.of(self.references[0])
         scope.ledger.begin_write(connection)
         return connection

@@ -16,10 +16,8 @@ from .descriptor import Name, Named, encode, named
 from .errors import DescriptorDamaged
 from .frames import Frame
 from .ledger import Drop
-from .references import Reference, names, read_locked
+from .references import Identity, Reference, names, read_locked
 from .staging import Stage
-
-Identity = tuple[Any, ...]
 
 
 class Drops:

@@ -24,11 +24,11 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of
 from .descriptor import Name, named, named_by, variants_of
-from .drops import Drops, Identity
+from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
 from .processing.variants import is_there
-from .references import Row, is_any_there, names, of_state, read_locked
+from .references import Identity, Row, is_any_there, is_damaged, names, of_state, read_locked
 from .slots import Slot, by_table, doomed, slot_of
 from .staging import Stage, Token
 from .undo import Undo
@@ -233,7 +233,7 @@ class Flush:
         stored = any((slot, index) not in fresh for slot in slots for index in range(len(slot.items)))
         given = self._given() if stored else {}
         for slot in slots:
-            own = {item: item for item in slot.old if names([item])} if slot.items else {}
+            own = {item: item for item in slot.old if not is_damaged(item)} if slot.items else {}
             for index, item in enumerate(slot.items):
                 if (slot, index) not in fresh and not self._stays_or_moves(slot, index, item, own, given):
                     copies[slot, index] = copy_wanted(item, slot.reference)
@@ -261,7 +261,7 @@ class Flush:
             heir = heirs.get(slot.state)
             if heir is None or slot.reference.key in heir.dict:
                 where = self._stage.of(slot.reference)[1]
-                old |= {(item.storage, item.key): (item, where) for item in slot.old if names([item])}
+                old |= {(item.storage, item.key): (item, where) for item in slot.old if not is_damaged(item)}
             if slot.old and slot.state not in self._deleted:
                 moved = any(slot.moved_meanwhile(item) for item in slot.items)
                 new |= names(slot.old) if moved else names(slot.items) & names(slot.old)

@@ -10,9 +10,9 @@ from sqlalchemy import false, literal, literal_column, or_, select, true
 from .chunks import chunked
 from .column import mentions
 from .conflicts import conditions, given, refuse_foreign, set_anywhere, set_on_conflict, targets_of
-from .dml import Rows, Statement, distribute
+from .dml import Statement, distribute
 from .errors import OwnershipLost
-from .references import Reference, meant
+from .references import Reference, Rows, meant
 
 
 class Insert(Statement):

@@ -21,8 +21,7 @@ from sqlalchemy import and_, cast, collate, tuple_, type_coerce
 from sqlalchemy.dialects.mysql import CHAR
 
 from .errors import BadConfiguration
-
-Identity = tuple[Any, ...]
+from .references import Identity
 
 
 class Keyset:

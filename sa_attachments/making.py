@@ -52,7 +52,8 @@ from .patience import Busy, raise_unless_held
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current, is_there
 from .recovery import Purger
-from .rows import Identity, Rows
+from .references import Identity, is_damaged
+from .rows import Rows
 from .settling import discard, quietly
 
 log = logging.getLogger("sa_attachments")
@@ -177,7 +178,7 @@ class Maker:
     def names(self, identity: Identity, attachment: Attachment) -> bool:
         """Whether a row names an attachment (still)."""
         found = self._rows.find(self._rows.is_one(identity))
-        return any(_is_whole(item) and item == attachment for _, items in found for item in items)
+        return any(not is_damaged(item) and item == attachment for _, items in found for item in items)
 
     def _names(self, attachment: Attachment) -> Any:
         """A condition that holds for the row that names an attachment, and perhaps for others."""
@@ -264,7 +265,7 @@ class Maker:
         changed: dict[Identity, list[Attachment]] = {}
         retain = self._type.kept
         for identity, items in locked.items():
-            if not all(map(_is_whole, items)):
+            if any(map(is_damaged, items)):
                 continue
             for wish in by_identity[identity]:
                 index = next((i for i, item in enumerate(items) if item == wish.parent), None)
@@ -307,11 +308,3 @@ def declared_as(column_type: ColumnType, name: str) -> Variant:
 
 def _suffices(seen: Facts, variant: Variant, again: bool) -> bool:
     return is_there(seen) and (is_current(seen, variant) or not again)
-
-
-def _is_whole(item: Attachment) -> bool:
-    try:
-        facts_of(item)
-    except DescriptorDamaged:
-        return False
-    return True

@@ -49,7 +49,8 @@ from .offload import gather
 from .patience import raise_unless_held
 from .processing.storing import Meter
 from .recovery import Purger
-from .rows import Identity, Page, Rows, check_part, renamed_items, tried_again
+from .references import Identity
+from .rows import Page, Rows, check_part, renamed_items, tried_again
 
 log = logging.getLogger("sa_attachments")
 

@@ -27,6 +27,7 @@ from .moving import Progress
 from .offload import gather
 from .processing.variants import Variant, held, is_current, is_there
 from .recovery import Purger
+from .references import Identity
 from .rows import Page, Rows, check_part, tried_again
 
 
@@ -135,7 +136,7 @@ class Rebuild:
                 raise outcome.error
         return self._publish(maker, [wish for wish in wishes if self._is_worth_it(each, wish)])
 
-    def _wishes(self, each: ColumnType, identity: tuple[Any, ...], item: Attachment) -> Iterator[Wish]:
+    def _wishes(self, each: ColumnType, identity: Identity, item: Attachment) -> Iterator[Wish]:
         """What has to be done about one attachment."""
         entries = held(item)
         self._report.attachments += 1

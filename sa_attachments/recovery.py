@@ -223,23 +223,23 @@ class Purger:
         except UnknownStorage as error:
             return str(error)
         checked, verdict = known.verdicts.get(name, (None, None))
-        if again or checked is not storage:
-            problem = self._places.problem(
-                self.begin,
-                self.ledger,
-                name,
-                storage,
-                self.io,
-                read=lambda: self._marker(known.late, name, storage, again),
-                register=mark,
-                mark=mark,
-            )
-            if mark or problem is not None:
-                known.verdicts[name] = storage, problem
-            if problem is not None:
-                warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
-            return problem
-        return verdict
+        if checked is storage and not again:
+            return verdict
+        problem = self._places.problem(
+            self.begin,
+            self.ledger,
+            name,
+            storage,
+            self.io,
+            read=lambda: self._marker(known.late, name, storage, again),
+            register=mark,
+            mark=mark,
+        )
+        if mark or problem is not None:
+            known.verdicts[name] = storage, problem
+        if problem is not None:
+            warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
+        return problem
 
     def _marker(
         self, late: dict[str, tuple[Storage, str | None]], name: str, storage: Storage, again: bool

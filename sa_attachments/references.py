@@ -34,8 +34,11 @@ _ROW = "sa_attachments.row"
 _TABLE = "sa_attachments.table"
 _KEY = "sa_attachments.key"
 
+Identity = tuple[Any, ...]
+"""The primary key of a row, a value for each column."""
 Row = dict[str, tuple[Attachment, ...]]
 """What one row names, by column name."""
+Rows = dict[Identity, Row]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class Reference:
         """For messages: ``"User.avatar"``."""
         return f"{self.mapper.class_.__name__}.{self.key}"
 
-    def identity(self, state: InstanceState[Any]) -> tuple[Any, ...]:
+    def identity(self, state: InstanceState[Any]) -> Identity:
         """The primary key of a persistent object's row in ``table``."""
         assert state.key is not None
         values = state.key[1]
@@ -169,6 +172,15 @@ def meant(reference: Reference, key: Any) -> Column[Any] | None:
     return found if isinstance(found, Column) else None
 
 
+def is_damaged(item: Attachment) -> bool:
+    """Whether nobody can tell which files a stored attachment names."""
+    try:
+        facts_of(item)
+    except DescriptorDamaged:
+        return True
+    return False
+
+
 def names(items: Iterable[Attachment]) -> set[Name]:
     """Those of all files that stored attachments name; a damaged descriptor names nothing."""
     found: set[Name] = set()
@@ -181,13 +193,11 @@ def names(items: Iterable[Attachment]) -> set[Name]:
     return found
 
 
-def read_locked(
-    connection: Connection, references: Sequence[Reference], identities: Iterable[tuple[Any, ...]]
-) -> dict[tuple[Any, ...], Row]:
+def read_locked(connection: Connection, references: Sequence[Reference], identities: Iterable[Identity]) -> Rows:
     """What rows of one table name right now, by primary key; locked until the transaction ends, in the order of the
     primary key.
     """
-    found: dict[tuple[Any, ...], Row] = {}
+    found: Rows = {}
     for chunk in chunked(_in_order(identities)):
         rows = _read_locked(connection, references, chunk)
         found.update(rows)
@@ -200,7 +210,7 @@ def read_locked(
     return found
 
 
-def _in_order(identities: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+def _in_order(identities: Iterable[Identity]) -> list[Identity]:
     found = list(identities)
     try:
         return sorted(found)
@@ -208,15 +218,13 @@ def _in_order(identities: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         return sorted(found, key=repr)
 
 
-def _read_locked(
-    connection: Connection, references: Sequence[Reference], identities: Sequence[tuple[Any, ...]]
-) -> dict[tuple[Any, ...], Row]:
+def _read_locked(connection: Connection, references: Sequence[Reference], identities: Sequence[Identity]) -> Rows:
     key = references[0].primary_key
     statement = _selected(references[0], (*key, *(reference.column for reference in references)), identities)
     return read_rows(connection, statement.order_by(*key).with_for_update(key_share=True), references)
 
 
-def is_any_there(connection: Connection, reference: Reference, identities: Iterable[tuple[Any, ...]]) -> bool:
+def is_any_there(connection: Connection, reference: Reference, identities: Iterable[Identity]) -> bool:
     """Whether one of these rows of its table is there, as the transaction sees them; without a lock, which on MySQL
     would be one on the gap that rows leave.
     """
@@ -224,13 +232,13 @@ def is_any_there(connection: Connection, reference: Reference, identities: Itera
     return any(connection.execute(statement).first() is not None for statement in statements)
 
 
-def _selected(reference: Reference, columns: Sequence[Any], identities: Sequence[tuple[Any, ...]]) -> Any:
+def _selected(reference: Reference, columns: Sequence[Any], identities: Sequence[Identity]) -> Any:
     key = reference.primary_key
     condition = one_of(key[0], [i[0] for i in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
     return select(*columns).select_from(reference.table).where(condition)
 
 
-def read_rows(connection: Connection, statement: Any, references: Sequence[Reference]) -> dict[tuple[Any, ...], Row]:
+def read_rows(connection: Connection, statement: Any, references: Sequence[Reference]) -> Rows:
     """The rows of a SELECT of primary key and attachment columns."""
     width = len(references[0].primary_key)
     return {

@@ -23,11 +23,10 @@ from .column import ColumnType, mentions, nameable
 from .descriptor import Name, Named, named, renamed
 from .errors import BadConfiguration, DescriptorDamaged, OwnershipLost
 from .habits import Habits
-from .keyset import Identity as Identity
 from .keyset import Keyset, one_each
 from .offload import run
 from .recovery import Purger
-from .references import names, row_key
+from .references import Identity, names, row_key
 
 Page = list[tuple[Identity, list[Attachment]]]
 """Primary keys, and what their rows name."""

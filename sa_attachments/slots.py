@@ -12,8 +12,7 @@ from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from .attachment import Attachment, facts_of, make, origin_of, set_origin
-from .drops import Identity
-from .references import Reference, names, of_row, of_state
+from .references import Identity, Reference, names, of_row, of_state
 
 
 @dataclass(eq=False, slots=True)

@@ -22,7 +22,7 @@ from .offload import in_greenlet
 from .patience import Busy
 from .processing.variants import held, is_current, is_there
 from .recovery import Purger
-from .rows import Identity
+from .references import Identity
 
 WAIT = 1000
 """Milliseconds that publishing a variant waits for SQLite's one writer, at a time."""

@@ -45,8 +45,8 @@ from sqlalchemy.types import LargeBinary, NullType, TypeEngine, _Binary
 from .. import habits
 from ..descriptor import Facts
 from ..errors import BadConfiguration, listing
-from ..keyset import Identity as Identity
 from ..keyset import Keyset, one_each
+from ..references import Identity as Identity
 from ..tables import translated
 from .columns import check_key, check_types, check_writable, is_text, names_something
 from .plan import AdvancedAlchemy, Blobs, Depot, Plan, SQLAlchemyFile
