@@ -199,11 +199,10 @@ class Verification:
         if not self._repair:
             return False
         ledger = self._purger.ledger
-        locked = select(ledger.lines.c.state).where(ledger.among([file])).with_for_update()
         try:
             with self._purger.begin() as connection:
                 ledger.begin_write(connection)
-                if connection.scalar(locked) != OWNED:
+                if ledger.states(connection, [file], lock=True).get(file.name) != OWNED:
                     return False
                 with storage_errors(file.storage, "heal", file.key):
                     return bool(self._purger.io(lambda: storage.heal(file.key)))
@@ -229,7 +228,7 @@ class Verification:
                     return False
                 if ledger.reclaim(connection, line):
                     return True
-                if connection.scalar(select(ledger.lines.c.state).where(ledger.among([file]))) is not None:
+                if ledger.states(connection, [file]):
                     return False
                 ledger.adopt(connection, line)
                 return True
