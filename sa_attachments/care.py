@@ -43,6 +43,9 @@ from .sweep import Progress, Sweep, SweepReport, Times
 from .verify import Verification, VerifyReport
 from .workshop import Workshop
 
+UNHURRIED = 5000
+"""Milliseconds that work which operators begin, and no user waits for, may wait for SQLite's one writer."""
+
 
 class Care(Registry):
     """The storages of an application, and the care for their files; see ``Storages``."""
@@ -133,7 +136,7 @@ class Care(Registry):
         ``repair`` mends what is safe to mend; ``checksums`` reads all bytes.
         """
         report = VerifyReport()
-        for purger in self._purgers(engine, patience=5000):
+        for purger in self._purgers(engine, UNHURRIED):
             with purger.begin() as connection:
                 clock = connection.scalar(select(now())) or 0
                 columns = self._columns_in(connection, purger)
@@ -172,7 +175,7 @@ class Care(Registry):
         durations(retain=retain)
         source, target = self.real(source), self.real(target)
         report = MoveReport()
-        for purger in self._purgers(engine, patience=5000):
+        for purger in self._purgers(engine, UNHURRIED):
             moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
             with purger.begin() as connection:
                 columns = self._columns_in(connection, purger)
@@ -202,7 +205,7 @@ class Care(Registry):
         ``part=(2, 4)`` does the second quarter of the rows. Raises BadConfiguration.
         """
         report = RebuildReport()
-        for purger in self._purgers(engine, patience=5000):
+        for purger in self._purgers(engine, UNHURRIED):
             with purger.begin() as connection:
                 columns = self._columns_in(connection, purger)
             Rebuild(purger, report, names=variants, lazy=lazy, part=part, dry_run=dry_run, progress=progress).run(
@@ -216,7 +219,7 @@ class Care(Registry):
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
-        for purger in self._purgers(engine, patience=5000):
+        for purger in self._purgers(engine, UNHURRIED):
             with purger.begin() as connection:
                 self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
             self._places.known(engine, purger.scope.tables).verdicts.pop(self.real(name), None)
@@ -296,9 +299,7 @@ class Care(Registry):
                 )
             raise BadConfiguration(f"expected an Engine, not {engine!r}")
         for ledger in self.ledgers():
-            purger = Purger(Scope.seen_by(engine, self, ledger), self._places, run)
-            purger.patience = patience
-            yield purger
+            yield Purger(Scope.seen_by(engine, self, ledger), self._places, run, patience)
 
     def _columns_in(self, connection: Connection, purger: Purger) -> list[ColumnType]:
         """The columns whose files the ledger knows and which are in this database: not in another one, and not in a

@@ -52,14 +52,14 @@ class Purger:
     ended, and the place of the application is none of its database's.
     """
 
-    def __init__(self, scope: Scope, places: Places, io: Runner) -> None:
+    def __init__(self, scope: Scope, places: Places, io: Runner, patience: int = PATIENCE) -> None:
+        """``patience``: milliseconds to wait for SQLite's one writer; where no user waits, it may be longer."""
         self.scope = scope
         self.ledger = scope.ledger
         self.resolve = scope.files.resolver()
         self.io = io
         self._places = places
-        self.patience = PATIENCE
-        """Milliseconds to wait for SQLite's one writer; where no user waits, it may be longer."""
+        self.patience = patience
 
     # One transaction's files
 

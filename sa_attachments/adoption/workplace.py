@@ -55,9 +55,8 @@ class Workplace(Purger):
     """Purges too, on the connection that it was given; ``connection()`` must not be entered twice."""
 
     def __init__(self, connection: Connection, files: Storages, ledger: Ledger) -> None:
-        super().__init__(Scope.seen_by(connection, files, ledger), files._places, run)
+        super().__init__(Scope.seen_by(connection, files, ledger), files._places, run, PATIENCE)
         self.files = files
-        self.patience = PATIENCE
         self._given = connection
 
     @contextmanager
