@@ -148,7 +148,6 @@ TESTED: dict[str, str] = {
     "sa_attachments.home": "test_files.py",  # a protocol
     "sa_attachments.hooks": "scenarios/test_hooks_after_commit.py",
     "sa_attachments.inserts": "scenarios/",
-    "sa_attachments.rows": "test_moving.py",
     "sa_attachments.undo": "scenarios/",
     "sa_attachments.wants": "scenarios/",
     "sa_attachments.workshop": "test_making.py",
