@@ -58,7 +58,6 @@ Hook = Callable[[list[Any]], object]
 nameable: ContextVar[dict[Any, Any] | None] = ContextVar("nameable", default=None)
 """``(column, key)`` of what the statements now running may write: those whose ownership was proved."""
 
-
 _COMPARED = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 """The type of what a column is compared with: PostgreSQL compares its JSONB with no JSON."""
 
