@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests import engines
+from tests import engines, sampling
 from tests.databases import MariaDatabase, PostgresDatabase
 from tests.mongo import serve as serve_mongo
 from tests.seaweed import Seaweed
@@ -59,15 +59,14 @@ def pytest_report_header() -> list[str]:
     return [
         f"PostgreSQL: {engines.POSTGRES or 'an own server'} (SA_ATTACHMENTS_TEST_POSTGRES)",
         f"MariaDB: {engines.MARIADB or 'none, its tests are left out'} (SA_ATTACHMENTS_TEST_MARIADB)",
+        f"torture, minutes long: {os.environ.get('SA_ATTACHMENTS_TORTURE') == '1'} (SA_ATTACHMENTS_TORTURE)",
     ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)  # The folders say first what they leave to the torture.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("SA_ATTACHMENTS_TORTURE") != "1":
-        skip = pytest.mark.skip(reason="torture: minutes long, set SA_ATTACHMENTS_TORTURE=1")
-        for item in items:
-            if item.get_closest_marker("torture"):
-                item.add_marker(skip)
+        sampling.take_out(config, items, [item for item in items if item.get_closest_marker("torture")])
 
 
 def pytest_collection_finish() -> None:

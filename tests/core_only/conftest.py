@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from zlib import crc32
 
 import pytest
 
+from tests.sampling import leave
 from tests.scenarios.conftest import aworld, pytest_pyfunc_call, world, world_class
 
 from .models import Bench, aworld_bench, bench
@@ -19,13 +19,8 @@ SAMPLE = 4
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if os.environ.get("SA_ATTACHMENTS_TORTURE") == "1":
-        return
-    left_out = {id(item) for item in items if item.path.parent.name == "core_only" and _is_left_out(item)}
-    if left_out:
-        config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
-        items[:] = [item for item in items if id(item) not in left_out]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    leave(item for item in items if item.path.parent.name == "core_only" and _is_left_out(item))
 
 
 def _is_left_out(item: pytest.Item) -> bool:

@@ -1,4 +1,5 @@
-"""The fixture ``world``: each scenario runs once for each database it can run on.
+"""The fixture ``world``: each scenario runs once for each database it can run on, and each of its cases on SQLite and
+on one more in turn; the torture runs them all.
 
 On ``aiosqlite`` and ``asyncpg`` the test function itself runs inside SQLAlchemy's greenlet, on a running event loop,
 with a session of an async engine: exactly what ``AsyncSession.run_sync`` does.
@@ -7,7 +8,7 @@ with a session of an async engine: exactly what ``AsyncSession.run_sync`` does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.util import greenlet_spawn
 
 from tests import engines
+from tests.sampling import leave_all_but_a_sample
 
 from .models import files
 from .world import AsyncWorld, World
@@ -82,6 +84,16 @@ async def aworld(
         yield made
         made.heal()
     await engine.dispose()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = [item for item in items if item.path.parent.name == "scenarios" and "world" in _parameters(item)]
+    leave_all_but_a_sample(here, "world")
+
+
+def _parameters(item: pytest.Item) -> Collection[str]:
+    return item.callspec.params if hasattr(item, "callspec") else ()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 from zlib import crc32
 
@@ -10,6 +9,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from tests.engines import MARIADB
+from tests.sampling import leave, take_out
 from tests.scenarios.conftest import pytest_pyfunc_call, world
 from tests.scenarios.test_given_paths import path
 from tests.scenarios.test_settling import storage
@@ -49,14 +49,11 @@ def world_class() -> type[World]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """By default some of the scenarios run, on PostgreSQL; the torture runs them all, wherever there are two phases."""
-    is_whole = os.environ.get("SA_ATTACHMENTS_TORTURE") == "1"
     scenarios = [
         item for item in items if item.path.parent.name == "twophase" and item.path.name == "test_scenarios.py"
     ]
-    left_out = {id(item) for item in scenarios if not (_is_possible(item) if is_whole else _is_in_sample(item))}
-    if left_out:
-        config.hook.pytest_deselected(items=[item for item in items if id(item) in left_out])
-        items[:] = [item for item in items if id(item) not in left_out]
+    take_out(config, items, [item for item in scenarios if not _is_possible(item)])
+    leave(item for item in scenarios if _is_possible(item) and not _is_in_sample(item))
 
 
 def _is_possible(item: pytest.Item) -> bool:
@@ -66,5 +63,5 @@ def _is_possible(item: pytest.Item) -> bool:
 
 
 def _is_in_sample(item: pytest.Item) -> bool:
-    on_postgres = _is_possible(item) and item.callspec.params["world"] == "postgres"  # type: ignore[attr-defined]
+    on_postgres = item.callspec.params["world"] == "postgres"  # type: ignore[attr-defined]
     return on_postgres and crc32(item.name.encode()) % SAMPLE == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +13,7 @@ import pytest
 
 from tests import scenarios
 from tests.engines import ASYNC_ENGINES
+from tests.sampling import leave, take_out
 from tests.scenarios.conftest import world  # noqa: F401
 from tests.scenarios.world import World
 
@@ -67,20 +67,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """By default every other scenario runs, once: on SQLite or PostgreSQL, with a ``keep_session``, as its name picks;
     the torture runs them all.
     """
-    is_whole = os.environ.get("SA_ATTACHMENTS_TORTURE") == "1"
     found = [item for item in items if item.path == SCENARIOS]
-    possible = [item for item in found if _is_for_zope(item)]
+    take_out(config, items, [item for item in found if not _is_for_zope(item)])
     by_function: dict[str, list[pytest.Item]] = {}
-    for item in possible:
+    for item in filter(_is_for_zope, found):
         by_function.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    sample = [_picked(name, group) for name, group in by_function.items() if crc32(name.encode()) % 2]
-    picked = possible if is_whole else sample
-    chosen = set(map(id, picked))
-    left_out = [item for item in found if id(item) not in chosen]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        gone = set(map(id, left_out))
-        items[:] = [item for item in items if id(item) not in gone]
+    for name, group in by_function.items():
+        picked = _picked(name, group) if crc32(name.encode()) % 2 else None
+        leave(item for item in group if item is not picked)
 
 
 def _is_for_zope(item: pytest.Item) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from zlib import crc32
 
 import pytest
 
 from tests.alembic_ext.counting_world import CountingWorld
+from tests.sampling import leave
 from tests.scenarios.conftest import aworld, pytest_pyfunc_call, world  # noqa: F401
 from tests.scenarios.test_binds import follower  # noqa: F401
 from tests.scenarios.test_engines_in_sessions import pair  # noqa: F401
@@ -27,21 +27,16 @@ TELLING = ("bulk", "lists", "owners", "retention", "savepoints", "upserts")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The torture runs everything. By default each of the telling scenarios runs once, on a database as its name picks;
     and of what is counted, each way of losing or keeping a name ends in one way, on each database.
     """
-    if os.environ.get("SA_ATTACHMENTS_TORTURE") == "1":
-        return
     mine = [item for item in items if item.path.parent.name == "with_triggers" and item.path.name in SAMPLED]
     groups: dict[str, list[pytest.Item]] = {}
     for item in mine:
         groups.setdefault(_group(item), []).append(item)
     chosen = {id(group[crc32(name.encode()) % len(group)]) for name, group in groups.items() if name}
-    left_out = {id(item): item for item in mine if id(item) not in chosen}
-    if left_out:
-        config.hook.pytest_deselected(items=list(left_out.values()))
-        items[:] = [item for item in items if id(item) not in left_out]
+    leave(item for item in mine if id(item) not in chosen)
 
 
 def _group(item: pytest.Item) -> str:
