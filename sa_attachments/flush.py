@@ -133,21 +133,19 @@ class Flush:
 
     def _look_again(self, drops: Drops, unforeseen: Sequence[Slot], alone: set[Slot]) -> None:
         """What the rows name that were not written as foreseen, perhaps."""
-        holders: dict[Name, list[Slot]] = {}
-        for slot in filter(self._is_written, self._slots.values()):
-            for name in names(slot.items):
-                holders.setdefault(name, []).append(slot)
         for slot in unforeseen:
             drops.named(slot.reference, slot.items, None)
+        holding = [(slot, slot.items) for slot in filter(self._is_written, self._slots.values())]
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
             if row is None and slot.state in self._saved and slot.is_current and not slot.there:
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
             is_hidden = row is None and slot in alone and self._is_written(slot)  # by the view that it was written to
             items = slot.items if is_hidden else slot.reference.items_in(row)
             drops.keep(items)
-            self._refuse_two_names(slot, names(items), holders)
+            holding.append((slot, items))
             if names(slot.items) == names(items):
                 self._note(slot)
+        self._refuse_two_names(holding)
 
     def _is_written(self, slot: Slot) -> bool:
         """Whether its row names what was foreseen: not if a hook that came later than ours changed the object."""
@@ -339,12 +337,14 @@ class Flush:
             for slot, row in rows_of.items():
                 yield slot, rows.get(row)
 
-    def _refuse_two_names(self, slot: Slot, named: set[Name], holders: dict[Name, list[Slot]]) -> None:
+    def _refuse_two_names(self, holding: Sequence[tuple[Slot, Sequence[Attachment]]]) -> None:
         """OwnershipLost if a row that was to give a file up names it still, and another one got it."""
-        for other in (other for name in named & self._taken for other in holders.get(name, ())):
-            if (other.reference.column, self._row(other)) != (slot.reference.column, self._row(slot)):
+        holders: dict[Name, Slot] = {}
+        for slot, name in ((slot, name) for slot, items in holding for name in names(items) & self._taken):
+            first = holders.setdefault(name, slot)
+            if (first.reference.column, self._row(first)) != (slot.reference.column, self._row(slot)):
+                giver, heir = (slot, first) if name in names(slot.old) else (first, slot)
                 raise OwnershipLost(
-                    f"{slot.reference.target} of row {self._row(slot)} was to give up its file to "
-                    f"{other.reference.target}, and names it still: a listener, a trigger or another version kept the "
-                    "row. Assign a copy instead"
+                    f"{giver.reference.target} of row {self._row(giver)} was to give up its file to "
+                    f"{heir.reference.target}, and names it still, by a listener, a trigger or a version: assign a copy"
                 )

@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import event, insert, inspect, update
 from sqlalchemy.orm import Session, make_transient
 
+from sa_attachments import OwnershipLost
+
 from .models import Doc, Note
 from .world import World
 
@@ -310,6 +312,25 @@ def test_a_listener_writes_in_a_savepoint_what_the_flush_writes_again(world: Wor
             session.flush()
         session.commit()
     world.check(b"new")
+
+
+@three
+@on("what", ["moves", "swaps"])
+def test_a_listener_rolls_a_savepoint_back_while_a_file_moves(world: World, what: str) -> None:
+    """SQLAlchemy forgets what it was about to write: the row that was to give the file up keeps it."""
+    (key,) = seed(world)
+    with world.session() as session:
+        session.add(Note(id=1, file=b"note"))
+        session.commit()
+        doc, note = session.get_one(Doc, key), session.get_one(Note, 1)
+        doc.file, note.file = note.file, doc.file if what == "swaps" else None
+        with (
+            listening(Note, "before_update", lambda: session.begin_nested().rollback()),
+            pytest.raises(OwnershipLost, match=r"Note\.file of row \(1,\) was to give up its file to Doc\.file"),
+        ):
+            session.commit()
+        session.rollback()
+    world.check(b"old", b"note")
 
 
 @three
