@@ -28,8 +28,8 @@ from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
 from .processing.variants import is_there
-from .references import Identity, Row, is_any_there, is_damaged, names, of_state, read_locked
-from .slots import Slot, by_table, doomed, slot_of
+from .references import Identity, Row, is_any_there, is_damaged, names, of_row, of_state, read_locked
+from .slots import Slot, by_table, doomed, heirs_of, is_there_still, named_still, slot_of
 from .staging import Stage, Token
 from .undo import Undo
 from .wants import Want, copy_wanted, has_passed, line
@@ -102,6 +102,8 @@ class Flush:
         """Before an object's DELETE; orphans are not known earlier."""
         self._deleted.add(state)
         self._process(doomed(state, self._slots))
+        for slot in filter(None, (self._slots.get((state, each.key)) for each in of_row(state.manager))):
+            slot.there = is_there_still(self._stage.of(slot.reference)[1], slot)
 
     def _row_switch(self, state: InstanceState[Any]) -> None:
         """A new object takes over the row of one that goes, an orphan perhaps, of which nobody hears otherwise."""
@@ -135,6 +137,7 @@ class Flush:
         """What the rows name that were not written as foreseen, perhaps."""
         for slot in unforeseen:
             drops.named(slot.reference, slot.items, None)
+        holding: list[tuple[Slot, Sequence[Attachment]]]
         holding = [(slot, slot.items) for slot in filter(self._is_written, self._slots.values())]
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
             if row is None and slot.state in self._saved and slot.is_current and not slot.there:
@@ -145,6 +148,10 @@ class Flush:
             holding.append((slot, items))
             if names(slot.items) == names(items):
                 self._note(slot)
+        for slot in self._slots.values():
+            if slot.old and not slot.there:
+                holding.append((slot, left := named_still(self._stage.of(slot.reference)[1], slot)))
+                drops.keep(left)
         self._refuse_two_names(holding)
 
     def _is_written(self, slot: Slot) -> bool:
@@ -252,7 +259,7 @@ class Flush:
 
     def _given(self) -> dict[Name, tuple[Attachment, Any]]:
         """What the rows of this flush named and name no longer, as it is in the database, and by which connection."""
-        heirs = self._heirs()
+        heirs = heirs_of(self._session, self._slots.values())
         old: dict[Name, tuple[Attachment, Any]] = {}
         new: set[Name] = set()
         for slot in self._slots.values():
@@ -264,15 +271,6 @@ class Flush:
                 moved = any(slot.moved_meanwhile(item) for item in slot.items)
                 new |= names(slot.old) if moved else names(slot.items) & names(slot.old)
         return {name: item for name, item in old.items() if name not in new}
-
-    def _heirs(self) -> dict[InstanceState[Any], InstanceState[Any]]:
-        """New objects by the deleted ones whose rows they take over: an UPDATE then, which leaves columns that are not
-        set as they are.
-        """
-        deleted = {slot.state.key: slot.state for slot in self._slots.values() if slot.deleted}
-        new = [inspect(obj) for obj in self._session.new] if deleted else []
-        keys = {state.mapper.identity_key_from_instance(state.obj()): state for state in new if of_state(state)}
-        return {state: keys[key] for key, state in deleted.items() if key in keys}
 
     def _claimed(self, slot: Slot, item: Attachment, given: dict[Name, Any]) -> Attachment | None:
         """What the slot may name, once that is proved: a file that was given up, staged before, or dropped and not

@@ -25,7 +25,7 @@ from sqlalchemy.orm.attributes import manager_of_class
 
 from .attachment import Attachment, facts_of
 from .chunks import chunked, one_of
-from .column import ColumnType
+from .column import ColumnType, mentions
 from .descriptor import Name, named
 from .errors import DescriptorDamaged
 
@@ -230,6 +230,17 @@ def is_any_there(connection: Connection, reference: Reference, identities: Itera
     """
     statements = (_selected(reference, reference.primary_key, chunk).limit(1) for chunk in chunked(identities))
     return any(connection.execute(statement).first() is not None for statement in statements)
+
+
+def may_be_renamed(reference: Reference) -> bool:
+    """Whether the database itself may give rows another primary key, as another table's row gets one (ON UPDATE)."""
+    return any(key.onupdate for column in reference.primary_key for key in column.foreign_keys)
+
+
+def is_mentioned(connection: Connection, reference: Reference, item: Attachment) -> bool:
+    """Whether some row names a file; all are looked at."""
+    column, found = reference.column, select(reference.primary_key[0]).limit(1)
+    return any(connection.execute(found.where(mentions(column, key))).first() is not None for _, key in names([item]))
 
 
 def _selected(reference: Reference, columns: Sequence[Any], identities: Sequence[Identity]) -> Any:

@@ -6,13 +6,22 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from sqlalchemy import inspect
+from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from .attachment import Attachment, facts_of, make, origin_of, set_origin
-from .references import Identity, Reference, names, of_row, of_state
+from .references import (
+    Identity,
+    Reference,
+    is_any_there,
+    is_mentioned,
+    may_be_renamed,
+    names,
+    of_row,
+    of_state,
+)
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +108,28 @@ def doomed(state: InstanceState[Any], known: Container[tuple[InstanceState[Any],
         for reference in of_row(state.manager)
         if (state, reference.key) not in known
     ]
+
+
+def is_there_still(connection: Connection, slot: Slot) -> bool:
+    """Whether the row that a slot was read from, and that is about to be deleted, has the primary key that it had."""
+    if not slot.old or slot.identity is None or not may_be_renamed(slot.reference):
+        return slot.there
+    return is_any_there(connection, slot.reference, [slot.identity])
+
+
+def named_still(connection: Connection, slot: Slot) -> list[Attachment]:
+    """What rows name of what the row of a slot named, which is not where it was: it has another key, or was deleted."""
+    return [item for item in slot.old if is_mentioned(connection, slot.reference, item)]
+
+
+def heirs_of(session: Session, slots: Iterable[Slot]) -> dict[InstanceState[Any], InstanceState[Any]]:
+    """New objects by the deleted ones whose rows they take over: an UPDATE then, which leaves columns that are not set
+    as they are.
+    """
+    deleted = {slot.state.key: slot.state for slot in slots if slot.deleted}
+    new = [inspect(obj) for obj in session.new] if deleted else []
+    keys = {state.mapper.identity_key_from_instance(state.obj()): state for state in new if of_state(state)}
+    return {state: keys[key] for key, state in deleted.items() if key in keys}
 
 
 def identity_of(state: InstanceState[Any], reference: Reference) -> Identity | None:

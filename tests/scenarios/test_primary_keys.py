@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from sqlalchemy import CHAR, Dialect, String, TypeDecorator, delete, func, insert, select, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import CHAR, Dialect, ForeignKey, String, TypeDecorator, delete, func, insert, select, update
+from sqlalchemy.exc import SAWarning
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from sa_attachments import Attachment, AttachmentType
+from sa_attachments import Attachment, AttachmentType, OwnershipLost
 
 from .models import files
 from .world import World
@@ -49,6 +52,51 @@ class Pair(Base):
     first: Mapped[int] = mapped_column(primary_key=True)
     second: Mapped[int] = mapped_column(primary_key=True)
     file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+
+class Album(Base):
+    __tablename__ = "albums"
+    name: Mapped[str] = mapped_column(String(20), primary_key=True)
+    photos: Mapped[list[Photo]] = relationship(cascade="all, delete-orphan")
+
+
+class Photo(Base):
+    """Its key follows that of its album."""
+
+    __tablename__ = "photos"
+    album: Mapped[str] = mapped_column(ForeignKey("albums.name", onupdate="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+@on("what", ["delete", "remove", "move", "replace"])
+def test_a_row_is_renamed_by_the_database_before_it_is_deleted(world: World, what: str) -> None:
+    """SQLAlchemy warns that its DELETE met no row: it is there still, under the new key."""
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.add(Album(name="old", photos=[Photo(number=1, file=b"1"), Photo(number=2, file=b"2")]))
+        session.commit()
+    with world.session() as session:
+        album = session.get_one(Album, "old")
+        first, second = album.photos
+        album.name = "new"
+        match what:
+            case "delete":
+                session.delete(first)
+            case "remove":
+                album.photos.remove(first)
+            case "move":
+                second.file = first.file
+                session.delete(first)
+            case "replace":
+                first.file = b"3"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SAWarning)
+            with pytest.raises(OwnershipLost) if what == "move" else nullcontext():
+                session.commit()
+        session.rollback()
+    world.check(b"3" if what == "replace" else b"1", b"2")
 
 
 @on("cls", [Padded, Lowered])
