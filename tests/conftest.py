@@ -63,8 +63,13 @@ def pytest_report_header() -> list[str]:
     ]
 
 
-@pytest.hookimpl(trylast=True)  # The folders say first what they leave to the torture.
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """By ``@pytest.mark.sampled("parameter")`` a test leaves most of its cases to the torture."""
+    marked = [(item, marker.args[0]) for item in items for marker in item.iter_markers("sampled")]
+    for parameter in sorted({parameter for _, parameter in marked}):
+        sampling.leave_all_but_a_sample([item for item, other in marked if other == parameter], parameter)
+    yield  # to the folders, which leave more to it, and to the option -m
     if os.environ.get("SA_ATTACHMENTS_TORTURE") != "1":
         sampling.take_out(config, items, [item for item in items if item.get_closest_marker("torture")])
 

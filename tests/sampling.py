@@ -20,7 +20,7 @@ def leave_all_but_a_sample(items: Iterable[pytest.Item], parameter: str) -> None
     one more, dealt in turn; with several more where there are fewer cases than values, so that each value runs.
     """
     tests: dict[str, dict[str, list[pytest.Item]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
+    for item in (item for item in items if item.get_closest_marker("torture") is None):
         parameters: dict[str, object] = item.callspec.params  # type: ignore[attr-defined]
         case = repr({name: value for name, value in parameters.items() if name != parameter})
         tests[item.nodeid.partition("[")[0]][case].append(item)

@@ -243,7 +243,8 @@ FAULTS: dict[str, Callable[[Faulty], Faulty]] = {
 }
 
 
-@on("world", ["sqlite", "postgres", "asyncpg", *tortured("sqlite-legacy", "aiosqlite")], indirect=True)
+@pytest.mark.sampled("world")
+@on("world", ["sqlite", "postgres", "asyncpg", "sqlite-legacy", "aiosqlite"], indirect=True)
 @on("end", ENDS)
 @on(
     "fault",

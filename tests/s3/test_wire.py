@@ -100,6 +100,7 @@ def spoil(wire: Wire, verb: str, fault: Fault, **options: Any) -> None:
 slow = pytest.mark.torture  # a second for each attempt that waits
 
 
+@pytest.mark.sampled("fault")
 @on("verb", VERBS)
 @on("fault", ["500", "503", "refused", "lost", "truncated", pytest.param("hang", marks=slow)])
 def test_a_fault_that_passes_is_not_noticed(make: Make, wire: Wire, there: str, verb: str, fault: Fault) -> None:
@@ -122,6 +123,7 @@ def test_no_answer_for_once_is_not_noticed(make: Make, wire: Wire, there: str, v
 SAID = {"500": "InternalError|500", "503": "asks to slow down .*: lower the option 'parallel'|503"}
 
 
+@pytest.mark.sampled("fault")
 @on("verb", VERBS)
 @on("fault", ["500", "503", "refused", pytest.param("hang", marks=slow)])
 def test_a_fault_that_stays_is_told(make: Make, wire: Wire, there: str, verb: str, fault: Fault, bucket: str) -> None:
