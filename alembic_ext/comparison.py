@@ -21,7 +21,7 @@ from alembic.operations import ops
 from sqlalchemy import Connection, Table, inspect
 from sqlalchemy.exc import NoSuchTableError
 
-from sa_attachments.column import ColumnType
+from sa_attachments.column import ColumnType, kept_for
 
 from .counting import Counted, Counting, Installed, counter_of
 from .indexed import indexes_of
@@ -77,7 +77,7 @@ def _wanted(autogen_context: Any, table: Table) -> Counting | None:
     if not columns:
         return None
     default = autogen_context.dialect.default_schema_name
-    counted = tuple(Counted(column.name, column.type.kept) for column in columns)
+    counted = tuple(Counted(column.name, kept_for(column.type)) for column in columns)
     ledger = columns[0].type.files.ledger_of(table).lines.schema
     return Counting(table.name, counted, _plain(table.schema, default), _plain(ledger, default))
 

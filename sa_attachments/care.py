@@ -24,7 +24,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from . import statistics
 from .clock import durations, milliseconds, now
-from .column import ColumnType
+from .column import ColumnType, ledger_owner
 from .custody import Custody
 from .errors import AttachmentError, AttachmentWarning, BadConfiguration, StorageFailed
 from .frames import Frame
@@ -312,7 +312,7 @@ class Care(Registry):
                 schema = schemas.get(table.schema, table.schema)
                 names = there.get_columns(table.name, schema) if there.has_table(table.name, schema) else []
                 if each.column.name in [name["name"] for name in names]:
-                    found[each.owner] = each
+                    found[ledger_owner(each)] = each
         return [each for _, each in sorted(found.items())]
 
     def _names(self, purger: Purger) -> list[str]:

@@ -141,18 +141,6 @@ class _ColumnType(TypeDecorator[Any]):
         table = getattr(self.column, "table", None)
         return f"{table.name}.{self.column.name}" if table is not None else str(self.column.name)
 
-    @property
-    def owner(self) -> Owner:
-        """What the ledger calls its column."""
-        assert self.column is not None
-        return owner_of(self.column)
-
-    @property
-    def kept(self) -> int:
-        """For how many milliseconds dropped files are kept."""
-        kept = self.files.retain if self.retain is None else self.retain
-        return milliseconds(kept) if kept else 0
-
     def resolve(self, name: str) -> Storage:
         """The storage of that name; UnknownStorage, which names the column."""
         try:
@@ -322,6 +310,18 @@ class AttachmentListType(_ColumnType):
 
 
 ColumnType = AttachmentType | AttachmentListType
+
+
+def ledger_owner(column_type: ColumnType) -> Owner:
+    """What the ledger calls its column."""
+    assert column_type.column is not None
+    return owner_of(column_type.column)
+
+
+def kept_for(column_type: ColumnType) -> int:
+    """For how many milliseconds files are kept that its rows drop."""
+    kept = column_type.files.retain if column_type.retain is None else column_type.retain
+    return milliseconds(kept) if kept else 0
 
 
 def mentions(column: Any, text: str) -> Any:

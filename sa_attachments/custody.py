@@ -24,7 +24,7 @@ from weakref import WeakKeyDictionary, ref
 from sqlalchemy import Column, Connection, NestedTransaction, event, literal_column, select
 
 from .claims import Claim, executing
-from .column import mentions
+from .column import ledger_owner, mentions
 from .descriptor import Named
 from .errors import AttachmentWarning, OwnershipLost
 from .home import Home
@@ -178,8 +178,8 @@ class Custody:
             scope, _ = self._claims[_name(claim.files)]
             if not _is_owned(connection, scope, claim):
                 self._refuse(claim, column_type, "it is not owned any more; stage it again")
-            if claim.owner != column_type.owner:
-                claim.owner = column_type.owner
+            if claim.owner != ledger_owner(column_type):
+                claim.owner = ledger_owner(column_type)
                 for file in claim.files:
                     scope.ledger.transfer(connection, Line(file, *claim.owner))
         if statement.is_several:  # If it fails in the middle, some databases keep what it did before.

@@ -31,7 +31,7 @@ from sqlalchemy import Column, Connection, text
 from sqlalchemy.orm import Mapper, Session
 
 from .attachment import Attachment, binding_of, body_of, facts_of, make, origin_of, set_origin
-from .column import AttachmentType, ColumnType
+from .column import AttachmentType, ColumnType, kept_for
 from .custody import Custody
 from .descriptor import Named, named
 from .errors import BadConfiguration, BadSource, OwnershipLost
@@ -174,7 +174,7 @@ class Desk:
                 "else may have replaced it: read the row with with_for_update(), and drop what it names then"
             )
         # What was staged in this transaction nobody has seen: there is nothing to go back to.
-        retain = 0 if custody.drop(scope, place.column, files) else place.type.kept
+        retain = 0 if custody.drop(scope, place.column, files) else kept_for(place.type)
         scope.ledger.drop(connection, [Drop(file, retain) for file in files])
         if not retain:
             custody.frame.work(scope).dropped += files

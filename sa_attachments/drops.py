@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from .attachment import Attachment, facts_of
+from .column import kept_for
 from .descriptor import Name, Named, encode, named
 from .errors import DescriptorDamaged
 from .frames import Frame
@@ -35,7 +36,7 @@ class Drops:
         """Files that an attribute named, in the row with this primary key (None: in no row)."""
         if not items:
             return
-        retain = reference.type.kept
+        retain = kept_for(reference.type)
         for item in items:
             try:
                 facts = facts_of(item)

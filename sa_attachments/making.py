@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
-from .column import ColumnType, mentions
+from .column import ColumnType, kept_for, ledger_owner, mentions
 from .descriptor import Facts, Named, named_by
 from .errors import (
     BadConfiguration,
@@ -263,7 +263,7 @@ class Maker:
         taken: list[Wish] = []
         drops: list[Drop] = []
         changed: dict[Identity, list[Attachment]] = {}
-        retain = self._type.kept
+        retain = kept_for(self._type)
         for identity, items in locked.items():
             if any(map(is_damaged, items)):
                 continue
@@ -277,7 +277,7 @@ class Maker:
                 new = rest if wish.new is None else {**rest, wish.name: wish.new}
                 changed[identity] = items = [*items[:index], holding(items[index], new), *items[index + 1 :]]
                 taken.append(wish)
-        if lines := [Line(file, *self._type.owner) for wish in taken if (file := wish.file) is not None]:
+        if lines := [Line(file, *ledger_owner(self._type)) for wish in taken if (file := wish.file) is not None]:
             self._purger.ledger.own(connection, lines, self._files.own_within)
         self._rows.write(connection, changed)
         self._purger.ledger.drop(connection, drops)

@@ -32,7 +32,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .attachment import Attachment, facts_of
 from .clock import milliseconds
-from .column import ColumnType
+from .column import ColumnType, ledger_owner
 from .descriptor import Name, Named, described, named
 from .errors import (
     AttachmentError,
@@ -311,7 +311,7 @@ class Move:
                 changed[identity] = items, used
         if changed:
             new = [copy for _, used in changed.values() for copy in used.values()]
-            lines = [Line(copy, *each.owner) for copy in new]
+            lines = [Line(copy, *ledger_owner(each)) for copy in new]
             ledger.own(connection, lines, self._purger.scope.files.own_within)
             rows_of.write(connection, {identity: items for identity, (items, _) in changed.items()})
             old = [Named(*name, 0) for _, used in changed.values() for name in used]

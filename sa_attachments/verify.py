@@ -37,7 +37,7 @@ from sqlalchemy.exc import DBAPIError
 from .attachment import Attachment, facts_of
 from .chunks import CHUNK
 from .clock import now
-from .column import ColumnType
+from .column import ColumnType, ledger_owner
 from .descriptor import Name, Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
 from .integrity import flaws, is_whole
@@ -214,7 +214,7 @@ class Verification:
         """Give a named file its line back, if its bytes are there."""
         if not self._repair:
             return False
-        ledger, line = self._purger.ledger, Line(file, *column.owner)
+        ledger, line = self._purger.ledger, Line(file, *ledger_owner(column))
         try:
             with storage_errors(file.storage, "look at", file.key):
                 storage = self._purger.resolve(file.storage)
@@ -274,7 +274,7 @@ class Verification:
     def _suspects(self, sight: Sight, files: Mapping[Named, Owner]) -> dict[Named, Owner]:
         """Look at files that no row names which is seen; returns those whose owners' rows are all seen, or gone."""
         suspects = {}
-        mapped = {each.owner for each in self._columns}
+        mapped = {ledger_owner(each) for each in self._columns}
         for file, owner in files.items():
             if not owner[1]:
                 continue  # Documents own it.

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.util import greenlet_spawn
 
 from .attachment import Attachment, binding_of
-from .column import ColumnType
+from .column import ColumnType, ledger_owner
 from .errors import BadConfiguration, VariantMissing
 from .flights import Flights
 from .ledger import Owner
@@ -95,7 +95,7 @@ class Workshop:
                 ledger = each.files.ledger_of(each.column.table)
                 if ledger.lines.fullname != purger.ledger.lines.fullname:
                     continue
-                if each.column is column or owner == each.owner:
+                if each.column is column or owner == ledger_owner(each):
                     return purger, each
         raise VariantMissing(
             f"no column of these Storages names {attachment!r}: it was dropped, or is not committed yet"

@@ -48,6 +48,7 @@ from sa_attachments import (
     UnknownStorage,
 )
 from sa_attachments.attachment import binding_of, body_of
+from sa_attachments.column import kept_for, ledger_owner
 from sa_attachments.processing import MaxSize, MinSize
 
 on = pytest.mark.parametrize
@@ -499,8 +500,8 @@ def test_knows_what_the_ledger_calls_its_column_and_how_long_its_files_are_kept(
     month = Storages("memory:", retain=timedelta(days=30))
     types = AttachmentType(month), AttachmentType(month, retain=timedelta(0)), AttachmentListType(files)
     table = Table("t", MetaData(), *(Column(name, each) for name, each in zip("abc", types, strict=True)), schema="s")
-    assert [column.type.owner for column in table.columns] == [("s.t", "a"), ("s.t", "b"), ("s.t", "c")]
-    assert [column.type.kept for column in table.columns] == [30 * 24 * 3600 * 1000, 0, 0]
+    assert [ledger_owner(column.type) for column in table.columns] == [("s.t", "a"), ("s.t", "b"), ("s.t", "c")]
+    assert [kept_for(column.type) for column in table.columns] == [30 * 24 * 3600 * 1000, 0, 0]
 
 
 def test_a_copied_table_has_types_of_its_own() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from sa_attachments import AdoptionFailed, BadConfiguration, Storages
 from sa_attachments.adoption.taking import NOTES
-from sa_attachments.adoption.workplace import Workplace
+from sa_attachments.ledger import Ledger
 from sa_attachments.places import MARKER
 from sa_attachments.storages.local import UNFINISHED
 from sa_attachments.storages.memory import MemoryStorage
@@ -78,12 +78,12 @@ def test_a_file_that_another_run_gives_to_another_row_at_this_moment(
     museum.insert({"id": 1, "path": "a"})
     adopted(museum, "in_place", storage="old")
     museum.insert({"id": 2, "path": "a"})
-    known, calls = Workplace.known, iter(range(100))
+    states, calls = Ledger.states, iter(range(100))
 
-    def too_early(self: Workplace, connection: Any, names: Any) -> dict[tuple[str, str], str]:
-        return {} if next(calls) in (1, 2) else known(self, connection, names)
+    def too_early(self: Ledger, connection: Any, files: Any, **options: Any) -> dict[tuple[str, str], str]:
+        return {} if next(calls) in (1, 2) else states(self, connection, files, **options)
 
-    monkeypatch.setattr(Workplace, "known", too_early)
+    monkeypatch.setattr(Ledger, "states", too_early)
     report = adopted(museum, "in_place", storage="old", fallback="copy")
     assert (report.ok, report.rows) == (True, 1)
     assert museum.problems() == []

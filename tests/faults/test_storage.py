@@ -175,7 +175,7 @@ def test_a_place_that_can_t_be_marked_takes_no_files(world: World) -> None:
     world.storage.fail("put", 1)
     with world.session() as session, world.nothing_stored():
         session.add(Doc(file=b"one"))
-        with pytest.raises(StorageFailed, match="mark the place") as caught:
+        with pytest.raises(StorageFailed, match="mark its place") as caught:
             session.flush()
         assert caught.value.storage == "default"
     with world.session() as session:

@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 from sqlalchemy import Connection, Engine, text
 
-from sa_attachments import Attachment, making, rebuilding
+from sa_attachments import Attachment, making, rows
 from sa_attachments.storage import Storage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
@@ -62,7 +62,7 @@ class World:
         self._stack.enter_context(files.override(self.storages))
         # Sessions of the same thread give no row up meanwhile.
         self._stack.enter_context(patch.multiple(making, WAIT=0.02))
-        self._stack.enter_context(patch.multiple(rebuilding, _PASSES=1))
+        self._stack.enter_context(patch.multiple(rows, _TRIES=1))
         with self.observer.begin() as connection:
             for table in ("docs", "attachment_ledger", "attachment_storage"):
                 connection.exec_driver_sql(f"DELETE FROM {table}")

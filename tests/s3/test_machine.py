@@ -10,7 +10,7 @@ from hypothesis import settings
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from sa_attachments import making, rebuilding
+from sa_attachments import making, rows
 from tests.machine.test_machine import EXAMPLES, SETTINGS, run
 from tests.machine.world import World
 
@@ -24,7 +24,7 @@ def world(
     engine = open_engine(postgres_url, connect_args={"options": "-c lock_timeout=30"})
     made = World(engine, open_engine(postgres_url), lambda: make(prefix=uuid4().hex))
     monkeypatch.setattr(making, "WAIT", 0.02)
-    monkeypatch.setattr(rebuilding, "_PASSES", 1)
+    monkeypatch.setattr(rows, "_TRIES", 1)
     made.begin()
     yield made
     made.end()

@@ -55,7 +55,7 @@ class Pair(Base):
 
 
 class Album(Base):
-    __tablename__ = "albums"
+    __tablename__ = "keyed_albums"
     name: Mapped[str] = mapped_column(String(20), primary_key=True)
     photos: Mapped[list[Photo]] = relationship(cascade="all, delete-orphan")
 
@@ -63,8 +63,8 @@ class Album(Base):
 class Photo(Base):
     """Its key follows that of its album."""
 
-    __tablename__ = "photos"
-    album: Mapped[str] = mapped_column(ForeignKey("albums.name", onupdate="CASCADE"), primary_key=True)
+    __tablename__ = "keyed_photos"
+    album: Mapped[str] = mapped_column(ForeignKey("keyed_albums.name", onupdate="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
 
