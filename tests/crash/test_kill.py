@@ -169,7 +169,7 @@ def finish_rebuild(ground: Ground, where: str) -> None:
 @pytest.mark.timeout(600)
 def test_a_small_workload(ground: Ground, request: pytest.FixtureRequest) -> None:
     # Even steps: between the end of one call and the beginning of the next nothing happens.
-    every = {"sqlite": 10, "sqlite-wal": 22, "postgres": 22}
+    every = {"sqlite": 18, "sqlite-wal": 38, "postgres": 38}
     kill_at_each(ground, "small", every=every[request.node.callspec.params["ground"]], sweeps=53)
 
 
@@ -180,13 +180,13 @@ def test_a_file_given_away(ground: Ground) -> None:
 
 @pytest.mark.timeout(600)
 def test_variants(ground: Ground, request: pytest.FixtureRequest) -> None:
-    every = {"sqlite": 61, "sqlite-wal": 163, "postgres": 141}
+    every = {"sqlite": 101, "sqlite-wal": 263, "postgres": 241}
     kill_at_each(ground, "variants", every=every[request.node.callspec.params["ground"]], sweeps=31)
 
 
 @pytest.mark.timeout(600)
 def test_all_operations(ground: Ground) -> None:
-    kill_at_each(ground, "all", every=97, sweeps=41)
+    kill_at_each(ground, "all", every=173, sweeps=41)
 
 
 @pytest.mark.timeout(600)
@@ -196,7 +196,7 @@ def test_system_calls(ground: Ground, nameless: bool) -> None:
     """Where unfinished files need a name they stay behind, and are discarded by the sweep."""
     if not nameless:
         ground.server.prepare("tests.crash.scenes:forbid_nameless_files")
-    kill_at_each(ground, "small", every=23, sweeps=41, system_calls=True)
+    kill_at_each(ground, "small", every=41, sweeps=41, system_calls=True)
 
 
 @pytest.mark.torture

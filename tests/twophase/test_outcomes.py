@@ -135,6 +135,7 @@ def sweeps(world: World, passed_over: int | None, void: int = 0) -> None:
 
 
 @END
+@pytest.mark.sampled("work")
 @on("leave", [crash, lose])
 @on("work", WORK)
 @databases
