@@ -56,7 +56,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """Minutes of random operations, kills at every step, sweeps that race writers."""
+    """What the default suite leaves out: minutes of random operations, kills at every step, sweeps that race writers, and
+    each case of each scenario on each database.
+    """
     install(session)
     session.env["SA_ATTACHMENTS_TORTURE"] = "1"
     session.run("pytest", "-n", "auto", "-m", "torture", "tests", *session.posargs)
