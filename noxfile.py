@@ -56,8 +56,8 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def torture(session: nox.Session) -> None:
-    """What the default suite leaves out: minutes of random operations, kills at every step, sweeps that race writers, and
-    each case of each scenario on each database.
+    """What the default suite leaves out: minutes of random operations, kills at every step, sweeps that race writers,
+    and each case of each scenario on each database.
     """
     install(session)
     session.env["SA_ATTACHMENTS_TORTURE"] = "1"
