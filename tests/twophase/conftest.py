@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 from tests.engines import MARIADB
 from tests.sampling import leave, take_out
 from tests.scenarios.conftest import pytest_pyfunc_call, world
-from tests.scenarios.test_given_paths import path
+from tests.scenarios.test_engines_in_sessions import binds, pair
+from tests.scenarios.test_given_paths import folders, path
 from tests.scenarios.test_settling import storage
 from tests.scenarios.world import World
 
-__all__ = ["path", "pytest_pyfunc_call", "storage", "world"]
+__all__ = ["binds", "folders", "pair", "path", "pytest_pyfunc_call", "storage", "world"]
 
 DATABASES = ["postgres", "asyncpg", *(["mariadb"] if MARIADB else [])]
 """Those of the scenarios that know two phases, by a driver that does."""
@@ -24,6 +25,7 @@ SAMPLE = 8
 ELSEWHERE = {
     "autocommit__the_session_can_be_used_afterwards": "a connection in AUTOCOMMIT begins no two-phase transaction",
     "binds__": "SQLite, which follows there, knows no two phases",
+    "hooks_after_commit__": "they make a world of their own",
     "given_paths__it_stays_where_the_server_rolled_back_silently": "test_outcomes: it is not silent here",
     "concurrent__a_deadlock_rolls_back_on_the_server_and_the_application_goes_on": "XA goes on with nothing",
     "queries__a_statement_is_compiled_once": "those of XA are in the same cache",

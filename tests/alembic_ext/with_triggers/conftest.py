@@ -10,8 +10,8 @@ from tests.alembic_ext.counting_world import CountingWorld
 from tests.sampling import leave
 from tests.scenarios.conftest import aworld, pytest_pyfunc_call, world  # noqa: F401
 from tests.scenarios.test_binds import follower  # noqa: F401
-from tests.scenarios.test_engines_in_sessions import pair  # noqa: F401
-from tests.scenarios.test_given_paths import path  # noqa: F401
+from tests.scenarios.test_engines_in_sessions import binds, pair  # noqa: F401
+from tests.scenarios.test_given_paths import folders, path  # noqa: F401
 from tests.scenarios.test_schemas import tenants  # noqa: F401
 from tests.scenarios.test_settling import storage  # noqa: F401
 

@@ -657,3 +657,21 @@ def test_files_that_move_to_another_storage_are_kept_at_the_old_one_for_a_while(
         world.raw("UPDATE attachment_ledger SET purge_after = 1 WHERE storage = 'default'")
         world.sweep()
         world.check()
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_a_trigger_that_puts_the_old_file_back_leaves_the_new_one_to_verify(world: CountingWorld) -> None:
+    """Which trigger runs first, SQLite does not say."""
+    with world.session() as session:
+        session.add(Doc(id=1, file=b"old"))  # type: ignore[arg-type]
+        session.commit()
+    world.raw(
+        "CREATE TRIGGER back AFTER UPDATE OF file ON docs BEGIN UPDATE docs SET file = old.file WHERE id = old.id; END"
+    )
+    with world.session() as session:
+        session.get_one(Doc, 1).file = b"new"  # type: ignore[assignment]
+        session.commit()
+    world.settle()
+    assert world.files.verify(world.engine, repair=True).counts == {"unnamed": 1}
+    world.sweep()
+    world.check(b"old", swept=True)

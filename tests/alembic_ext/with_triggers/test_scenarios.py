@@ -17,6 +17,10 @@ LIFTED = {
     "test_refusals__bulk_update_mappings_leak_and_are_found_by_verify",
     "test_refusals__files_that_core_takes_from_rows_are_found_by_verify",
 }
+OTHERWISE = {
+    # SQLite may run the trigger there before the one that counts: see test_counting.
+    "test_unseen__a_trigger_that_keeps_the_old_file",
+}
 
 for _path in sorted(Path(scenarios.__file__).parent.glob("test_*.py")):
     _module = vars(importlib.import_module(f"{scenarios.__name__}.{_path.stem}"))
@@ -24,5 +28,5 @@ for _path in sorted(Path(scenarios.__file__).parent.glob("test_*.py")):
         continue  # It makes its own of ours: see test_variants.
     for _name, _value in _module.items():
         _whole_name = f"{_path.stem}__{_name.removeprefix('test_')}"
-        if _name.startswith("test_") and isinstance(_value, FunctionType) and _whole_name not in LIFTED:
+        if _name.startswith("test_") and isinstance(_value, FunctionType) and _whole_name not in LIFTED | OTHERWISE:
             globals()[_whole_name] = _value
