@@ -10,7 +10,6 @@ from hypothesis import settings
 from sqlalchemy import Engine
 from sqlalchemy.engine import URL
 
-from sa_attachments import making, rows
 from tests.machine.test_machine import EXAMPLES, SETTINGS, run
 from tests.machine.world import World
 
@@ -18,13 +17,9 @@ from .conftest import Make
 
 
 @pytest.fixture
-def world(
-    postgres_url: URL, open_engine: Callable[..., Engine], make: Make, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
+def world(postgres_url: URL, open_engine: Callable[..., Engine], make: Make) -> Iterator[World]:
     engine = open_engine(postgres_url, connect_args={"options": "-c lock_timeout=30"})
     made = World(engine, open_engine(postgres_url), lambda: make(prefix=uuid4().hex))
-    monkeypatch.setattr(making, "WAIT", 0.02)
-    monkeypatch.setattr(rows, "_TRIES", 1)
     made.begin()
     yield made
     made.end()
