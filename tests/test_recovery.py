@@ -113,7 +113,7 @@ def test_an_owner_in_flight_is_not_waited_for(archive: Archive) -> None:
         started = time.perf_counter()
         with pytest.raises(OperationalError):
             settle(archive, False, staged=[file])
-        assert time.perf_counter() - started < 2.5  # MariaDB counts in seconds
+        assert time.perf_counter() - started < 10  # MariaDB counts in seconds
         owner.commit()
     assert archive.states() == {file.key: OWNED}
     assert set(archive.stored()) == {file.key}
@@ -175,7 +175,7 @@ def test_what_somebody_holds_is_passed_over_at_once(archive: Archive) -> None:
         assert archive.ledger.reclaim(other, Line(held, "docs", "file"))
         started = time.perf_counter()
         settle(archive, True, dropped=[held, free])
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 4  # who waits does so for 5 s and more
         other.commit()
     assert archive.states() == {held.key: OWNED}
     assert set(archive.stored()) == {held.key}
@@ -365,7 +365,7 @@ def test_a_writer_of_sqlite_is_waited_for_only_a_moment(archive: Archive, open_e
         started = time.perf_counter()
         with pytest.raises(OperationalError, match="locked"):
             settle(archive, False, staged=[file])
-        assert time.perf_counter() - started < 1
+        assert time.perf_counter() - started < 4  # who waits does so for 5 s and more
     settle(archive, False, staged=[file])
     assert archive.stored() == {}
 

@@ -125,7 +125,7 @@ def test_an_owner_in_flight_is_passed_over_and_looked_at_again(archive: Archive)
     archive.ledger.own(owner, [Line(Named("default", mine, 8), "docs", "file")], files.own_within)
     started = time.perf_counter()
     swept = archive.sweep()
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 10
     assert (swept.strangers, swept.skipped, swept.purged) == (2, 1, 2)
     assert archive.watermark() == moment(mine)
     owner.commit()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 from weakref import ref
 
@@ -171,9 +172,11 @@ def test_a_commit_does_not_wait_until_a_pool_of_one_is_free(
     engine = open_engine(world.engine.url, pool_size=1, max_overflow=0)
     Quick.metadata.create_all(engine)
 
-    def hold() -> None:
+    done = Event()
+
+    def hold() -> bool:
         with engine.connect():
-            time.sleep(2)
+            return done.wait(25)
 
     with Session(engine) as session, ThreadPoolExecutor(1) as pool:
         item = Item(file=b"old")
@@ -183,10 +186,9 @@ def test_a_commit_does_not_wait_until_a_pool_of_one_is_free(
         session.flush()
         future = pool.submit(hold)
         time.sleep(0.2)
-        began = time.monotonic()
         session.commit()
-        assert time.monotonic() - began < 1.7
-        future.result(10)
+        done.set()
+        assert future.result(10), "it was waited for"
     assert quick.settled(10)
     assert [call.verb for call in storage.calls].count("delete") == 1
     assert len(list(storage.inner.keys())) == 1
@@ -204,7 +206,7 @@ def test_a_storage_that_hangs_does_not_hold_the_commit(world: World, storage: Fa
         storage.hang("delete")
         began = time.monotonic()
         session.commit()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # what hangs does so until it is healed
         storage.heal()
     assert quick.settled(10)
     quick.sweep(world.engine, grace=timedelta(0))

@@ -126,7 +126,7 @@ def sweeps(world: World, passed_over: int | None, void: int = 0) -> None:
         began = time.monotonic()
         report = files.sweep(world.engine, grace=timedelta(0), stranger_retain=timedelta(0))
         # A lock is waited for 50 ms on PostgreSQL, and not at all on MariaDB: once for each file in flight.
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
         assert (report["default"].strangers, report["default"].purged) == (strangers, strangers)
         assert report["default"].skipped == passed_over or passed_over is None
 
