@@ -12,27 +12,23 @@ Order matters here, and is the point of the module:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.base import NO_VALUE
-from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of
 from .descriptor import Name, named, named_by, variants_of
-from .drops import Drops
-from .errors import OwnershipLost
 from .frames import Frame
 from .processing.variants import is_there
-from .references import Identity, Row, is_any_there, is_damaged, names, of_row, of_state, read_locked
-from .slots import Slot, by_table, doomed, heirs_of, is_there_still, named_still, slot_of
+from .references import is_damaged, names, of_row, of_state, read_locked
+from .review import Review
+from .slots import Course, Slot, by_table, doomed, heirs_of, is_there_still, slot_of
 from .staging import Stage, Token
 from .undo import Undo
-from .wants import Want, copy_wanted, has_passed, line
+from .wants import Want, copy_wanted, has_passed
 
 
 class Flush:
@@ -44,12 +40,7 @@ class Flush:
         self.in_doubt = True
         """Whether nobody knows what is left of the transaction, after it could not be prepared."""
         self._stage = Stage(session, frame)
-        self._slots: dict[tuple[InstanceState[Any], str], Slot] = {}
-        self._replaced: list[Slot] = []
-        self._taken: set[Name] = set()
-        self._objects: list[Any] = []  # held: a listener may take them out of the session meanwhile
-        self._saved: set[InstanceState[Any]] = set()
-        self._deleted: set[InstanceState[Any]] = set()
+        self._course = Course()
 
     # Called by the tracker, in this order
 
@@ -76,18 +67,19 @@ class Flush:
 
     def saving(self, state: InstanceState[Any]) -> None:
         """Before an object's INSERT or UPDATE: what a mapper hook may have changed since ``prepare``."""
-        self._saved.add(state)
+        course = self._course
+        course.saved.add(state)
         if state.key is None:
             self._row_switch(state)
         late = []
         for reference in of_state(state):
-            slot = self._slots.get((state, reference.key))
+            slot = course.slots.get((state, reference.key))
             if slot is not None:
-                if slot.deleted and reference.key not in state.committed_state and names(slot.old) & self._taken:
+                if slot.deleted and reference.key not in state.committed_state and names(slot.old) & course.taken:
                     self._take_back(slot)
                 elif slot.is_current and state.dict.get(reference.key) is slot.value:
                     continue
-                self._replaced.append(self._slots.pop((state, reference.key)))
+                course.replace(slot)
             if state.key is None or reference.key in state.committed_state:
                 late += slot_of(state, reference)
         self._process(late)
@@ -100,106 +92,28 @@ class Flush:
 
     def deleting(self, state: InstanceState[Any]) -> None:
         """Before an object's DELETE; orphans are not known earlier."""
-        self._deleted.add(state)
-        self._process(doomed(state, self._slots))
-        for slot in filter(None, (self._slots.get((state, each.key)) for each in of_row(state.manager))):
+        course = self._course
+        course.deleted.add(state)
+        self._process(doomed(state, course.slots))
+        for slot in filter(None, (course.slots.get((state, each.key)) for each in of_row(state.manager))):
             slot.there = is_there_still(self._stage.of(slot.reference)[1], slot)
 
     def _row_switch(self, state: InstanceState[Any]) -> None:
         """A new object takes over the row of one that goes, an orphan perhaps, of which nobody hears otherwise."""
         existing = self._session.identity_map.get(state.mapper.identity_key_from_instance(state.obj()))
         if existing is not None:
-            self._process(doomed(inspect(existing), self._slots))
+            self._process(doomed(inspect(existing), self._course.slots))
 
     def finish(self) -> None:
         """After the flush: drop what no row names any more."""
-        drops = Drops(self._stage, self.frame)
-        unforeseen = list(self._replaced)
-        slots = self._slots.values()
-        objects = Counter((slot.reference.column, slot.identity) for slot in slots)
-        alone = {s for s in slots if s.identity is None or objects[s.reference.column, s.identity] == 1}
-        for slot in slots:
-            drops.named(slot.reference, slot.old, slot.identity)
-            foreseen = slot in alone and not self.frame.met and self._is_written(slot)
-            if foreseen and names(slot.old) <= names(slot.items):
-                drops.keep(slot.items)
-                self._note(slot)
-            else:
-                unforeseen.append(slot)
-        if unforeseen:
-            self._look_again(drops, unforeseen, alone)
-        self._refuse_late()
-        drops.of_listeners({(slot.reference.table, slot.identity) for slot in slots if slot.state in self._deleted})
-        drops.carry_out()
-        self._reclaim(drops)
+        Review(self._stage, self.frame, self._course).carry_out()
 
-    def _look_again(self, drops: Drops, unforeseen: Sequence[Slot], alone: set[Slot]) -> None:
-        """What the rows name that were not written as foreseen, perhaps."""
-        for slot in unforeseen:
-            drops.named(slot.reference, slot.items, None)
-        holding: list[tuple[Slot, Sequence[Attachment]]]
-        holding = [(slot, slot.items) for slot in filter(self._is_written, self._slots.values())]
-        for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
-            if row is None and slot.state in self._saved and slot.is_current and not slot.there:
-                raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
-            is_hidden = row is None and slot in alone and self._is_written(slot)  # by the view that it was written to
-            items = slot.items if is_hidden else slot.reference.items_in(row)
-            drops.keep(items)
-            holding.append((slot, items))
-            if names(slot.items) == names(items):
-                self._note(slot)
-        for slot in self._slots.values():
-            if slot.old and not slot.there:
-                holding.append((slot, left := named_still(self._stage.of(slot.reference)[1], slot)))
-                drops.keep(left)
-        self._refuse_two_names(holding)
-
-    def _is_written(self, slot: Slot) -> bool:
-        """Whether its row names what was foreseen: not if a hook that came later than ours changed the object."""
-        going = slot.deleted or slot.state in self._deleted
-        value = slot.state.dict.get(slot.reference.key, NO_VALUE)
-        return slot.state in self._saved and slot.there and not going and value is slot.value
-
-    def _refuse_late(self) -> None:
-        """OwnershipLost if a hook that came later than ours changed what would have stayed, and that was written."""
-        late = [
-            slot
-            for state in self._saved
-            for reference in of_state(state)
-            if reference.key in state.committed_state and (state, reference.key) not in self._slots
-            for slot in slot_of(state, reference)
-            if not reference.type.compare_values(slot.value, state.committed_state[reference.key])
-        ]
-        for slot, row in self._rows_now([slot for slot in late if all(item.is_stored for item in slot.items)]):
-            if row is not None and names(slot.reference.items_in(row)) == names(slot.items):
-                raise OwnershipLost(
-                    f"{slot.reference.target} of row {self._row(slot)} was changed by a hook that came too late to "
-                    "take care of its files: listen before mappers are configured, or with insert=True"
-                )
-
-    def _reclaim(self, drops: Drops) -> None:
-        """What a listener's statement dropped, as its row did not know yet that the flush gave it to another one."""
-        let_go, self.frame.let_go = self.frame.let_go, set()
-        given = ((slot, item) for slot in self._slots.values() for item in slot.items if names([item]) & let_go)
-        for slot, item in ((slot, item) for slot, item in given if drops.keeps([item])):
-            scope, connection = self._stage.of(slot.reference)
-            for file in (file for file in named(facts_of(item)) if file.name in let_go):
-                scope.ledger.reclaim(connection, line(file, slot.reference))
-
-    def _note(self, slot: Slot) -> None:
-        """Remember a row that got a file, if somebody wants to hear of it."""
-        if slot.reference.type.hooks and {(item.storage, item.key) for item in slot.items} - names(slot.old):
-            key = slot.state.mapper.primary_key_from_instance(slot.state.obj())
-            self.frame.stored.append((slot.reference.type, tuple(key)))
-            self.frame.work(self._stage.of(slot.reference)[0])  # so that the end of the transaction is told
-
-    # Processing
+    # Before the rows are written
 
     def _process(self, slots: list[Slot]) -> None:
         if not slots:
             return
-        self._objects += [slot.state.obj() for slot in slots]
-        self._slots |= {(slot.state, slot.reference.key): slot for slot in slots}
+        self._course.foresee(slots)
         self._stage.check({slot.reference for slot in slots})
         new = {
             (slot, i): Want(item, slot.reference)
@@ -219,7 +133,7 @@ class Flush:
         for (slot, index), want in wants.items():
             assert want.stored is not None
             slot.items[index] = want.stored
-            self._taken |= names([want.stored])
+            self._course.taken |= names([want.stored])
 
     def _read_old(self, slots: list[Slot]) -> None:
         known = {slot: slot.identity for slot in slots if slot.identity is not None}
@@ -248,26 +162,26 @@ class Flush:
         self, slot: Slot, index: int, item: Attachment, own: dict[Attachment, Attachment], given: dict[Name, Any]
     ) -> bool:
         files = getattr(binding_of(item), "files", None)
-        if (item.storage, item.key) in self._taken or files is not slot.reference.type.files:
+        if (item.storage, item.key) in self._course.taken or files is not slot.reference.type.files:
             return False
         present = own.get(item) or slot.moved_meanwhile(item)
         if present is None and (present := self._claimed(slot, item, given)) is None:
             return False
         slot.items[index] = slot.described(present, item)
-        self._taken |= names([slot.items[index]])
+        self._course.taken |= names([slot.items[index]])
         return True
 
     def _given(self) -> dict[Name, tuple[Attachment, Any]]:
         """What the rows of this flush named and name no longer, as it is in the database, and by which connection."""
-        heirs = heirs_of(self._session, self._slots.values())
+        heirs = heirs_of(self._session, self._course.slots.values())
         old: dict[Name, tuple[Attachment, Any]] = {}
         new: set[Name] = set()
-        for slot in self._slots.values():
+        for slot in self._course.slots.values():
             heir = heirs.get(slot.state)
             if heir is None or slot.reference.key in heir.dict:
                 where = self._stage.of(slot.reference)[1]
                 old |= {(item.storage, item.key): (item, where) for item in slot.old if not is_damaged(item)}
-            if slot.old and slot.state not in self._deleted:
+            if slot.old and slot.state not in self._course.deleted:
                 moved = any(slot.moved_meanwhile(item) for item in slot.items)
                 new |= names(slot.old) if moved else names(slot.items) & names(slot.old)
         return {name: item for name, item in old.items() if name not in new}
@@ -302,7 +216,7 @@ class Flush:
     def _place(self, slot: Slot) -> None:
         """Put the stored attachments on the object."""
         self._stage.allow(slot.reference, slot.items)
-        self._taken |= names(slot.items)
+        self._course.taken |= names(slot.items)
         if slot.reference.key not in slot.state.dict:
             return
         slot.value = slot.reference.type.value(slot.items)
@@ -314,35 +228,3 @@ class Flush:
             slot.state.committed_state[slot.reference.key] = before
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
             self.frame.undo.append(Undo(slot.state.obj(), slot.reference, slot.items))
-
-    def _row(self, slot: Slot) -> Identity | None:
-        """The primary key of its row, which is another one, or new, once that is written."""
-        return slot.row(slot.state in self._saved)
-
-    def _rows_now(self, slots: list[Slot]) -> Iterator[tuple[Slot, Row | None]]:
-        """The rows that were not written as foreseen: a new object took one over, or there are two objects of it; a
-        listener let its object be forgotten; another version or a trigger kept it from being deleted; or it is gone.
-        """
-        known = {slot: row for slot in slots if (row := self._row(slot)) is not None}
-        for references, group in by_table(known):
-            connection = self._stage.of(references[0])[1]
-            rows_of = {slot: known[slot] for slot in group}
-            deleted = {row: None for slot, row in rows_of.items() if slot.state in self._deleted}
-            wanted = {row: None for row in rows_of.values() if row not in deleted}
-            if is_any_there(connection, references[0], deleted):
-                wanted |= deleted
-            rows = read_locked(connection, references, wanted)
-            for slot, row in rows_of.items():
-                yield slot, rows.get(row)
-
-    def _refuse_two_names(self, holding: Sequence[tuple[Slot, Sequence[Attachment]]]) -> None:
-        """OwnershipLost if a row that was to give a file up names it still, and another one got it."""
-        holders: dict[Name, Slot] = {}
-        for slot, name in ((slot, name) for slot, items in holding for name in names(items) & self._taken):
-            first = holders.setdefault(name, slot)
-            if (first.reference.column, self._row(first)) != (slot.reference.column, self._row(slot)):
-                giver, heir = (slot, first) if name in names(slot.old) else (first, slot)
-                raise OwnershipLost(
-                    f"{giver.reference.target} of row {self._row(giver)} was to give up its file to "
-                    f"{heir.reference.target}, and names it still, by a listener, a trigger or a version: assign a copy"
-                )

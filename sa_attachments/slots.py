@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sqlalchemy import Connection, inspect
@@ -12,6 +12,7 @@ from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.schema import sort_tables_and_constraints
 
 from .attachment import Attachment, facts_of, make, origin_of, set_origin
+from .descriptor import Name
 from .references import (
     Identity,
     Reference,
@@ -45,13 +46,6 @@ class Slot:
         """Whether the object is that of this row still: a listener may have made it one of another row."""
         return self.identity == identity_of(self.state, self.reference)
 
-    def row(self, written: bool) -> Identity | None:
-        """The primary key of the row that it is in; once that is ``written``, it may be new, or another one."""
-        if not (written and self.is_current):
-            return self.identity
-        values = [self.state.dict.get(name, NO_VALUE) for name in self.reference.identity_keys]
-        return self.identity if NO_VALUE in values else tuple(values)
-
     def described(self, present: Attachment, item: Attachment) -> Attachment:
         """The row's present descriptor with the name and metadata of ``item``, so that nothing else of it is undone."""
         facts = {**facts_of(present), "filename": item.filename, "metadata": facts_of(item).get("metadata", {})}
@@ -69,6 +63,48 @@ class Slot:
         present = self.old[0]
         same = before == item and (present.sha256, present.size) == (item.sha256, item.size)
         return present if same else None
+
+
+@dataclass(eq=False, slots=True)
+class Course:
+    """How a flush goes: what was foreseen, and how far the ORM has come."""
+
+    slots: dict[tuple[InstanceState[Any], str], Slot] = field(default_factory=dict)
+    """What is foreseen, by object and attribute."""
+    replaced: list[Slot] = field(default_factory=list)
+    """What was, before a hook changed its object."""
+    taken: set[Name] = field(default_factory=set)
+    """Files that slots got: another one gets a copy."""
+    saved: set[InstanceState[Any]] = field(default_factory=set)
+    """Objects whose INSERT or UPDATE came."""
+    deleted: set[InstanceState[Any]] = field(default_factory=set)
+    """Objects whose DELETE came."""
+
+    objects: list[Any] = field(default_factory=list)
+    """Held: a listener may take them out of the session meanwhile."""
+
+    def foresee(self, slots: Iterable[Slot]) -> None:
+        """Slots that are to be written or deleted."""
+        for slot in slots:
+            self.slots[slot.state, slot.reference.key] = slot
+            self.objects.append(slot.state.obj())
+
+    def replace(self, slot: Slot) -> None:
+        """A hook changed its object: it is looked at anew."""
+        self.replaced.append(self.slots.pop((slot.state, slot.reference.key)))
+
+    def is_written(self, slot: Slot) -> bool:
+        """Whether its row names what was foreseen: not if a hook that came later than ours changed the object."""
+        going = slot.deleted or slot.state in self.deleted
+        value = slot.state.dict.get(slot.reference.key, NO_VALUE)
+        return slot.state in self.saved and slot.there and not going and value is slot.value
+
+    def row(self, slot: Slot) -> Identity | None:
+        """The primary key of its row, which is another one, or new, once that is written."""
+        if not (slot.state in self.saved and slot.is_current):
+            return slot.identity
+        values = [slot.state.dict.get(name, NO_VALUE) for name in slot.reference.identity_keys]
+        return slot.identity if NO_VALUE in values else tuple(values)
 
 
 def collect(session: Session, objects: Iterable[Any] | None) -> list[Slot]:
