@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -35,12 +34,13 @@ from .column import AttachmentType, ColumnType, kept_for
 from .custody import Custody
 from .descriptor import Named, named
 from .errors import BadConfiguration, BadSource, OwnershipLost
+from .frames import Frame
 from .home import Home
 from .ledger import CONDEMNED, OWNED, Drop, Ledger, owner_of
 from .offload import in_greenlet
 from .references import Reference
 from .scope import Scope
-from .staging import Stage, Token, refuse_autocommit
+from .staging import Stage, Token
 from .tables import quoted, translated
 from .upload import Upload
 from .wants import Want, copy_wanted, has_passed, line
@@ -271,8 +271,8 @@ def counts_names(connection: Connection, place: Place) -> bool:
 class _Stage(Stage):
     """Owns files on a connection, which no session knows of."""
 
-    def __init__(self, connection: Connection, frame: Any) -> None:
-        super().__init__(cast(Session, None), frame)
+    def __init__(self, connection: Connection, frame: Frame) -> None:
+        super().__init__(frame)
         self._connection = connection
 
     def of(self, reference: Reference) -> tuple[Scope, Connection]:
@@ -282,7 +282,4 @@ class _Stage(Stage):
     def _bind(self, reference: Reference) -> Connection:
         return self._connection
 
-    def check(self, references: Any) -> None:
-        for reference in references:
-            refuse_autocommit(self._connection, reference)
-            self.of(reference)[0].require(reference.table, partial(self._begun, reference))
+    _begun = _bind

@@ -16,7 +16,7 @@ from .drops import Drops
 from .errors import OwnershipLost
 from .frames import Frame
 from .references import Identity, Reference, Rows, read_locked, read_rows
-from .staging import Stage, Token, deactivate
+from .staging import SessionStage, Token, deactivate
 from .wants import Want, copy_wanted
 
 
@@ -34,7 +34,7 @@ class Statement:
         # Those with a list of parameters SQLAlchemy carries out as a flush would, on the mapper's own connection.
         by_mapper = state.is_executemany and getattr(self.statement, "whereclause", None) is None
         chosen_by = None if by_mapper else state.bind_arguments
-        self.stage = Stage(state.session, self._frame, state.execution_options, chosen_by)
+        self.stage = SessionStage(state.session, self._frame, state.execution_options, chosen_by)
         self.drops = Drops(self.stage, self._frame)
         self._brought: list[tuple[Reference, Attachment]] = []
         self._invoked: Connection | None = None

@@ -26,7 +26,7 @@ from .processing.variants import is_there
 from .references import is_damaged, names, of_row, of_state, read_locked
 from .review import Review
 from .slots import Course, Slot, by_table, doomed, heirs_of, is_there_still, slot_of
-from .staging import Stage, Token
+from .staging import SessionStage, Token
 from .undo import Undo
 from .wants import Want, copy_wanted, has_passed
 
@@ -39,7 +39,7 @@ class Flush:
         self.frame = frame
         self.in_doubt = True
         """Whether nobody knows what is left of the transaction, after it could not be prepared."""
-        self._stage = Stage(session, frame)
+        self._stage = SessionStage(session, frame)
         self._course = Course()
 
     # Called by the tracker, in this order

@@ -1,10 +1,11 @@
 """Staging: store the new files of a flush or a statement, all in parallel, and own them, before a row names them.
 
-A ``Stage`` does the work for one flush or one statement of a session.
+A ``Stage`` does the work for one flush or statement: of a session here, of a connection in ``desk``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import copy
@@ -53,18 +54,11 @@ class Token:
         """The claim stands."""
 
 
-class Stage:
+class Stage(ABC):
     """Stores and owns files for one flush or statement."""
 
-    def __init__(
-        self, session: Session, frame: Frame, execution_options: Any = None, bind_arguments: Any = None
-    ) -> None:
-        """A statement's options and what its connection is chosen by; a flush has none."""
-        self._session = session
+    def __init__(self, frame: Frame) -> None:
         self._frame = frame
-        self._options = execution_options
-        self._arguments = bind_arguments
-        self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
         self._nameable: dict[Any, Any] = {}
         self._owned: list[tuple[Scope, Connection, Named]] = []
         self._claimed: list[tuple[Scope, Connection, list[Named], Token]] = []
@@ -73,45 +67,25 @@ class Stage:
         self._outer = nameable.get()
         nameable.set(self._nameable)
 
+    @abstractmethod
     def of(self, reference: Reference) -> tuple[Scope, Connection]:
-        """The scope of an attribute, and the session's connection to it."""
-        where = reference.mapper, reference.table
-        if where not in self._known:
-            connection = self._session.connection(bind_arguments=self._chosen_by(reference))
-            refuse_autocommit(connection, reference)
-            self._frame.seen(connection)
-            if self._options and "schema_translate_map" in self._options:
-                # A copy, since options stay with a connection: they are the statement's, not the session's.
-                schemas = self._options["schema_translate_map"]
-                connection = copy(connection).execution_options(schema_translate_map=schemas)
-            self._known[where] = Scope.of(reference, connection), connection
-        return self._known[where]
+        """The scope of an attribute, and the connection to it, in a transaction."""
 
-    def _chosen_by(self, reference: Reference) -> dict[str, Any]:
-        """What the session chooses a connection by: the same as for the statement, or for the flush's own ones."""
-        return dict(self._arguments or {"mapper": reference.mapper.base_mapper})
-
+    @abstractmethod
     def _bind(self, reference: Reference) -> Engine | Connection:
-        by = self._chosen_by(reference)
-        return by.pop("bind", None) or self._session.get_bind(**by)
+        """What that connection is of, or the connection itself."""
+
+    @abstractmethod
+    def _begun(self, reference: Reference) -> Engine | Connection:
+        """The connection to an attribute if it has a transaction already, else what it will be of."""
 
     def check(self, references: Iterable[Reference]) -> None:
-        """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself, one
-        for each row.
-        """
-        if self._session.connection_callable is not None:
-            raise BadConfiguration(
-                f"{type(self._session).__name__} chooses a database for each row, and the line of a file must be in "
-                "the one that its row is in: use a session for each shard to change rows with attachments"
-            )
+        """Refuse what can't work, before anything is stored: a missing ledger, a connection that commits by itself."""
         for reference in references:
-            bind = self._bind(reference)
-            transaction: Any = self._session.get_transaction()
-            begun = transaction._connections.get(bind) if transaction is not None else None
-            refuse_autocommit(bind if begun is None else begun[0], reference)
-            Scope.of(reference, bind).require(reference.table, partial(self._begun, reference))
+            refuse_autocommit(self._begun(reference), reference)
+            Scope.of(reference, self._bind(reference)).require(reference.table, partial(self._beginning, reference))
 
-    def _begun(self, reference: Reference) -> AbstractContextManager[Connection]:
+    def _beginning(self, reference: Reference) -> AbstractContextManager[Connection]:
         return nullcontext(self.of(reference)[1])
 
     def put(self, wants: Sequence[Want]) -> None:
@@ -173,7 +147,7 @@ class Stage:
 
     def _meet(self, wants: Sequence[Want]) -> None:
         for reference, name in {(want.reference, want.place()) for want in wants}:
-            Scope.of(reference, self._bind(reference)).meet(name, partial(self._begun, reference))
+            Scope.of(reference, self._bind(reference)).meet(name, partial(self._beginning, reference))
 
     def own(self, scope: Scope, connection: Connection, wants: Sequence[Want]) -> None:
         """Insert the lines of files that were just put."""
@@ -236,7 +210,6 @@ class Stage:
     def close(self) -> None:
         """Its statements are done; perhaps they were those of a hook, while another session's flush goes on."""
         self._nameable.clear()
-        self._known.clear()  # and with it connections
         self._owned.clear()
         self._claimed.clear()
         self._taken_over.clear()
@@ -250,6 +223,60 @@ class Stage:
         # One column, unless the mapping combines those of joined tables.
         columns = reference.mapper.column_attrs[reference.key].columns
         self._nameable.update(((column, item.key), fairy) for column in columns for item in items)
+
+
+class SessionStage(Stage):
+    """That of a session, whose connections it works on."""
+
+    def __init__(
+        self, session: Session, frame: Frame, execution_options: Any = None, bind_arguments: Any = None
+    ) -> None:
+        """A statement's options and what its connection is chosen by; a flush has none."""
+        super().__init__(frame)
+        self._session = session
+        self._options = execution_options
+        self._arguments = bind_arguments
+        self._known: dict[tuple[Any, Any], tuple[Scope, Connection]] = {}
+
+    def of(self, reference: Reference) -> tuple[Scope, Connection]:
+        where = reference.mapper, reference.table
+        if where not in self._known:
+            connection = self._session.connection(bind_arguments=self._chosen_by(reference))
+            refuse_autocommit(connection, reference)
+            self._frame.seen(connection)
+            if self._options and "schema_translate_map" in self._options:
+                # A copy, since options stay with a connection: they are the statement's, not the session's.
+                schemas = self._options["schema_translate_map"]
+                connection = copy(connection).execution_options(schema_translate_map=schemas)
+            self._known[where] = Scope.of(reference, connection), connection
+        return self._known[where]
+
+    def _chosen_by(self, reference: Reference) -> dict[str, Any]:
+        """What the session chooses a connection by: the same as for the statement, or for the flush's own ones."""
+        return dict(self._arguments or {"mapper": reference.mapper.base_mapper})
+
+    def _bind(self, reference: Reference) -> Engine | Connection:
+        by = self._chosen_by(reference)
+        return by.pop("bind", None) or self._session.get_bind(**by)
+
+    def _begun(self, reference: Reference) -> Engine | Connection:
+        bind = self._bind(reference)
+        transaction: Any = self._session.get_transaction()
+        begun = transaction._connections.get(bind) if transaction is not None else None
+        return bind if begun is None else begun[0]
+
+    def check(self, references: Iterable[Reference]) -> None:
+        """Refuse a session with a database for each row, too."""
+        if self._session.connection_callable is not None:
+            raise BadConfiguration(
+                f"{type(self._session).__name__} chooses a database for each row, and the line of a file must be in "
+                "the one that its row is in: use a session for each shard to change rows with attachments"
+            )
+        super().check(references)
+
+    def close(self) -> None:
+        super().close()
+        self._known.clear()  # and with it connections
 
 
 def is_in_doubt(error: BaseException | None) -> bool:
