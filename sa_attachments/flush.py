@@ -133,7 +133,6 @@ class Flush:
         for (slot, index), want in wants.items():
             assert want.stored is not None
             slot.items[index] = want.stored
-            self._course.taken |= names([want.stored])
 
     def _read_old(self, slots: list[Slot]) -> None:
         known = {slot: slot.identity for slot in slots if slot.identity is not None}

@@ -43,7 +43,7 @@ class Review:
         for slot in slots:
             drops.named(slot.reference, slot.old, slot.identity)
             foreseen = slot in alone and not self._frame.met and course.is_written(slot)
-            if foreseen and names(slot.old) <= names(slot.items):
+            if foreseen and (not slot.old or names(slot.old) <= names(slot.items)):
                 drops.keep(slot.items)
                 self._note(slot)
             else:
@@ -126,6 +126,8 @@ class Review:
 
     def _reclaim(self) -> None:
         """What a listener's statement dropped, as its row did not know yet that the flush gave it to another one."""
+        if not self._frame.let_go:
+            return
         let_go, self._frame.let_go = self._frame.let_go, set()
         given = [(slot, item) for slot in self._course.slots.values() for item in slot.items if names([item]) & let_go]
         for slot, item in given:
