@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Integer, String, Uuid, bindparam, case, literal, tuple_
-from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.orm import Mapper, ORMExecuteState, bulk_persistence
 
 from .attachment import Attachment
 from .column import nameable
@@ -53,16 +53,31 @@ def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Cal
         state.session._autoflush()
     table = statement.entity_description["table"]
     here = [reference for reference in references if reference.table is table]
+    by_key = state.is_update and state.is_executemany and statement.whereclause is None
+    if state.is_insert or by_key:
+        state.parameters = _spread(state.bind_mapper, state.parameters)
     if state.is_insert:
         return Insert(state, references, frame).execute()
     if state.is_delete:
         return _ByCondition(state, here, frame).execute({}) if here else None
-    if state.is_executemany and statement.whereclause is None and not _assigned(statement, here):
+    if by_key and not _assigned(statement, here):
         return _UpdateByKey(state, references, frame).execute()
     given: Any = state.parameters if isinstance(state.parameters, dict) else {}
     by_name = {r: value for key, value in given.items() for r in here if meant(r, key) is r.column}
     values = {**_assigned(statement, here), **by_name}
     return _ByCondition(state, list(values), frame).execute(values) if values else None
+
+
+def _spread(mapper: Mapper[Any] | None, parameters: Any) -> Any:
+    """Parameters with the attributes that composites and hybrids in them stand for, as SQLAlchemy will see them."""
+    rows = parameters if isinstance(parameters, list) else [parameters or {}]
+    if mapper is None or not any(key not in mapper.column_attrs for row in rows for key in row):
+        return parameters
+    found = [dict(row) for row in rows]
+    inner: Any = bulk_persistence
+    spread = inner._expand_other_attrs if hasattr(inner, "_expand_other_attrs") else inner._expand_composites  # 2.0
+    spread(mapper, found)
+    return found if isinstance(parameters, list) else found[0]
 
 
 def _refuse_to_lose(statement: Any, references: Sequence[Reference]) -> None:

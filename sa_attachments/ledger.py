@@ -60,7 +60,7 @@ from .clock import milliseconds, now
 from .descriptor import Name, Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
-from .tables import quoted, require_transactions, schema_of, translated
+from .tables import make_room, quoted, require_transactions, schema_of, translated
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
 
@@ -102,6 +102,7 @@ class Ledger:
     """The two tables of one ``MetaData``, and the statements that a user's own transaction runs on them."""
 
     def __init__(self, metadata: MetaData) -> None:
+        make_room(metadata, "attachment_ledger", "attachment_storage")
         self.lines = Table(
             "attachment_ledger",
             metadata,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, MetaData, Table, text
 
 from .errors import NoTransaction
 
@@ -25,6 +25,13 @@ _ENGINE = text(
 _FOUND_IN = text(
     "SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = to_regclass(:name)"
 )
+
+
+def make_room(metadata: MetaData, *names: str) -> None:
+    """Remove tables from a ``MetaData`` that reflected all of a database, before it is said what they are."""
+    found = [metadata.tables.get(f"{metadata.schema}.{name}" if metadata.schema else name) for name in names]
+    for each in (each for each in found if each is not None and None not in found):
+        metadata.remove(each)
 
 
 def translated(connection: Connection, schema: str | None) -> str | None:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, MetaData, Table, delete, inspect, select, text
+from sqlalchemy import Connection, Engine, MetaData, Table, create_engine, delete, inspect, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
@@ -61,6 +61,18 @@ def test_joins_a_metadata_once() -> None:
     assert Ledger.of(metadata) is ledger
     assert Ledger.of(MetaData()) is not ledger
     assert sorted(metadata.tables) == ["attachment_ledger", "attachment_storage"]
+
+
+def test_joins_a_metadata_that_reflected_the_whole_database_before() -> None:
+    engine, metadata, reflected = create_engine("sqlite://"), MetaData(), MetaData()
+    Ledger.of(metadata)
+    metadata.create_all(engine)
+    reflected.reflect(engine)
+    ledger = Ledger.of(reflected)
+    assert reflected.tables["attachment_ledger"] is ledger.lines
+    reflected.drop_all(engine)
+    reflected.create_all(engine)  # its index once
+    assert len(inspect(engine).get_indexes("attachment_ledger")) == 1
 
 
 def test_two_storages_without_a_metadata_share_the_ledger_of_the_tables() -> None:

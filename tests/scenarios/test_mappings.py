@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Optional
 from uuid import UUID, uuid4
 
@@ -28,6 +29,7 @@ from sqlalchemy.orm import (
     MappedAsDataclass,
     aliased,
     column_property,
+    composite,
     declared_attr,
     mapped_column,
     registry,
@@ -122,6 +124,22 @@ class Composite(Base):
     left: Mapped[int] = mapped_column(primary_key=True)
     right: Mapped[str] = mapped_column(String(10), primary_key=True)
     file: Mapped[Attachment | None]
+
+
+@dataclass
+class Sides:
+    front: Any
+    back: Any
+
+
+class Card(Base):
+    """Two attachments as one attribute."""
+
+    __tablename__ = "cards"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    front: Mapped[Attachment | None]
+    back: Mapped[Attachment | None]
+    sides: Mapped[Sides] = composite("front", "back")
 
 
 class Renamed(Base):
@@ -264,6 +282,19 @@ def test_bulk_statements(world: World, kind: str) -> None:
         session.execute(update(cls), [{**key(1), single[0]: b"one"}, {**key(2), single[0]: None}])
         session.commit()
     world.check(b"one", b"all", *[b"page"] * 3 * len(plural))
+
+
+@databases
+def test_bulk_statements_with_composites(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        rows = [{"id": i, "sides": Sides(b"front", b"back")} for i in (1, 2, 3)]
+        session.execute(insert(Card), rows)
+        session.execute(insert(Card), {"id": 4, "sides": Sides(b"last", None)})
+        assert rows[0].keys() == {"id", "sides"}
+        session.execute(update(Card), [{"id": 1, "sides": Sides(None, None)}, {"id": 2, "sides": Sides(b"new", None)}])
+        session.commit()
+    world.check(b"new", b"front", b"back", b"last")
 
 
 def test_the_class_of_the_values(world: World) -> None:
