@@ -61,7 +61,7 @@ class Stage(ABC):
         self._frame = frame
         self._nameable: dict[Any, Any] = {}
         self._owned: list[tuple[Scope, Connection, Named]] = []
-        self._claimed: list[tuple[Scope, Connection, list[Named], Token]] = []
+        self._claimed: list[tuple[Scope, Connection, Named, Token]] = []
         self._taken_over: list[tuple[Scope, Connection, Named, dict[str, Any]]] = []
         self._elsewhere: Exception | None = None
         self._outer = nameable.get()
@@ -133,10 +133,10 @@ class Stage(ABC):
                 work.dropped.append(file)
                 work.keep_path_of(file)
         claimed, self._claimed = self._claimed, []
-        for scope, connection, files, token in claimed:
+        for scope, connection, file, token in claimed:
             with untold:
-                connection.execute(delete(scope.ledger.lines).where(scope.ledger.among(files)))
-                self._frame.work(scope).keep_path_of(files[0])
+                connection.execute(delete(scope.ledger.lines).where(scope.ledger.among([file])))
+                self._frame.work(scope).keep_path_of(file)
                 token.revert()
 
     def is_in_doubt(self, error: BaseException | None) -> bool:
@@ -167,8 +167,14 @@ class Stage(ABC):
         scope, connection = self.of(reference)
         lines = [line(each, reference) for each in named(facts_of(item))]
         files = [each.named for each in lines]
-        self._claimed.append((scope, connection, files, token))
-        scope.ledger.own(connection, lines, scope.files.own_within)
+        for each in lines:
+            mine = scope, connection, each.named, token
+            self._claimed.append(mine)  # before: it may be interrupted
+            try:
+                scope.ledger.own(connection, [each], scope.files.own_within)
+            except OwnershipLost:
+                self._claimed.remove(mine)  # The line is another one's, and not to be taken back where others go on.
+                raise
         if token.tried:
             self._look_for(reference, files)
         if token.given is not None:

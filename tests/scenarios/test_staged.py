@@ -10,6 +10,8 @@ from sqlalchemy import event, insert, update
 from sqlalchemy.exc import IntegrityError
 
 from sa_attachments import Attachment, OwnershipLost, StorageFailed, UnknownStorage
+from sa_attachments.attachment import origin_of
+from sa_attachments.staging import Token
 
 from .models import Doc, files
 from .world import AsyncWorld, World
@@ -196,6 +198,34 @@ def stage_outside(data: bytes) -> Attachment:
     storage = files.resolve("default")
     with files.override({"default": storage.inner}):  # type: ignore[attr-defined]
         return stage(data)
+
+
+@on("world", ["sqlite", "mariadb"], indirect=True)
+@on("whose", ["swept", "another row's"])
+def test_a_statement_that_is_too_late_leaves_the_line_of_others(world: World, whose: str) -> None:
+    """These databases go on after the refusal, and what is committed then must not forget whose the file is."""
+    with world.session() as session:
+        session.add(Doc(id=1, file=b"first"))  # The place is marked by who stores in a session.
+        session.commit()
+        staged = stage(b"data")
+        if whose == "swept":
+            world.sweep()
+        else:
+            session.add(Doc(id=2, file=staged))
+            session.commit()
+            token = origin_of(staged)
+            assert isinstance(token, Token)
+            token.revert()  # as if the acknowledgement of the commit were lost
+        lines = world.ledger()
+        with pytest.raises(OwnershipLost):
+            session.execute(insert(Doc).values(id=3, file=staged))
+        session.add(Doc(id=4))
+        session.commit()
+        assert world.ledger() == lines
+        with pytest.raises(OwnershipLost):
+            session.execute(insert(Doc).values(id=3, file=staged))
+    world.sweep()
+    world.check(b"first", *([] if whose == "swept" else [b"data"]), swept=True)
 
 
 def test_a_new_description_is_the_same_file(world: World) -> None:
