@@ -43,7 +43,7 @@ from .scope import Scope
 from .staging import Stage, Token
 from .tables import quoted, translated
 from .upload import Upload
-from .wants import Want, copy_wanted, has_passed, line
+from .wants import Want, copy_wanted, has_passed
 
 
 class Office(Home, Protocol):
@@ -229,7 +229,7 @@ class Desk:
         scope.ledger.begin_write(connection)
         states = scope.ledger.states(connection, files, lock=True)
         return all(states.get(file.name) == CONDEMNED for file in files) and all(
-            scope.ledger.reclaim(connection, line(file, place)) for file in files
+            stage.take_over(place, file, None) for file in files
         )
 
     def _elsewhere(self, attachment: Attachment) -> Place:

@@ -193,9 +193,11 @@ class Stage(ABC):
             found = scope.ledger.transfer(connection, mine)
         else:
             scope.ledger.begin_write(connection)
+            # What nobody owned yet, and a sweep condemned, stays so: once it had an owner, whose drop leaves no
+            # tombstone, the attachment that was staged would be let in after its bytes were gone.
             dropped = (
                 select(*(c[name] for name in _OF_A_DROP))
-                .where(scope.ledger.among([file]), c.state == CONDEMNED)
+                .where(scope.ledger.among([file]), c.state == CONDEMNED, c.owner_table.is_not(None))
                 .with_for_update(skip_locked=True)  # by another connection, of this session or of this thread perhaps
             )
             row = connection.execute(dropped).one_or_none()

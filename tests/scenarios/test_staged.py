@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import pickle
+import time
 from datetime import timedelta
 
 import pytest
@@ -226,6 +228,33 @@ def test_a_statement_that_is_too_late_leaves_the_line_of_others(world: World, wh
             session.execute(insert(Doc).values(id=3, file=staged))
     world.sweep()
     world.check(b"first", *([] if whose == "swept" else [b"data"]), swept=True)
+
+
+@on("how", ["attribute", "connection"])
+def test_what_a_sweep_condemned_is_not_owned_again_by_a_pickled_one(world: World, how: str) -> None:
+    """That would be dropped without a tombstone, and the one in memory be named after its bytes were gone."""
+    with world.session() as session:
+        session.add(Doc(id=1, file=b"first"))
+        session.commit()
+        staged = stage(b"data")
+        pickled = files.bind(pickle.loads(pickle.dumps(staged)))
+        time.sleep(0.01)
+        files.sweep(world.engine, grace=timedelta(0))
+        if how == "attribute":
+            session.add(Doc(id=2, file=pickled))
+        else:
+            connection = session.connection()
+            copied = files.stage(pickled, connection, Doc.file)
+            connection.execute(insert(Doc.__table__).values(id=2, file=copied))  # type: ignore[arg-type]
+        session.commit()
+        session.get_one(Doc, 2).file = None
+        session.commit()
+        world.settle()
+        session.add(Doc(id=3, file=staged))
+        with pytest.raises(OwnershipLost):
+            session.commit()
+        session.rollback()
+    assert [world.stored()[facts["storage"], facts["key"]] for facts in world.named()] == [b"first"]
 
 
 def test_a_new_description_is_the_same_file(world: World) -> None:
