@@ -19,6 +19,8 @@ from tests.scenarios.world import World
 class CountingWorld(World):
     """Its invariant includes that the database has counted right."""
 
+    TABLES = "docs with triggers"
+
     def create(self, metadata: MetaData, schema: str | None = None) -> None:
         super().create(metadata, schema)
         install(self.observer, metadata, schema)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from sqlalchemy import Engine
@@ -18,12 +18,14 @@ from sqlalchemy.engine import URL
 from sqlalchemy.util import greenlet_spawn
 
 from tests import engines
+from tests.databases import Database
 from tests.sampling import leave_all_but_a_sample
 
 from .models import files
 from .world import AsyncWorld, World
 
 SYNC = engines.ENGINES
+Made = TypeVar("Made", bound=World)
 EVERYWHERE = [*SYNC, *engines.ASYNC_ENGINES]
 
 
@@ -43,6 +45,7 @@ def world(
     """Fewer databases by ``@pytest.mark.parametrize("world", ["sqlite", "postgres"], indirect=True)``."""
     name = request.param
     path = f"{tmp_path}/test.db"
+    database: Database | None = None
     match name:
         case "sqlite" | "sqlite-legacy":
             engine, observer = (
@@ -54,16 +57,17 @@ def world(
         case "aiosqlite":
             engine = engines.open_async_engine(f"sqlite+aiosqlite:///{path}").sync_engine
             observer = open_engine(f"sqlite:///{path}")
-        case "asyncpg":
-            url = request.getfixturevalue("postgres_url")
-            engine = engines.open_async_engine(engines.with_driver(url, "asyncpg")).sync_engine
-            observer = open_engine(url)
-        case "postgres" | "mariadb":
-            url = request.getfixturevalue(f"{name}_url")
-            engine, observer = open_engine(url), open_engine(url)
+        case "postgres" | "mariadb" | "asyncpg":
+            database = request.getfixturevalue("mariadb_database" if name == "mariadb" else "postgres_database")
+            assert database is not None
+            observer = open_engine(database.url)
+            if name == "asyncpg":
+                engine = engines.open_async_engine(engines.with_driver(database.url, name)).sync_engine
+            else:
+                engine = open_engine(database.url)
         case other:
             raise ValueError(f"no world {other!r}; there are {EVERYWHERE}")
-    made = world_class(name, engine, observer)
+    made = _on(database, world_class, name, engine, observer)
     with files.override(made.storages):
         yield made
         made.heal()
@@ -75,15 +79,27 @@ async def aworld(
 ) -> AsyncIterator[AsyncWorld]:
     """For tests that are coroutines."""
     url: str | URL = f"sqlite:///{tmp_path}/test.db"
-    driver = "aiosqlite"
+    database: Database | None = None
     if request.param == "asyncpg":
-        url, driver = request.getfixturevalue("postgres_url"), "asyncpg"
-    engine = engines.open_async_engine(engines.with_driver(url, driver))
-    made = AsyncWorld(request.param, engine, open_engine(url))
+        database = request.getfixturevalue("postgres_database")
+        assert database is not None
+        url = database.url
+    engine = engines.open_async_engine(engines.with_driver(url, request.param))
+    made = _on(database, AsyncWorld, request.param, engine, open_engine(url))
     with files.override(made.storages):
         yield made
         made.heal()
     await engine.dispose()
+
+
+def _on(database: Database | None, of: type[Made], name: str, engine: Any, observer: Engine) -> Made:
+    """A new world in the tables of the one before, if nothing but rows was changed there."""
+    if database is None:
+        return of(name, engine, observer)
+    made = of(name, engine, observer, prepared=database.clear(of.TABLES))
+    if not made.prepared:
+        database.remember(of.TABLES)
+    return made
 
 
 @pytest.hookimpl(tryfirst=True)

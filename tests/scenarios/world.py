@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, MetaData, Table, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -34,16 +34,25 @@ Name = tuple[str, str]
 
 
 class World:
-    """See the module. ``engine`` is what the scenario's sessions use, ``observer`` looks at the database beside it."""
+    """See the module. ``engine`` is what the scenario's sessions use, ``observer`` looks at the database beside it.
 
-    def __init__(self, name: str, engine: Engine, observer: Engine) -> None:
+    ``prepared``: the tables are there already. Worlds of the same ``TABLES`` have the same ones.
+    """
+
+    TABLES: ClassVar[str] = "docs"
+
+    def __init__(self, name: str, engine: Engine, observer: Engine, *, prepared: bool = False) -> None:
         self.name = name
         self.engine = engine
         self.observer = observer
         self.files: Storages = files
         self.storages: dict[str, Faulty] = {DEFAULT: Faulty(MemoryStorage(parallel=4))}
+        self.prepared = prepared
         self._tables: list[tuple[MetaData, str | None]] = []
-        self.create(Base.metadata)
+        if prepared:
+            self._tables.append((Base.metadata, None))
+        else:
+            self.create(Base.metadata)
 
     @property
     def storage(self) -> Faulty:
@@ -159,8 +168,8 @@ class World:
 class AsyncWorld(World):
     """The same for tests that are coroutines."""
 
-    def __init__(self, name: str, engine: AsyncEngine, observer: Engine) -> None:
-        super().__init__(name, engine.sync_engine, observer)
+    def __init__(self, name: str, engine: AsyncEngine, observer: Engine, *, prepared: bool = False) -> None:
+        super().__init__(name, engine.sync_engine, observer, prepared=prepared)
         self.asynchronous = engine
 
     def sessions(self, **options: Any) -> AsyncSession:
