@@ -7,8 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+from uuid import uuid4
 
 import pytest
 from botocore.exceptions import ClientError
@@ -24,6 +26,37 @@ from tests.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 
 Make = Callable[..., S3Storage]
 STORED = Storages("memory:").stage(Attachment.upload(b"x"))
+
+
+@pytest.fixture(scope="module")
+def module_bucket(seaweed: Seaweed) -> Iterator[str]:
+    """The server takes up to a second for the first file in a bucket, and several for the first ones at once."""
+    name, client = f"test-{uuid4().hex}", seaweed.client()
+    client.create_bucket(Bucket=name)
+    client.put_object(Bucket=name, Key="warm", Body=b"")
+    client.delete_object(Bucket=name, Key="warm")
+    yield name
+    client.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def bucket(seaweed: Seaweed, module_bucket: str) -> Iterator[str]:
+    """One that is empty, though others were here before."""
+    yield module_bucket
+    client = seaweed.client()
+    for upload in client.list_multipart_uploads(Bucket=module_bucket).get("Uploads", []):
+        client.abort_multipart_upload(Bucket=module_bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+    while files := client.list_objects_v2(Bucket=module_bucket).get("Contents"):
+        client.delete_objects(Bucket=module_bucket, Delete={"Objects": [{"Key": file["Key"]} for file in files]})
+
+
+@pytest.fixture
+def own_bucket(seaweed: Seaweed) -> Iterator[str]:
+    """One with settings of its own."""
+    name, client = f"test-{uuid4().hex}", seaweed.client()
+    client.create_bucket(Bucket=name)
+    yield name
+    client.delete_bucket(Bucket=name)
 
 
 @pytest.fixture
@@ -105,9 +138,14 @@ def test_lists_keys_of_our_form_in_order_and_between_bounds(make: Make) -> None:
             assert [key for key, _ in storage.keys(after, before)] == expected
 
 
-def test_lists_page_by_page_and_only_what_is_asked_for(make: Make) -> None:
+def test_lists_page_by_page_and_only_what_is_asked_for(
+    make: Make, seaweed: Seaweed, bucket: str, tmp_path: Path
+) -> None:
     storage = make()
-    keys = [put(storage, f"2026/01/01/00/{n:04}", b"") for n in range(1100)]
+    keys = [f"2026/01/01/00/{n:04}" for n in range(1100)]
+    put(storage, keys[0], b"x")
+    paths = [f"some/prefix/{key}" for key in keys]
+    seaweed.multiply(bucket, paths[0], paths[1:], tmp_path)
     asked = count_requests(storage)
     assert listed(storage) == keys
     assert asked == ["list_objects_v2"] * 2
@@ -289,15 +327,15 @@ def test_a_server_that_does_not_answer_is_given_up(make: Make, proxy: Proxy) -> 
 # Deleting and copying
 
 
-def test_deleting_a_version_that_is_hidden(make: Make, seaweed: Seaweed, bucket: str) -> None:
+def test_deleting_a_version_that_is_hidden(make: Make, seaweed: Seaweed, own_bucket: str) -> None:
     client = seaweed.client()
-    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    hiding, thorough = make(), make(versions=True)
+    client.put_bucket_versioning(Bucket=own_bucket, VersioningConfiguration={"Status": "Enabled"})
+    hiding, thorough = make(bucket=own_bucket), make(bucket=own_bucket, versions=True)
     kept, gone = put(hiding, mint(), b"kept"), put(thorough, mint(), b"gone")
     assert not hiding.delete([kept])
     assert not thorough.delete([gone])
     assert listed(hiding) == []
-    left = client.list_object_versions(Bucket=bucket).get("Versions", [])
+    left = client.list_object_versions(Bucket=own_bucket).get("Versions", [])
     assert [version["Key"] for version in left] == [f"some/prefix/{kept}"]
 
 
@@ -345,17 +383,17 @@ def test_a_public_address_is_not_signed(make: Make) -> None:
 TERMS: dict[str, Any] = {"expires": timedelta(minutes=5), "content_type": "text/plain", "max_size": 3}
 
 
-def test_what_a_client_puts_is_as_the_options_say(make: Make, seaweed: Seaweed, bucket: str) -> None:
-    storage = make("", new_files={"CacheControl": "max-age=60", "Tagging": "project=a%26b&kind=x"})
+def test_what_a_client_puts_is_as_the_options_say(make: Make, seaweed: Seaweed, own_bucket: str) -> None:
+    storage = make("", bucket=own_bucket, new_files={"CacheControl": "max-age=60", "Tagging": "project=a%26b&kind=x"})
     urlopen(abilities._put(storage.sign_upload("a/b", **TERMS, size=3), b"abc"), timeout=30).close()
-    assert seaweed.client().head_object(Bucket=bucket, Key="a/b")["CacheControl"] == "max-age=60"
-    tags = seaweed.client().get_object_tagging(Bucket=bucket, Key="a/b")["TagSet"]
+    assert seaweed.client().head_object(Bucket=own_bucket, Key="a/b")["CacheControl"] == "max-age=60"
+    tags = seaweed.client().get_object_tagging(Bucket=own_bucket, Key="a/b")["TagSet"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == {"project": "a&b", "kind": "x"}
 
 
-def test_a_form_sends_what_the_options_say(make: Make) -> None:
+def test_a_form_sends_what_the_options_say(make: Make, own_bucket: str) -> None:
     """SeaweedFS takes the cache control and forgets it; tags of a form it refuses."""
-    storage = make("", new_files={"CacheControl": "max-age=60"})
+    storage = make("", bucket=own_bucket, new_files={"CacheControl": "max-age=60"})
     direct = storage.sign_upload("a/b", **TERMS)
     assert direct.fields["Cache-Control"] == "max-age=60"
     urlopen(abilities._post(direct, b"abc"), timeout=30).close()
