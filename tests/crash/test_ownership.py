@@ -46,6 +46,12 @@ def make(engine: Engine, tmp_path: Path) -> Make:
     return make
 
 
+def impatient(app: Application) -> Application:
+    """The same one, deployed with other options: sweeps look back no longer than 50 ms."""
+    times = {"own_within": timedelta(milliseconds=50), "tombstone_ttl": timedelta(seconds=30)}
+    return Application(app.engine, app.folder, app.storage, **times)
+
+
 def add(app: Application, *rows: Any) -> None:
     with app.session() as session:
         session.add_all(rows)
@@ -176,10 +182,11 @@ def test_an_owner_that_comes_after_the_tombstone_fails_too(make: Make) -> None:
 @everywhere
 def test_an_owner_that_took_too_long_fails_though_its_file_is_there(make: Make) -> None:
     """Else a sweep whose list is older than the owner's line would delete it."""
-    app = make(own_within=timedelta(seconds=1.5))
+    app = make()
     staged = app.files.stage(upload("staged"))
     add(app, app.Doc(id=1, file=app.files.stage(upload("in time"))))
-    time.sleep(1.6)
+    app.files.own_within = timedelta(milliseconds=50)
+    time.sleep(0.1)
     with pytest.raises(OwnershipLost):
         add(app, app.Doc(id=2, file=staged))
     assert app.state() == {"0.file": ["first"], "1.file": ["in time"]}
@@ -230,11 +237,6 @@ def test_a_put_that_arrives_after_the_purge_is_deleted_once_more(make: Make) -> 
 # The watermark
 
 
-def hurried(make: Make) -> Application:
-    """An application whose sweeps look back no longer than a second."""
-    return make(own_within=timedelta(seconds=1), tombstone_ttl=timedelta(seconds=30))
-
-
 def begin(app: Application, session: Session, row_id: int) -> str:
     """A row that is flushed and not committed; returns the key of its file."""
     doc = app.Doc(id=row_id, file=upload("in flight"))
@@ -247,9 +249,9 @@ def begin(app: Application, session: Session, row_id: int) -> str:
 
 def sweep_around(app: Application, key: str) -> None:
     """Sweep while somebody holds a key: it is skipped, and remembered however long that takes."""
-    time.sleep(1.3)
+    time.sleep(0.1)
     for _ in range(2):
-        report = app.sweep()["default"]
+        report = impatient(app).sweep()["default"]
         assert (report.skipped, report.strangers, report.purged) == (1, 0, 0)
         assert watermark_of(app) <= moment(key)
 
@@ -257,7 +259,7 @@ def sweep_around(app: Application, key: str) -> None:
 @where_two_can_write
 @on("end", ["commit", "rollback", "close"])
 def test_the_watermark_does_not_pass_the_key_of_an_open_transaction(make: Make, end: str) -> None:
-    app = hurried(make)
+    app = make()
     with app.session() as session:
         key = begin(app, session, 1)
         app.storage.fail("delete")  # what settling would do is left to the sweep
@@ -269,7 +271,7 @@ def test_the_watermark_does_not_pass_the_key_of_an_open_transaction(make: Make, 
     assert app.problems(swept=True) == []
     assert app.state() == {"0.file": ["first"]} | ({"1.file": ["in flight"]} if end == "commit" else {})
     time.sleep(0.01)
-    app.sweep()
+    impatient(app).sweep()
     assert watermark_of(app) > moment(key)
 
 
@@ -277,7 +279,7 @@ def test_the_watermark_does_not_pass_the_key_of_an_open_transaction(make: Make, 
 @on("end", ["commit", "rollback"])
 def test_the_watermark_does_not_pass_the_key_of_a_prepared_transaction(make: Make, engine: Engine, end: str) -> None:
     """Which belongs to no process: only the database knows that somebody may still commit it."""
-    app = hurried(make)
+    app = make()
     with engine.connect() as connection:
         transaction = connection.begin_twophase("prepared")
         with Session(connection) as session:
@@ -288,7 +290,7 @@ def test_the_watermark_does_not_pass_the_key_of_a_prepared_transaction(make: Mak
         getattr(transaction, end)()
     assert app.files.settled(10)
     assert app.problems() == []
-    report = app.sweep()["default"]
+    report = impatient(app).sweep()["default"]
     assert report.skipped == 0
     assert app.problems(swept=True) == []
     assert app.state() == {"0.file": ["first"]} | ({"1.file": ["in flight"]} if end == "commit" else {})
@@ -298,7 +300,7 @@ def test_the_watermark_does_not_pass_the_key_of_a_prepared_transaction(make: Mak
 @everywhere
 def test_the_watermark_does_not_pass_a_put_that_took_long(make: Make) -> None:
     """Its key is old, its bytes are young."""
-    app = hurried(make)
+    app = impatient(make())
     key = mint(now=time.time_ns() // 1_000_000 - 3_600_000)
     app.storage.put(key, io.BytesIO(content("slow")), size=None, content_type="text/plain")
     report = app.sweep(grace=timedelta(seconds=1))["default"]
