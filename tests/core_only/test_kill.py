@@ -35,7 +35,7 @@ def ground(request: pytest.FixtureRequest, open_engine: Callable[..., Engine]) -
 
 @pytest.mark.timeout(600)
 def test_a_sample_of_the_steps(ground: PlainGround) -> None:
-    kill_at_each(ground, "plain", every=83, sweeps=61)
+    kill_at_each(ground, "plain", every=199, sweeps=61)
 
 
 @pytest.mark.torture

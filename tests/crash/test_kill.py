@@ -27,6 +27,7 @@ from .application import LATER, Application, content
 from .forks import ForkServer
 
 DATABASES = ["sqlite", "sqlite-wal", "postgres"]
+both = pytest.mark.parametrize("ground", ["sqlite", "postgres"], indirect=True)
 
 
 class Ground:
@@ -169,24 +170,26 @@ def finish_rebuild(ground: Ground, where: str) -> None:
 @pytest.mark.timeout(600)
 def test_a_small_workload(ground: Ground, request: pytest.FixtureRequest) -> None:
     # Even steps: between the end of one call and the beginning of the next nothing happens.
-    every = {"sqlite": 18, "sqlite-wal": 38, "postgres": 38}
+    every = {"sqlite": 38, "sqlite-wal": 94, "postgres": 78}
     kill_at_each(ground, "small", every=every[request.node.callspec.params["ground"]], sweeps=53)
 
 
 @pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
 def test_a_file_given_away(ground: Ground) -> None:
-    kill_at_each(ground, "given", every=2, sweeps=97)
+    kill_at_each(ground, "given", every=6, sweeps=97)
 
 
 @pytest.mark.timeout(600)
+@both
 def test_variants(ground: Ground, request: pytest.FixtureRequest) -> None:
-    every = {"sqlite": 101, "sqlite-wal": 263, "postgres": 241}
+    every = {"sqlite": 211, "postgres": 307}
     kill_at_each(ground, "variants", every=every[request.node.callspec.params["ground"]], sweeps=31)
 
 
 @pytest.mark.timeout(600)
+@both
 def test_all_operations(ground: Ground) -> None:
-    kill_at_each(ground, "all", every=173, sweeps=41)
+    kill_at_each(ground, "all", every=307, sweeps=41)
 
 
 @pytest.mark.timeout(600)
@@ -196,7 +199,7 @@ def test_system_calls(ground: Ground, nameless: bool) -> None:
     """Where unfinished files need a name they stay behind, and are discarded by the sweep."""
     if not nameless:
         ground.server.prepare("tests.crash.scenes:forbid_nameless_files")
-    kill_at_each(ground, "small", every=41, sweeps=41, system_calls=True)
+    kill_at_each(ground, "small", every=83, sweeps=41, system_calls=True)
 
 
 @pytest.mark.torture

@@ -91,7 +91,7 @@ def office(engine: Engine, tmp_path: Path) -> Iterator[Office]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", CONCURRENT_ENGINES, indirect=True)
 def test_at_some_steps(office: Office) -> None:
-    lose_at_each(office, every=59)
+    lose_at_each(office, every=89)
 
 
 @pytest.mark.torture

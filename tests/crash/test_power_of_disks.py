@@ -85,7 +85,7 @@ JOURNALS = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("journal", JOURNALS)
 def test_at_many_steps_of_all_operations(machine: Machine, journal: str, tmp_path: Path) -> None:
-    cut_at_each(machine, journal, tmp_path, every=37)
+    cut_at_each(machine, journal, tmp_path, every=61)
 
 
 @pytest.mark.torture

@@ -137,7 +137,7 @@ def test_a_file_given_away_is_removed_only_when_the_commit_cannot_be_lost(shop: 
 
 @pytest.mark.timeout(600)
 def test_a_crash_at_many_steps_of_all_operations(shop: Shop) -> None:
-    crash_at_each(shop, every=97)
+    crash_at_each(shop, every=131)
 
 
 @pytest.mark.torture

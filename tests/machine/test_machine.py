@@ -27,7 +27,7 @@ def run(world: World, options: settings, number: int, machine: type[Machine] = M
 @pytest.mark.timeout(300)
 def test_a_sample(world: World) -> None:
     """The same examples each time, so that nobody's change fails by another's bad luck."""
-    run(world, settings(SETTINGS, max_examples=50 if world.has_one_writer else 25), 1)
+    run(world, settings(SETTINGS, max_examples=25 if world.has_one_writer else 12), 1)
 
 
 @pytest.mark.torture

@@ -68,14 +68,14 @@ def ground(
 
 
 def test_a_small_workload(ground: S3Ground) -> None:
-    kill_at_each(ground, "small", every=83, sweeps=61)
+    kill_at_each(ground, "small", every=167, sweeps=61)
 
 
 def test_a_large_file(ground: S3Ground) -> None:
     names = ground.steps("large")
     assert "after UploadPart" in names
     assert "before CompleteMultipartUpload" in names
-    kill_at_each(ground, "large", every=73, sweeps=71)
+    kill_at_each(ground, "large", every=149, sweeps=71)
 
 
 @pytest.mark.torture

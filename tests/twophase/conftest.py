@@ -20,7 +20,7 @@ __all__ = ["binds", "folders", "pair", "path", "pytest_pyfunc_call", "storage", 
 
 DATABASES = ["postgres", "asyncpg", *(["mariadb"] if MARIADB else [])]
 """Those of the scenarios that know two phases, by a driver that does."""
-SAMPLE = 8
+SAMPLE = 16
 """By default, one of so many scenarios is run."""
 ELSEWHERE = {
     "autocommit__the_session_can_be_used_afterwards": "a connection in AUTOCOMMIT begins no two-phase transaction",

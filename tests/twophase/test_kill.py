@@ -77,7 +77,7 @@ def test_between_the_phases(ground: TwoPhaseGround) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_small_workload(ground: TwoPhaseGround) -> None:
-    kill_at_each(ground, "small", every=29, sweeps=53)
+    kill_at_each(ground, "small", every=71, sweeps=53)
 
 
 @pytest.mark.torture

@@ -20,6 +20,7 @@ from tests.scenarios.world import World
 from .sessions import ZopeSession
 
 SCENARIOS = Path(__file__).with_name("test_scenarios.py")
+SAMPLE = 4
 
 
 class ZopeWorld(World):
@@ -64,8 +65,8 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """By default every other scenario runs, once: on SQLite or PostgreSQL, with a ``keep_session``, as its name picks;
-    the torture runs them all.
+    """By default one of ``SAMPLE`` scenarios runs, once: on SQLite or PostgreSQL, with a ``keep_session``, as its name
+    picks; the torture runs them all.
     """
     found = [item for item in items if item.path == SCENARIOS]
     take_out(config, items, [item for item in found if not _is_for_zope(item)])
@@ -73,7 +74,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in filter(_is_for_zope, found):
         by_function.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for name, group in by_function.items():
-        picked = _picked(name, group) if crc32(name.encode()) % 2 else None
+        picked = _picked(name, group) if crc32(name.encode()) % SAMPLE == 1 else None
         leave(item for item in group if item is not picked)
 
 
@@ -87,4 +88,4 @@ def _is_for_zope(item: pytest.Item) -> bool:
 
 def _picked(name: str, items: list[pytest.Item]) -> pytest.Item:
     usual = [item for item in items if item.callspec.params["world"] in ("sqlite", "postgres")] or items  # type: ignore[attr-defined]
-    return usual[crc32(name.encode()) // 2 % len(usual)]
+    return usual[crc32(name.encode()) // SAMPLE % len(usual)]

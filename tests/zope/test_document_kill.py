@@ -114,14 +114,14 @@ PHASES = ["tpc_begin", "tpc_vote", "after tpc_vote", "tpc_finish", "after tpc_fi
 @pytest.mark.parametrize("one_phase", [False, True], ids=["two phases", "one phase"])
 def test_a_workload(ground: Callable[[bool], Ground], one_phase: bool) -> None:
     made = ground(one_phase)
-    kill_at_each(made, "work", every=59 if made.is_sqlite else 121, recoveries=83)
+    kill_at_each(made, "work", every=139 if made.is_sqlite else 241, recoveries=83)
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("phase", ["tpc_vote", "after tpc_vote"])
 def test_a_failure_and_what_is_done_about_it(ground: Callable[[bool], Ground], phase: str) -> None:
-    kill_at_each(ground(phase.startswith("after")), "fail", phase, every=31, recoveries=61)
+    kill_at_each(ground(phase.startswith("after")), "fail", phase, every=61, recoveries=61)
 
 
 @pytest.mark.torture

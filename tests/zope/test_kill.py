@@ -35,12 +35,12 @@ def ground(request: pytest.FixtureRequest, open_engine: Callable[..., Engine]) -
 
 @pytest.mark.timeout(600)
 def test_a_small_workload(ground: ZopeGround) -> None:
-    kill_at_each(ground, "small", every=23, sweeps=43)
+    kill_at_each(ground, "small", every=67, sweeps=43)
 
 
 @pytest.mark.timeout(600)
 def test_all_operations(ground: ZopeGround) -> None:
-    kill_at_each(ground, "all", every=211, sweeps=41)
+    kill_at_each(ground, "all", every=509, sweeps=41)
 
 
 @pytest.mark.torture

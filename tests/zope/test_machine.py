@@ -77,7 +77,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[
 @pytest.mark.timeout(300)
 @MACHINES
 def test_a_sample(world: World, machine: type[Machine]) -> None:
-    run(world, settings(SETTINGS, max_examples=15 if world.has_one_writer else 6), 1, machine)
+    run(world, settings(SETTINGS, max_examples=8 if world.has_one_writer else 4), 1, machine)
 
 
 @pytest.mark.torture

@@ -28,8 +28,8 @@ TELLING = ("bulk", "lists", "owners", "retention", "savepoints", "upserts")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The torture runs everything. By default each of the telling scenarios runs once, on a database as its name picks;
-    and of what is counted, each way of losing or keeping a name ends in one way, on each database.
+    """The torture runs everything. By default every other one of the telling scenarios runs once, on a database as its
+    name picks; and of what is counted, each way of losing or keeping a name ends in one way, on each database.
     """
     mine = [item for item in items if item.path.parent.name == "with_triggers" and item.path.name in SAMPLED]
     groups: dict[str, list[pytest.Item]] = {}
@@ -43,7 +43,8 @@ def _group(item: pytest.Item) -> str:
     """Tests of which one stands for all; empty if none is to run."""
     function = item.name.partition("[")[0]
     if item.path.name == "test_scenarios.py":
-        return function if function.removeprefix("test_").startswith(TELLING) else ""
+        told = function.removeprefix("test_").startswith(TELLING) and (crc32(function.encode()) >> 8) % 2 == 0
+        return function if told else ""
     if item.path.name == "test_variants.py":
         return function
     parameters: dict[str, object] = item.callspec.params  # type: ignore[attr-defined]
