@@ -3,7 +3,7 @@
 Emptying costs 2 ms where a new database costs 20 to 80. What an earlier test left behind can't block it: its
 connections are ended, its prepared transactions rolled back.
 
-Tables cost as much as a database. Tests that want the same ones share them::
+Tables cost PostgreSQL as much as a database. Tests that want the same ones share them::
 
     if not database.clear("docs"):      # takes the rows, if all else is as it was at remember("docs")
         metadata.create_all(engine)     # otherwise there is nothing at all
@@ -12,7 +12,6 @@ Tables cost as much as a database. Tests that want the same ones share them::
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from contextlib import suppress
 
 from sqlalchemy import Connection, Engine, create_engine, text
@@ -20,17 +19,20 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError
 
 
-class Database(ABC):
-    """``url`` is its address, ``inside`` an engine that is connected to it."""
-
-    url: URL
-    inside: Engine
-    _remembered: tuple[str, object] | None = None
+class PostgresDatabase:
+    def __init__(self, server: str, name: str) -> None:
+        self.name = name
+        self.url = make_url(server).set(database=name)
+        self._server = _administer(make_url(server))
+        with self._server.connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE template0'))
+        self._inside = _administer(self.url)
+        self._remembered: tuple[str, str] | None = None
 
     def clear(self, tables: str) -> bool:
         """Take the rows of ``tables`` away, or else everything; returns whether the tables are there."""
         if self._remembered is not None and self._remembered[0] == tables:
-            with suppress(DBAPIError), self.inside.connect() as connection:
+            with self._inside.connect() as connection:
                 self._end_the_others(connection)
                 if self._shape(connection) == self._remembered[1]:
                     self._take_rows(connection)
@@ -40,37 +42,11 @@ class Database(ABC):
 
     def remember(self, tables: str) -> None:
         """What is there now are these tables, without rows."""
-        with self.inside.connect() as connection:
+        with self._inside.connect() as connection:
             self._remembered = tables, self._shape(connection)
 
-    @abstractmethod
-    def empty(self) -> URL: ...
-
-    @abstractmethod
-    def drop(self) -> None: ...
-
-    @abstractmethod
-    def _end_the_others(self, connection: Connection) -> None: ...
-
-    @abstractmethod
-    def _shape(self, connection: Connection) -> object:
-        """All that is there but for rows; equal to another one if nothing was made, changed or dropped in between."""
-
-    @abstractmethod
-    def _take_rows(self, connection: Connection) -> None: ...
-
-
-class PostgresDatabase(Database):
-    def __init__(self, server: str, name: str) -> None:
-        self.name = name
-        self.url = make_url(server).set(database=name)
-        self._server = _administer(make_url(server))
-        with self._server.connect() as connection:
-            connection.execute(text(f'CREATE DATABASE "{name}" TEMPLATE template0'))
-        self.inside = _administer(self.url)
-
     def empty(self) -> URL:
-        with self.inside.connect() as connection:
+        with self._inside.connect() as connection:
             self._end_the_others(connection)
             schemas = connection.scalars(
                 text("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'")
@@ -82,7 +58,7 @@ class PostgresDatabase(Database):
 
     def drop(self) -> None:
         self.empty()
-        self.inside.dispose()
+        self._inside.dispose()
         with self._server.connect() as connection:
             connection.execute(text(f'DROP DATABASE "{self.name}" WITH (FORCE)'))
         self._server.dispose()
@@ -98,10 +74,11 @@ class PostgresDatabase(Database):
         ).all():
             connection.execute(text(f"ROLLBACK PREPARED '{prepared}'"))
 
-    def _shape(self, connection: Connection) -> object:
-        catalogs = {
+    def _shape(self, connection: Connection) -> str:
+        """All that is there but for rows; the same if nothing was made, changed or dropped in between."""
+        catalogs = {  # and what of them TRUNCATE does not change
             "pg_namespace": "oid, nspname",
-            "pg_class": "oid, relname, relowner, relpersistence, relrowsecurity, reloptions",  # TRUNCATE changes others
+            "pg_class": "oid, relname, relowner, relacl, relpersistence, relrowsecurity, reloptions",
             **dict.fromkeys(["pg_attrdef", "pg_constraint", "pg_trigger", "pg_proc", "pg_rewrite"], "oid, xmin"),
             **dict.fromkeys(["pg_type", "pg_policy", "pg_extension"], "oid, xmin"),
         }
@@ -122,72 +99,32 @@ class PostgresDatabase(Database):
         connection.execute(text(f"TRUNCATE {', '.join(tables)} RESTART IDENTITY"))
 
 
-class MariaDatabase(Database):
+class MariaDatabase:
     def __init__(self, server: str, name: str) -> None:
         self.name = name
         # PyMySQL reads all certificates of the machine for each connection, which takes 40 ms, before it knows whether
         # the server wants any.
         given = make_url(server).set(query={"charset": "utf8mb4", "ssl_disabled": "true"})
         self.url = given.set(database=name)
-        self.inside = _administer(given)  # which stays when the database goes
+        self._server = _administer(given)
 
     def empty(self) -> URL:
-        with self.inside.connect() as connection:
+        with self._server.connect() as connection:
             self._drop(connection)
             connection.execute(text(f"CREATE DATABASE `{self.name}` CHARACTER SET utf8mb4"))
         return self.url
 
     def drop(self) -> None:
-        with self.inside.connect() as connection:
+        with self._server.connect() as connection:
             self._drop(connection)
-        self.inside.dispose()
+        self._server.dispose()
 
     def _drop(self, connection: Connection) -> None:
-        self._end_the_others(connection)
-        connection.execute(text(f"DROP DATABASE IF EXISTS `{self.name}`"))
-
-    def _end_the_others(self, connection: Connection) -> None:
         mine = text("SELECT id FROM information_schema.processlist WHERE db = :name")
         for process in connection.scalars(mine, {"name": self.name}).all():
             with suppress(DBAPIError):  # It ended by itself.
                 connection.execute(text(f"KILL {process}"))
-
-    def _shape(self, connection: Connection) -> object:
-        views = {
-            "tables WHERE table_schema": "table_name, table_type, engine, table_collation",
-            "columns WHERE table_schema": "table_name, ordinal_position, column_name, column_type, is_nullable,"
-            " column_default, extra, generation_expression",
-            "statistics WHERE table_schema": "table_name, index_name, non_unique, seq_in_index, column_name",
-            "table_constraints WHERE table_schema": "table_name, constraint_name, constraint_type",
-            "triggers WHERE trigger_schema": "trigger_name, action_statement",
-            "routines WHERE routine_schema": "routine_name, routine_definition",
-        }
-        return {
-            view: sorted(
-                map(str, connection.execute(text(f"SELECT {columns} FROM information_schema.{view} = :name"), named))
-            )
-            for named in [{"name": self.name}]
-            for view, columns in views.items()
-        }
-
-    def _take_rows(self, connection: Connection) -> None:
-        tables = connection.execute(
-            text("SELECT table_name, auto_increment FROM information_schema.tables WHERE table_schema = :name"),
-            {"name": self.name},
-        ).all()
-        connection.execute(text("SET foreign_key_checks = 0, lock_wait_timeout = 2, innodb_lock_wait_timeout = 2"))
-        try:
-            connection.execute(text("START TRANSACTION"))
-            for table, _ in tables:
-                connection.execute(text(f"DELETE FROM `{self.name}`.`{table}`"))
-            connection.execute(text("COMMIT"))
-            for table, next_number in tables:
-                if next_number not in (None, 1):
-                    connection.execute(text(f"ALTER TABLE `{self.name}`.`{table}` AUTO_INCREMENT = 1"))
-        finally:
-            connection.execute(
-                text("SET foreign_key_checks = 1, lock_wait_timeout = DEFAULT, innodb_lock_wait_timeout = DEFAULT")
-            )
+        connection.execute(text(f"DROP DATABASE IF EXISTS `{self.name}`"))
 
 
 def _administer(url: URL) -> Engine:

@@ -42,6 +42,23 @@ def test_each_case_runs_twice_and_each_value_once(cases: int, worlds: int) -> No
     assert len(run) <= cases + max(cases, worlds - 1 + cases - 1)
 
 
+@pytest.mark.parametrize("cases", [1, 2, 3, 20])
+def test_with_a_limit_each_test_runs_with_some_values_and_all_of_them_with_each(cases: int) -> None:
+    worlds = ["first", "a", "b", "always", "c", "d", "e"]
+    seen: set[str] = set()
+    for test in range(40):
+        items = [Item(world, case) for case in range(cases) for world in worlds]
+        for item in items:
+            item.nodeid = item.nodeid.replace("test[", f"test_{test}[")
+        leave_all_but_a_sample(cast(Any, items), "world", most=2, always="always")
+        run = [item for item in items if not item.marks]
+        assert [item.case for item in run if item.world == "first"] == list(range(cases))
+        assert {"always"} < {item.world for item in run}
+        assert 2 * cases <= len(run) <= 3 * cases + 1
+        seen |= {item.world for item in run}
+    assert seen == set(worlds)
+
+
 def test_what_is_left_to_the_torture_already_takes_no_turn() -> None:
     items = [Item(world, case) for case in range(3) for world in ("a", "b", "c")]
     left = [item for item in items if item.world == "b"]

@@ -1,5 +1,5 @@
-"""The fixture ``world``: each scenario runs once for each database it can run on, and each of its cases on SQLite and
-on one more in turn; the torture runs them all.
+"""The fixture ``world``: each scenario runs on SQLite, on PostgreSQL and on one or two more of the databases and
+drivers that it can run on, as its name picks; each of its cases on SQLite and on one more. The torture runs them all.
 
 On ``aiosqlite`` and ``asyncpg`` the test function itself runs inside SQLAlchemy's greenlet, on a running event loop,
 with a session of an async engine: exactly what ``AsyncSession.run_sync`` does.
@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.util import greenlet_spawn
 
 from tests import engines
-from tests.databases import Database
+from tests.databases import PostgresDatabase
 from tests.sampling import leave_all_but_a_sample
 
 from .models import files
@@ -45,7 +45,7 @@ def world(
     """Fewer databases by ``@pytest.mark.parametrize("world", ["sqlite", "postgres"], indirect=True)``."""
     name = request.param
     path = f"{tmp_path}/test.db"
-    database: Database | None = None
+    database: PostgresDatabase | None = None
     match name:
         case "sqlite" | "sqlite-legacy":
             engine, observer = (
@@ -57,14 +57,16 @@ def world(
         case "aiosqlite":
             engine = engines.open_async_engine(f"sqlite+aiosqlite:///{path}").sync_engine
             observer = open_engine(f"sqlite:///{path}")
-        case "postgres" | "mariadb" | "asyncpg":
-            database = request.getfixturevalue("mariadb_database" if name == "mariadb" else "postgres_database")
-            assert database is not None
+        case "asyncpg":
+            database = request.getfixturevalue("postgres_database")
+            engine = engines.open_async_engine(engines.with_driver(database.url, name)).sync_engine
             observer = open_engine(database.url)
-            if name == "asyncpg":
-                engine = engines.open_async_engine(engines.with_driver(database.url, name)).sync_engine
-            else:
-                engine = open_engine(database.url)
+        case "postgres":
+            database = request.getfixturevalue("postgres_database")
+            engine, observer = open_engine(database.url), open_engine(database.url)
+        case "mariadb":
+            url = request.getfixturevalue("mariadb_url")
+            engine, observer = open_engine(url), open_engine(url)
         case other:
             raise ValueError(f"no world {other!r}; there are {EVERYWHERE}")
     made = _on(database, world_class, name, engine, observer)
@@ -79,10 +81,9 @@ async def aworld(
 ) -> AsyncIterator[AsyncWorld]:
     """For tests that are coroutines."""
     url: str | URL = f"sqlite:///{tmp_path}/test.db"
-    database: Database | None = None
+    database: PostgresDatabase | None = None
     if request.param == "asyncpg":
         database = request.getfixturevalue("postgres_database")
-        assert database is not None
         url = database.url
     engine = engines.open_async_engine(engines.with_driver(url, request.param))
     made = _on(database, AsyncWorld, request.param, engine, open_engine(url))
@@ -92,7 +93,7 @@ async def aworld(
     await engine.dispose()
 
 
-def _on(database: Database | None, of: type[Made], name: str, engine: Any, observer: Engine) -> Made:
+def _on(database: PostgresDatabase | None, of: type[Made], name: str, engine: Any, observer: Engine) -> Made:
     """A new world in the tables of the one before, if nothing but rows was changed there."""
     if database is None:
         return of(name, engine, observer)
@@ -105,7 +106,7 @@ def _on(database: Database | None, of: type[Made], name: str, engine: Any, obser
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if item.path.parent.name == "scenarios" and "world" in _parameters(item)]
-    leave_all_but_a_sample(here, "world")
+    leave_all_but_a_sample(here, "world", most=2, always="postgres")
 
 
 def _parameters(item: pytest.Item) -> Collection[str]:
