@@ -210,6 +210,20 @@ def test_a_small_workload_at_every_step_and_every_step_of_its_sweeps(ground: Gro
 
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
+def test_a_file_given_away_at_every_step(ground: Ground) -> None:
+    kill_at_each(ground, "given", every=1, sweeps=7)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("ground", ["sqlite"], indirect=True)
+def test_system_calls_where_unfinished_files_need_a_name(ground: Ground) -> None:
+    ground.server.prepare("tests.crash.scenes:forbid_nameless_files")
+    kill_at_each(ground, "small", every=1, sweeps=13, system_calls=True)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
 def test_variants_at_every_step(ground: Ground) -> None:
     kill_at_each(ground, "variants", every=1, sweeps=11)
 
