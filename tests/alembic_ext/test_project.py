@@ -26,8 +26,9 @@ NOTHING = "No new upgrade operations detected."
 
 def sampled(*names: str) -> pytest.MarkDecorator:
     """The torture session runs it on all databases."""
-    chosen = [name for name in names if name in DATABASES]
-    return on("project", DATABASES if WHOLE_MATRIX else chosen or ["sqlite"], indirect=True)
+    chosen = [name for name in names if name in DATABASES] or ["sqlite"]
+    rest = [pytest.param(name, marks=pytest.mark.torture) for name in DATABASES if name not in chosen]
+    return on("project", [*chosen, *rest], indirect=True)
 
 
 @pytest.fixture(params=DATABASES)
