@@ -54,10 +54,10 @@ def _fill(seaweed: Seaweed, storage: S3Storage, folder: Path, count: int) -> lis
     """The keys of files that an application stored long ago."""
     keys = [mint(LONG_AGO + 1000 * number) for number in range(count)]
     bucket, paths = storage._bucket.name, [storage.prefix + key for key in keys]
-    by_hand = paths if count <= FEW else paths[:1]
+    by_hand = paths if count <= MANY else paths[:1]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda path: seaweed.client().put_object(Bucket=bucket, Key=path, Body=b""), by_hand))
-    if count > FEW:
+    if count > MANY:
         seaweed.multiply(bucket, paths[0], paths[1:], folder)
     return keys
 
