@@ -176,10 +176,7 @@ def _create(operations: Operations, op: CreateAttachmentTriggersOp) -> None:
     counting = op.counting
 
     def online(counter: Counter, connection: Connection, others: list[Counting]) -> Iterable[str]:
-        _check(connection, counting)
-        before = counter.drop_found(connection, counting)
-        yield from counter.lock([counting, *others])
-        yield from before
+        yield from counter.drop_found(connection, counting)
         yield from _count_anew(counter, counting.ledger_schema, [*others, counting])
         yield from counter.create(counting)
 
@@ -196,10 +193,7 @@ def _drop(operations: Operations, op: DropAttachmentTriggersOp) -> None:
     counting = op.counting
 
     def online(counter: Counter, connection: Connection, others: list[Counting]) -> Iterable[str]:
-        _check(connection, counting, columns=False)
-        before = counter.drop_found(connection, counting)
-        yield from counter.lock([counting, *others])
-        yield from before
+        yield from counter.drop_found(connection, counting)
         yield from _count_anew(counter, counting.ledger_schema, others)
 
     def offline(counter: Counter) -> Iterable[str]:
@@ -207,7 +201,7 @@ def _drop(operations: Operations, op: DropAttachmentTriggersOp) -> None:
         yield from counter.drop(counting)
         yield from counter.subtract(counting)
 
-    _carry_out(operations, counting, online, offline)
+    _carry_out(operations, counting, online, offline, columns=False)
 
 
 def _count_anew(counter: Counter, ledger_schema: str | None, countings: Sequence[Counting]) -> Iterable[str]:
@@ -223,6 +217,8 @@ def _carry_out(
     counting: Counting,
     online: Callable[[Counter, Connection, list[Counting]], Iterable[str]],
     offline: Callable[[Counter], Iterable[str]],
+    *,
+    columns: bool = True,
 ) -> None:
     context = operations.get_context()
     counter = counter_of(context.dialect)
@@ -232,18 +228,35 @@ def _carry_out(
         execute(operations, ["BEGIN IMMEDIATE", *statements, "COMMIT"] if by_hand else statements)
         return
     connection = operations.get_bind()
-    others = [
-        each.counting
-        for each in counter.installed(connection, {counting.schema, counting.ledger_schema})
-        if each.counting.where != counting.where and each.counting.ledger_schema == counting.ledger_schema
-    ]
+    _check(connection, counting, columns)
     try:
+        others = _lock(operations, counter, connection, counting)
         execute(operations, online(counter, connection, others))
     finally:
         execute(operations, counter.unlock())
 
 
-def _check(connection: Connection, counting: Counting, columns: bool = True) -> None:
+def _lock(operations: Operations, counter: Counter, connection: Connection, counting: Counting) -> list[Counting]:
+    """Take the locks; returns what else is counted. That is asked again under lock: a migration at the same time may
+    have ended while this one waited, and to count anew without its table would count its names as none.
+    """
+    others = _others(counter, connection, counting)
+    while True:
+        execute(operations, counter.lock([counting, *others]))
+        locked, others = others, _others(counter, connection, counting)
+        if all(each in locked for each in others):
+            return others
+
+
+def _others(counter: Counter, connection: Connection, counting: Counting) -> list[Counting]:
+    return [
+        each.counting
+        for each in counter.installed(connection, {counting.schema, counting.ledger_schema})
+        if each.counting.where != counting.where and each.counting.ledger_schema == counting.ledger_schema
+    ]
+
+
+def _check(connection: Connection, counting: Counting, columns: bool) -> None:
     """Refuse, before anything is changed, what can't work."""
     there = inspect(connection)
     if not there.has_table(counting.table, counting.schema):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
-from sqlalchemy import Column, Connection, Engine, Integer, MetaData, String, Table, inspect, text
+from sqlalchemy import Column, Connection, Engine, Integer, MetaData, String, Table, create_engine, inspect, text
 from sqlalchemy.exc import ProgrammingError
 
 from alembic_ext.counting import Counted, Counting, counter_of
@@ -365,6 +365,40 @@ def test_rows_that_are_written_meanwhile_are_counted_once(
     # Names that were lost before the triggers came were never counted.
     assert {key for key, names in counts(engine).items() if names} == {f"k{pk - 1}" for pk in there}
     assert set(counts(engine).values()) == {0, 1}
+
+
+@everywhere
+@on("verb", ["create", "drop"])
+def test_what_another_migration_counts_meanwhile_stays_counted(
+    engine: Engine, metadata: MetaData, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """One that ends while this one waits for the locks is not known yet when it begins to wait."""
+    counter = type(counter_of(engine.dialect))
+    lock = counter.lock
+    line(engine, "a", "b")
+    with engine.begin() as connection:
+        row(connection, "docs", 1, "a")
+        row(connection, "notes", 1, "b")
+    if verb == "drop":
+        install(engine, "docs")
+
+    def lock_late(self: Any, countings: list[Counting]) -> list[str]:
+        monkeypatch.setattr(counter, "lock", lock)
+        install(engine, "notes")
+        return lock(self, countings)
+
+    monkeypatch.setattr(counter, "lock", lock_late)
+    late = create_engine(engine.url)  # on SQLite, the driver begins with the first that is written
+    with late.begin() as connection:
+        getattr(operations(connection), f"{verb}_attachment_triggers")("docs", ["file", "pages"])
+    late.dispose()
+    assert counts(engine) == {"a": 1 if verb == "create" else 0, "b": 1}
+    with engine.begin() as connection:  # to another row: first named there, then no longer here
+        row(connection, "notes", 2, "b")
+        connection.execute(text("DELETE FROM notes WHERE id = 1"))
+    with engine.connect() as connection:
+        states = f"SELECT state FROM attachment_ledger WHERE {key_of(engine)} = 'b'"
+        assert connection.scalar(text(states)) == "owned"
 
 
 # What autogenerate makes of them
