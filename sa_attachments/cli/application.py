@@ -20,8 +20,8 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import update_wrapper
 from importlib import import_module
 from pathlib import Path
@@ -95,7 +95,7 @@ class Application:
                     purger.ledger.require(connection)
             return work(engine)
 
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _io():
             return self.database.run(checked)
 
 
@@ -103,7 +103,9 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name the application, and the application as its first argument."""
 
     def run(*, storages: str | None, database: str | None, imports: tuple[str, ...], **others: Any) -> Any:
-        return command(Application.of(storages, database, imports), **others)
+        with _io():
+            application = Application.of(storages, database, imports)
+        return command(application, **others)
 
     for decorate in (
         click.option(
@@ -142,13 +144,19 @@ def found(storages: str) -> Storages:
         raise Failure(f"{storages!r} names no Storages: expected module:name, as 'myapp.files:files'")
     module = imported(module_name)
     value: Any = module
-    for name in path.split("."):
-        if not hasattr(value, name):
-            raise Failure(f"{module_name!r} has no {path!r}; {_there(module)}")
-        value = getattr(value, name)
-    if not isinstance(value, Storages):
-        raise Failure(f"{storages!r} is {type(value).__name__}, expected Storages; {_there(module)}")
-    return value
+    try:
+        with redirect_stdout(sys.stderr):
+            for name in path.split("."):
+                if not hasattr(value, name):
+                    raise Failure(f"{module_name!r} has no {path!r}; {_there(module)}")
+                value = getattr(value, name)
+            if isinstance(value, Storages):
+                return value
+    except Failure:
+        raise
+    except Exception as error:  # of a module that makes it when it is asked for, or of a proxy of nothing yet
+        raise Failure(f"looking for {path!r} in {module_name!r} failed: {_told(error)}") from error
+    raise Failure(f"{storages!r} is {type(value).__name__}, expected Storages; {_there(module)}")
 
 
 def imported(name: str) -> ModuleType:
@@ -167,6 +175,15 @@ def imported(name: str) -> ModuleType:
         raise Failure(f"importing {name!r} failed: {_told(error)}") from error
 
 
+@contextmanager
+def _io() -> Iterator[None]:
+    """The system's errors are failures; not those of our own output, which nobody may read."""
+    try:
+        yield
+    except OSError as error:
+        raise Failure(str(error) or type(error).__name__) from error
+
+
 def _told(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
@@ -174,7 +191,8 @@ def _told(error: BaseException) -> str:
 
 
 def _there(module: ModuleType) -> str:
-    names = [name for name, value in vars(module).items() if isinstance(value, Storages)]
+    # By its type: a proxy of something else, as Flask has them, may raise if it is asked what it is.
+    names = [name for name, value in vars(module).items() if issubclass(type(value), Storages)]
     return f"that module has {listing(names)}" if names else "that module has no Storages"
 
 

@@ -56,7 +56,7 @@ def read(start: Path) -> Table:
             document = tomllib.loads(path.read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
             raise Failure(f"{str(path)!r} can't be read: {error}") from error
         tools = document.get("tool")
         if isinstance(tools, dict) and "sa_attachments" in tools:

@@ -60,7 +60,7 @@ class Database:
             return asyncio.run(self._run(work))
         engine = self._opened(create_engine)
         try:
-            return work(engine)
+            return self._reached(work, engine)
         finally:
             engine.dispose()
 
@@ -70,7 +70,7 @@ class Database:
     async def _run(self, work: Callable[[Engine], T]) -> T:
         engine = self._opened(_asynchronous)
         try:
-            return await greenlet_spawn(work, engine.sync_engine)
+            return await greenlet_spawn(self._reached, work, engine.sync_engine)
         finally:
             await engine.dispose()
 
@@ -79,6 +79,19 @@ class Database:
             return create(self._url)
         except ImportError as error:
             raise self._without(error) from error
+        except (TypeError, ValueError) as error:
+            raise _refused(error) from error
+
+    def _reached(self, work: Callable[[Engine], T], engine: Engine) -> T:
+        try:
+            engine.connect().close()
+        except OSError as error:  # asyncpg's, which SQLAlchemy lets through
+            raise Failure(f"the database: {str(error) or type(error).__name__}") from error
+        except (TypeError, ValueError) as error:
+            raise _refused(error) from error
+        if engine.dialect.name in ("mysql", "mariadb") and not engine.dialect.default_schema_name:
+            raise Failure(f"the database URL names no database: expected {self._url.drivername}://user@host/name")
+        return work(engine)
 
     def _without(self, error: ImportError) -> Failure:
         driver = self._url.drivername
@@ -87,6 +100,11 @@ class Database:
         if "greenlet" in str(error):
             return Failure(f"{driver!r} is for asyncio: pip install 'sa-attachments[asyncio]'{instead}")
         return Failure(f"{driver!r} needs the module {error.name!r}, which is not installed{instead}")
+
+
+def _refused(error: TypeError | ValueError) -> Failure:
+    """What a driver says of an option in the URL that it does not know, or can't understand."""
+    return Failure(f"the driver refuses the options of the database URL: {error}")
 
 
 def _asynchronous(url: URL) -> AsyncEngine:

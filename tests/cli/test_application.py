@@ -153,6 +153,43 @@ def test_storages_that_are_not_there(sqlite_shop: Shop, storages: str, said: str
     )
 
 
+LAZY = """
+from shop import files
+class Proxy:
+    @property
+    def __class__(self):
+        raise RuntimeError("nobody asks")
+    def __getattr__(self, name):
+        raise RuntimeError("nobody asks")
+request = Proxy()
+def __getattr__(name):
+    print("made")
+    if name == "late":
+        return files
+    raise (RuntimeError if name == "broken" else AttributeError)(name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("broken", "looking for 'broken' in 'lazy' failed: RuntimeError: broken (LAZY, line 14)"),
+        ("request", "looking for 'request' in 'lazy' failed: RuntimeError: nobody asks (LAZY, line 6)"),
+        ("request.files", "looking for 'request.files' in 'lazy' failed: RuntimeError: nobody asks (LAZY, line 8)"),
+        ("file", "'lazy' has no 'file'; that module has 'files'"),
+        ("os", "'lazy' has no 'os'; that module has 'files'"),
+    ],
+)
+def test_a_module_that_makes_what_it_has_when_it_is_asked(sqlite_shop: Shop, name: str, said: str) -> None:
+    module = sqlite_shop.folder / "lazy.py"
+    module.write_text(LAZY.replace("shop", sqlite_shop.name))
+    result = run("stats", "--storages", f"lazy:{name}", "--database", sqlite_shop.url)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.removeprefix("made\n") == f"Error: {said.replace('LAZY', str(module))}\n"
+    late = run("stats", "--json", "--storages", "lazy:late", "--database", sqlite_shop.url)
+    assert json.loads(late.stdout)["ok"] is True
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
@@ -206,6 +243,27 @@ def test_a_database_that_does_not_answer(sqlite_shop: Shop) -> None:
     said = fails("--storages", f"{sqlite_shop.name}:files", "--database", url)
     assert said.startswith("the database: connection failed")
     assert "secret" not in said
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:1", "not-there.invalid"])
+def test_a_database_that_does_not_answer_to_asyncpg(sqlite_shop: Shop, host: str) -> None:
+    """Whose errors of this kind are the system's, and no others."""
+    found = ["--storages", f"{sqlite_shop.name}:files", "--database", f"postgresql+asyncpg://me:secret@{host}/app"]
+    said = fails(*found)
+    assert said.startswith("the database: [Errno")
+    result = run("sweep", "--json", *found)
+    assert (result.exit_code, json.loads(result.stdout)) == (2, {"ok": False, "error": said})
+
+
+def test_a_working_directory_that_is_gone(sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = sqlite_shop.folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    result = run("stats", "--json", *sqlite_shop.options)
+    assert result.exit_code == 2
+    assert json.loads(result.stdout)["error"].startswith("[Errno 2] No such file")
+    monkeypatch.chdir(sqlite_shop.folder)
 
 
 def test_a_file_that_is_no_database(sqlite_shop: Shop) -> None:

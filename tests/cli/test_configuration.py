@@ -37,6 +37,7 @@ def test_is_empty_without_a_table(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("[tool.sa_attachments", "can't be read"),
+        pytest.param("a = " + 10_000 * "[", "can't be read", id="nested deeply"),
         ("[tool]\nsa_attachments = 1", "expected a table"),
         ("[tool.sa_attachments]\nstorage = 'a:b'", "no key 'storage'; there are 'database', 'import', 'storages'"),
         ("[tool.sa_attachments]\nstorages = 1", "storages is 1, expected a text"),

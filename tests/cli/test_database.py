@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, make_url
 
 from sa_attachments.cli.database import Database
 from sa_attachments.cli.failure import Failure
-from tests.engines import with_driver
+from tests.engines import MARIADB, with_driver
 
 
 def one(engine: Engine) -> object:
@@ -77,4 +77,31 @@ def test_names_the_driver_that_is_not_there(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(Failure, match=f"needs the module '{module}', which is not installed{instead}$"):
+        Database(url).run(one)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("timeout=soon", "could not convert string to float: 'soon'"),
+        ("check_same_thread=maybe", "String is not true/false: 'maybe'"),
+    ],
+)
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_tells_of_options_that_the_driver_refuses(file: Path, driver: str, options: str, said: str) -> None:
+    with pytest.raises(Failure, match=f"the driver refuses the options of the database URL: {said}"):
+        Database(f"{driver}:///{file}?{options}").run(one)
+
+
+def test_tells_of_options_that_asyncpg_does_not_know(postgres_url: URL) -> None:
+    url = with_driver(postgres_url, "asyncpg").update_query_string("sslmode=require")
+    with pytest.raises(Failure, match=r"the driver refuses the options of the database URL: .*'sslmode'"):
+        Database(url.render_as_string(hide_password=False)).run(one)
+
+
+@pytest.mark.skipif(not MARIADB, reason="needs a MariaDB server")
+@pytest.mark.parametrize("driver", ["pymysql", "aiomysql"])
+def test_asks_for_the_database_that_a_mariadb_url_does_not_name(driver: str) -> None:
+    url = with_driver(make_url(MARIADB or "").set(database=""), driver).render_as_string(hide_password=False)
+    with pytest.raises(Failure, match=rf"the database URL names no database: expected mysql.{driver}://user@host/name"):
         Database(url).run(one)
