@@ -179,8 +179,6 @@ class Care(Registry):
             moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
             with purger.begin() as connection:
                 columns = self._columns_in(connection, purger)
-                if not dry_run:
-                    self.meet(purger.ledger, connection, target)
             moving.run(columns)
         return report
 
@@ -219,10 +217,10 @@ class Care(Registry):
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
-        for purger in self._purgers(engine, UNHURRIED):
-            with purger.begin() as connection:
-                self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
-            self._places.known(engine, purger.scope.tables).verdicts.pop(self.real(name), None)
+        purger = statistics.keeper(list(self._purgers(engine, UNHURRIED)), self.real(name))
+        with purger.begin() as connection:
+            self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
+        self._places.known(engine, purger.scope.tables).verdicts.pop(self.real(name), None)
 
     def stats(self, engine: Engine) -> list[statistics.LedgerStats]:
         """Number and bytes of files, by storage and state of the ledger."""

@@ -139,6 +139,9 @@ class Move:
     def run(self, columns: Sequence[ColumnType]) -> None:
         """Move what these columns name."""
         total = self._count(columns)
+        if total and not self._dry_run:  # else another ledger, that moves files there, is to have the place
+            with self._purger.begin() as connection:
+                self._purger.scope.files.meet(self._purger.ledger, connection, self._target)
         began = time.time_ns() // 1_000_000  # by this machine's clock, as keys are minted
         for each in columns:
             self._told = set()

@@ -145,12 +145,18 @@ class Sweep:
         name = report.name
         storage = self._purger.resolve(name)
         places = self._purger.ledger.places
-        report.problem = None if storage.readonly else self._purger.problem(name, again=True)
-        if storage.readonly or report.problem:
+        if storage.readonly:
             return
         with self._purger.begin() as connection:
             clock = connection.scalar(select(now())) or 0
-            mark = connection.scalar(select(places.c.watermark).where(places.c.name == name))
+            found = connection.execute(select(places.c.watermark).where(places.c.name == name)).first()
+        # A place that is nobody's, and empty, is left to who first stores there: to another ledger or database of the
+        # application, perhaps, whose files would be strangers here.
+        is_left = found is None and next(listed(self._purger, name), None) is None
+        report.problem = self._purger.problem(name, again=True, mark=not is_left)
+        if report.problem:
+            return
+        mark = None if found is None else found.watermark
         horizon = clock - milliseconds(self._times.grace)
         if isinstance(storage, Unfinished):
             with storage_errors(name, "discard what is unfinished"):

@@ -21,6 +21,7 @@ from sa_attachments import Attachment, AttachmentWarning, OwnershipLost, Storage
 from sa_attachments.descriptor import Named
 from sa_attachments.key import floor, mint, moment
 from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Line
+from sa_attachments.places import read_marker
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.sweep import SweepReport, SweptStorage, watermark
 from sa_attachments.testing import Faulty
@@ -217,6 +218,7 @@ def listings(archive: Archive) -> list[tuple[str | None, str]]:
 @sqlite
 def test_a_sweep_lists_from_the_watermark_less_an_overlap(engine: Engine) -> None:
     archive = Archive(engine, own_within=HOUR)
+    archive.remove(*archive.keep(b"the first, which makes the place ours"))
     archive.sweep(grace=2 * HOUR)
     mark = archive.watermark()
     assert mark is not None
@@ -231,8 +233,21 @@ def test_a_sweep_lists_from_the_watermark_less_an_overlap(engine: Engine) -> Non
 
 
 @sqlite
+def test_a_sweep_leaves_an_empty_place_to_who_first_stores_there(engine: Engine) -> None:
+    archive = Archive(engine)
+    assert archive.sweep().problem is None
+    assert read_marker("default", archive.storage) is None
+    assert archive.watermark() is None
+    lost = archive.stranger()
+    assert archive.sweep().purged == 1, "of who was killed before it had told anybody"
+    assert archive.states() == {lost: GONE}
+    assert read_marker("default", archive.storage) is not None
+
+
+@sqlite
 def test_a_full_sweep_finds_what_lies_below_the_watermark(engine: Engine) -> None:
     archive = Archive(engine, own_within=HOUR)
+    archive.remove(*archive.keep(b"the first, which makes the place ours"))
     archive.sweep()
     old = archive.stranger(2 * HOUR)
     recent = archive.stranger(HOUR / 2)

@@ -12,18 +12,20 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from time import sleep
+from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, create_engine, func, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
-from sa_attachments import AttachmentWarning
+from sa_attachments import Attachment, AttachmentType, AttachmentWarning, BadConfiguration, Storages
 from sa_attachments.places import MARKER
 from tests.servers import Server, free_port
 
-from .site import Site
+from .site import AT_ONCE, Site
 
 on = pytest.mark.parametrize
 
@@ -120,13 +122,105 @@ def test_two_databases_on_one_folder(make_engine: Callable[[str], Engine], folde
 def test_two_databases_that_meet_without_having_stored_anything(
     make_engine: Callable[[str], Engine], folder: Path
 ) -> None:
-    """The first sweep marks the place: whoever comes first owns it, and the other one says so."""
+    """Whoever first stores there owns the place, and the other one says so."""
     first = Site(make_engine("first"), {"default": f"local:{folder}"})
     second = Site(make_engine("second"), {"default": f"local:{folder}"})
     assert first.sweep().ok
+    assert second.sweep().ok
     first.add(b"of the first")
     with undeleted(folder), pytest.warns(AttachmentWarning, match=OTHER_OWNER):
         assert second.sweep()["default"].problem is not None
+
+
+@on(
+    "look",
+    [
+        pytest.param(lambda site: site.sweep(), id="sweep"),
+        pytest.param(lambda site: site.files.move(site.engine, "spare", "theirs"), id="move"),
+        pytest.param(lambda site: site.files.verify(site.engine, repair=True), id="verify"),
+    ],
+)
+def test_a_place_is_not_taken_by_who_only_looks_at_it(
+    make_engine: Callable[[str], Engine], folder: Path, look: Callable[[Site], Any]
+) -> None:
+    """As one of an application's databases does, before another one stores there."""
+    names = {name: f"local:{folder}/{name}" for name in ("default", "theirs", "spare")}
+    first, second = (Site(make_engine(name), names) for name in ("first", "second"))
+    first.add(b"of the first")
+    assert look(first).ok
+    second.add(b"of the second", "theirs")
+    for _ in range(2):
+        with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+            first.sweep()
+    assert second.read() == [b"of the second"]
+    with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        assert second.sweep()["theirs"].problem is None
+
+
+# Two ledgers in one database
+
+
+@pytest.fixture
+def ledgers(
+    postgres_url: URL, folder: Path, open_engine: Callable[..., Engine]
+) -> tuple[Storages, Engine, list[Table]]:
+    """One ``Storages`` and two schemas, each with tables and a ledger of its own, of whose MetaData none was named."""
+    files = Storages({name: f"local:{folder}/{name}" for name in ("default", "theirs", "new")})
+    engine = open_engine(postgres_url)
+    tables = []
+    for schema, storage in (("one", "default"), ("two", "theirs")):
+        column = Column("file", AttachmentType(files, storage))
+        tables.append(Table("docs", MetaData(schema=schema), Column("id", Integer, primary_key=True), column))
+        with engine.begin() as connection:
+            connection.execute(text(f"CREATE SCHEMA {schema}"))
+            tables[-1].metadata.create_all(connection)
+    return files, engine, tables
+
+
+def add(files: Storages, engine: Engine, table: Table, storage: str | None = None) -> None:
+    with engine.begin() as connection:
+        file = files.stage(Attachment.upload(str(table.schema).encode()), connection, table.c.file, storage=storage)
+        connection.execute(table.insert(), {"file": file})
+
+
+@on("which", [0, 1])
+def test_takeover_and_move_leave_each_place_to_the_ledger_that_has_its_files(
+    ledgers: tuple[Storages, Engine, list[Table]], which: int
+) -> None:
+    """To the other one they would be strangers."""
+    files, engine, tables = ledgers
+    for table in tables:
+        add(files, engine, table)
+    files.takeover(engine, "default")
+    files.takeover(engine, "theirs")
+    assert files.move(engine, ("default", "theirs")[which], "new").ok
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttachmentWarning)
+        for _ in range(2):
+            sleep(0.01)
+            files.sweep(engine, grace=AT_ONCE, stranger_retain=AT_ONCE, full=True)
+    with engine.connect() as connection:
+        for table in tables:
+            assert connection.scalars(select(table.c.file)).one().read_text() == table.schema
+
+
+def test_a_takeover_that_would_make_strangers_of_files_is_refused(
+    ledgers: tuple[Storages, Engine, list[Table]], folder: Path
+) -> None:
+    files, engine, tables = ledgers
+    with pytest.raises(BadConfiguration, match=r"none of the ledgers .* has files in 'new': store one first"):
+        files.takeover(engine, "new")
+    assert not (folder / "new" / MARKER).exists()
+    add(files, engine, tables[0], "new")
+    files.takeover(engine, "new")
+    with pytest.warns(AttachmentWarning, match=OTHER_OWNER):
+        add(files, engine, tables[1], "new")
+    before = (folder / "new" / MARKER).read_text()
+    with pytest.raises(BadConfiguration, match="have files in 'new', whose place belongs to one: give each a storage"):
+        files.takeover(engine, "new")
+    assert (folder / "new" / MARKER).read_text() == before
+    with pytest.raises(BadConfiguration, match="no mapped column uses these Storages"):
+        Storages("memory:").takeover(engine)
 
 
 def test_what_a_foreign_database_rolls_back_stays(make_engine: Callable[[str], Engine], folder: Path) -> None:
