@@ -169,14 +169,17 @@ class Storages(Care):
         # A session that reads from followers is asked where it writes.
         connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(reference.table)})
         ledger = self.ledger_of(reference.table)
-        whose = encode_identity((*ledger.tenant(connection, reference.table), *identity))
+        row = session.get(mapper.class_, primary_key)
+        # A database may write a key in another way than who asks: another case, a number's zeros, a time's zone.
+        identities = [identity] if row is None else [identity, reference.identity(inspect(row))]
+        tenant = ledger.tenant(connection, reference.table)
+        whose = {encode_identity((*tenant, *each)) for each in identities}
         facts = ledger.retained(connection, owner_of(reference.column), whose)
         if facts is None:
             raise FileMissing(
                 f"{reference.target}: nothing is kept of what row {identity} dropped (see the option retain)"
             )
         restored = make(reference.type.attachment_class, dict(facts), reference.type)
-        row = session.get(mapper.class_, primary_key)
         if row is not None:
             present = _present(connection, ledger, reference, row) if reference.type.plural else ()
             others = [item for item in present if item != restored]  # a stale object may have it

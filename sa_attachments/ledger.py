@@ -20,7 +20,7 @@ knows it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -204,10 +204,12 @@ class Ledger:
             )
         )
 
-    def retained(self, connection: Connection, owner: Owner, owner_pk: str) -> dict[str, Any] | None:
-        """The descriptor of the file that a row dropped last, if it is kept; locked until the transaction ends."""
+    def retained(self, connection: Connection, owner: Owner, owner_pks: Collection[str]) -> dict[str, Any] | None:
+        """The descriptor of the file that a row dropped last, if it is kept; locked until the transaction ends. Its
+        primary key may be written in several ways.
+        """
         c = self.lines.c
-        mine = and_(c.owner_table == owner[0], c.owner_column == owner[1], c.owner_pk == owner_pk)
+        mine = and_(c.owner_table == owner[0], c.owner_column == owner[1], c.owner_pk.in_(owner_pks))
         mine = and_(mine, c.state == CONDEMNED, c.descriptor.is_not(None))
         # Without a lock at first: MySQL locks all that it looks at, and no index leads there.
         latest = select(c.storage, c.key).where(mine).order_by(c.since.desc(), c.key.desc()).limit(1)

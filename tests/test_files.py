@@ -8,20 +8,22 @@ from __future__ import annotations
 import asyncio
 import pickle
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import URL, Engine, MetaData, NullPool, create_engine, select, text
+from sqlalchemy import URL, Engine, MetaData, NullPool, Numeric, create_engine, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import (
     Attachment,
+    AttachmentListType,
     AttachmentType,
     AttachmentWarning,
     BadConfiguration,
@@ -426,6 +428,38 @@ def test_a_deleted_rows_file_is_given_back_to_be_assigned(retaining: Archive) ->
         session.commit()
     assert list(retaining.stored().values()) == [b"one"]
     assert list(retaining.states().values()) == [OWNED]
+
+
+@everywhere
+@pytest.mark.filterwarnings("ignore:Dialect sqlite.* does .not. support Decimal")
+def test_a_row_is_known_by_its_key_however_that_is_written(engine: Engine) -> None:
+    """What a database makes of a key on its way there and back: zeros of a number, here."""
+    files = Storages("memory:", retain=HOUR)
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Priced(Base):
+        __tablename__ = "priced"
+        price: Mapped[Decimal] = mapped_column(Numeric(10, 3), primary_key=True)
+        file: Mapped[Attachment] = mapped_column(AttachmentType(files))
+        pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files))
+
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(Priced(price=Decimal("1.5"), file=Attachment.upload(b"one"), pages=[Attachment.upload(b"page")]))
+        session.commit()
+    with Session(engine) as session:
+        priced = session.scalars(select(Priced)).one()
+        priced.file, priced.pages = Attachment.upload(b"two"), []
+        session.commit()
+    with Session(engine) as session:
+        assert files.restore(session, Priced.file, Decimal("1.5")).read() == b"one"
+        assert files.restore(session, Priced.pages, Decimal("1.50")).read() == b"page"
+        session.commit()
+        priced = session.scalars(select(Priced)).one()
+        assert [file.read() for file in (priced.file, *priced.pages)] == [b"one", b"page"]
+    assert files.settled(20)
 
 
 @sqlite

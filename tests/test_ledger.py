@@ -418,12 +418,12 @@ def test_the_file_that_a_row_dropped_last_is_the_one_that_is_retained(engine: En
             ledger.drop(connection, [Drop(each.named, 60_000, {"n": number}, who)])
         time.sleep(0.005)
     with engine.begin() as connection:
-        assert ledger.retained(connection, ("docs", "file"), '["7"]') == {"n": 2}
-        assert ledger.retained(connection, ("docs", "file"), '["8"]') == {"n": 3}
-        assert ledger.retained(connection, ("docs", "file"), '["9"]') is None
-        assert ledger.retained(connection, ("docs", "scan"), '["7"]') is None
+        assert ledger.retained(connection, ("docs", "file"), ['["7"]']) == {"n": 2}
+        assert ledger.retained(connection, ("docs", "file"), ['["8"]']) == {"n": 3}
+        assert ledger.retained(connection, ("docs", "file"), ['["9"]']) is None
+        assert ledger.retained(connection, ("docs", "scan"), ['["7"]']) is None
         connection.execute(ledger.lines.update().where(ledger.lines.c.key == lines[2].named.key).values(state=PURGING))
-        assert ledger.retained(connection, ("docs", "file"), '["7"]') == {"n": 1}
+        assert ledger.retained(connection, ("docs", "file"), ['["7"]']) == {"n": 1}
 
 
 # Inserting what may be there
