@@ -441,7 +441,7 @@ def test_a_row_is_known_by_its_key_however_that_is_written(engine: Engine) -> No
 
     class Priced(Base):
         __tablename__ = "priced"
-        price: Mapped[Decimal] = mapped_column(Numeric(10, 3), primary_key=True)
+        price: Mapped[Decimal] = mapped_column(Numeric(10, 3), primary_key=True, autoincrement=False)
         file: Mapped[Attachment] = mapped_column(AttachmentType(files))
         pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files))
 
