@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import click
 
@@ -46,6 +48,9 @@ for command in (demo, sweep, verify, stats, takeover, move, adopt, variants):
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # as a scheduler may leave it; what is opened next would take its number
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as we run
     # A name that the terminal can't show must not end a sweep.
     getattr(sys.stdout, "reconfigure", lambda **options: None)(errors="backslashreplace")
     try:

@@ -13,6 +13,8 @@ import pytest
 from sa_attachments.cli import main
 from sa_attachments.cli.program import program, run
 
+from .shop import Shop
+
 COMMANDS = sorted(program.commands)
 WITHOUT = "import sys; sys.modules[{!r}] = None; from sa_attachments.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -132,3 +134,13 @@ def test_a_full_disk_under_the_output_is_told(arguments: list[str]) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("Error: [Errno 28]")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_works_without_anywhere_to_write_to(sqlite_shop: Shop, closed: str) -> None:
+    sqlite_shop.sell(b"one")
+    command = [sys.executable, "-P", "-m", "sa_attachments.cli", "verify", *sqlite_shop.options]
+    shell = ["sh", "-c", f'exec "$@" {closed}', "sh", *command]
+    done = subprocess.run(shell, cwd=sqlite_shop.folder, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("all is well" in done.stdout) == ("1" not in closed)
