@@ -77,6 +77,9 @@ def _spread(mapper: Mapper[Any] | None, parameters: Any) -> Any:
     inner: Any = bulk_persistence
     spread = inner._expand_other_attrs if hasattr(inner, "_expand_other_attrs") else inner._expand_composites  # 2.0
     spread(mapper, found)
+    for row in found:
+        for key in [key for key in row if key in mapper.all_orm_descriptors and key not in mapper.attrs]:
+            del row[key]  # a hybrid, which would be spread once more
     return found if isinstance(parameters, list) else found[0]
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -140,6 +141,24 @@ class Card(Base):
     front: Mapped[Attachment | None]
     back: Mapped[Attachment | None]
     sides: Mapped[Sides] = composite("front", "back")
+
+
+class Covered(Base):
+    """An attachment by another name as well."""
+
+    __tablename__ = "covered"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    front: Mapped[Attachment | None]
+
+    def _get(self) -> Any:
+        return self.front
+
+    def _spread(self, mapping: Any, value: Any) -> None:
+        mapping["front"] = value
+
+    cover: Any = hybrid_property(_get)
+    if hasattr(cover, "bulk_dml_setter"):
+        cover = hybrid_property(_get, bulk_dml_setter=classmethod(_spread))  # type: ignore[call-arg, unused-ignore]
 
 
 class Renamed(Base):
@@ -295,6 +314,18 @@ def test_bulk_statements_with_composites(world: World) -> None:
         session.execute(update(Card), [{"id": 1, "sides": Sides(None, None)}, {"id": 2, "sides": Sides(b"new", None)}])
         session.commit()
     world.check(b"new", b"front", b"back", b"last")
+
+
+@pytest.mark.skipif(
+    not hasattr(hybrid_property, "bulk_dml"), reason="SQLAlchemy 2.0 has no hybrids in lists of parameters"
+)
+def test_bulk_statements_with_hybrids(world: World) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        session.execute(insert(Covered), [{"id": i, "cover": Attachment.upload(b"old")} for i in (1, 2, 3)])
+        session.execute(update(Covered), [{"id": 1, "cover": None}, {"id": 2, "cover": Attachment.upload(b"new")}])
+        session.commit()
+    world.check(b"new", b"old")
 
 
 def test_the_class_of_the_values(world: World) -> None:
