@@ -15,7 +15,7 @@ from sa_attachments.drops import Drops, encode_identity
 from sa_attachments.frames import Frame
 from sa_attachments.ledger import CONDEMNED, OWNED
 from sa_attachments.references import Reference, of_class
-from sa_attachments.staging import Stage
+from sa_attachments.staging import SessionStage
 from tests.archive import Archive
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
@@ -35,7 +35,7 @@ class Desk:
         self.reference: Reference = next(each for each in of_class(archive.Doc) if each.key == "file")
         self.frame = Frame()
         self.session = archive.session()
-        self.drops = Drops(Stage(self.session, self.frame), self.frame)
+        self.drops = Drops(SessionStage(self.session, self.frame), self.frame)
 
     def named(self, *contents: bytes, identity: Any = (7,)) -> None:
         self.drops.named(self.reference, [self.items[data] for data in contents], identity)
