@@ -156,7 +156,7 @@ def test_a_prepared_owner_is_passed_over_too(archive: Archive) -> None:
     archive.sweep()
     mine = archive.stranger(HOUR)
     with archive.engine.connect() as owner:
-        owner.begin_twophase("x1")
+        owner.begin_twophase()
         archive.ledger.own(owner, [Line(Named("default", mine, 8), "docs", "file")], archive.files.own_within)
         owner.get_transaction().prepare()  # type: ignore[union-attr]
         assert archive.sweep().skipped == 1

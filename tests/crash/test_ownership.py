@@ -281,7 +281,7 @@ def test_the_watermark_does_not_pass_the_key_of_a_prepared_transaction(make: Mak
     """Which belongs to no process: only the database knows that somebody may still commit it."""
     app = make()
     with engine.connect() as connection:
-        transaction = connection.begin_twophase("prepared")
+        transaction = connection.begin_twophase()
         with Session(connection) as session:
             key = begin(app, session, 1)
             session.commit()
