@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import Connection, Engine, MetaData, Pool, Table, inspect, select
 from sqlalchemy.util import greenlet_spawn
 
-from . import statistics
+from . import statistics, takeover
 from .clock import durations, milliseconds, now
 from .column import ColumnType, ledger_owner
 from .custody import Custody
@@ -217,7 +217,7 @@ class Care(Registry):
 
     def takeover(self, engine: Engine, name: str = "default") -> None:
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
-        purger = statistics.keeper(list(self._purgers(engine, UNHURRIED)), self.real(name))
+        purger = takeover.keeper(list(self._purgers(engine, UNHURRIED)), self.real(name))
         with purger.begin() as connection:
             self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
         self._places.known(engine, purger.scope.tables).verdicts.pop(self.real(name), None)
