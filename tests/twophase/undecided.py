@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
+UNKNOWN_XID = "XAER_NOTA"
 PROGRAM = """
 import sys
 from tests.twophase.undecided import decide
@@ -39,7 +41,7 @@ class Undecided:
     def decide(self, name: str, end: str) -> None:
         """Commit or roll back one of them, from a connection that never saw it before."""
         with self._engine.connect() as connection:
-            connection.execute(text(_statement(self._engine, name, end)))
+            _end(connection, name, end)
 
     def decide_elsewhere(self, end: str) -> None:
         """All of them, in another process."""
@@ -58,8 +60,18 @@ def decide(url: str, end: str, *names: str) -> None:
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         for name in names:
-            connection.execute(text(_statement(engine, name, end)))
+            _end(connection, name, end)
 
 
-def _statement(engine: Engine, name: str, end: str) -> str:
-    return f"{end} PREPARED '{name}'" if engine.dialect.name == "postgresql" else f"XA {end} '{name}'"
+def _end(connection: Connection, name: str, end: str) -> None:
+    """MariaDB lets nobody decide before it has noticed that who prepared is gone."""
+    is_postgres = connection.dialect.name == "postgresql"
+    patience = time.monotonic() + 30
+    while True:
+        try:
+            connection.execute(text(f"{end} PREPARED '{name}'" if is_postgres else f"XA {end} '{name}'"))
+            return
+        except DBAPIError as error:
+            if UNKNOWN_XID not in str(error.orig) or time.monotonic() > patience:
+                raise
+        time.sleep(0.01)
