@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -24,20 +24,26 @@ on = pytest.mark.parametrize
 
 
 class Crowd:
-    """Counts those who are inside at the same time, who all stay for a moment."""
+    """Counts those who are inside at the same time. They wait until as many as are due are there, then stay a moment
+    for those who should not come.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, due: int = 1) -> None:
         self.inside = self.most = 0
-        self._lock = threading.Lock()
+        self._due = due
+        self._change = threading.Condition()
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        with self._lock:
+        with self._change:
             self.inside += 1
             self.most = max(self.most, self.inside)
+            self._change.notify_all()
+            if not self._change.wait_for(lambda: self.most >= self._due, timeout=10):
+                self._due = 1  # once is enough to fail
         time.sleep(0.02)
         yield
-        with self._lock:
+        with self._change:
             self.inside -= 1
 
 
@@ -46,9 +52,12 @@ class Counting(MemoryStorage):
         super().__init__(parallel=parallel)
         self.here, self.everywhere = Crowd(), everywhere
 
-    def put(self, *arguments: Any, **options: Any) -> None:
-        with self.everywhere(), self.here():
-            super().put(*arguments, **options)
+    def put(self, key: str, *arguments: Any, **options: Any) -> None:
+        crowds = (self.everywhere, self.here) if is_key(key) else ()  # else the mark of the place
+        with ExitStack() as stack:
+            for crowd in crowds:
+                stack.enter_context(crowd())
+            super().put(key, *arguments, **options)
 
 
 class Works:
@@ -56,8 +65,8 @@ class Works:
 
     keeps_busy = True
 
-    def __init__(self) -> None:
-        self.crowd = Crowd()
+    def __init__(self, due: int) -> None:
+        self.crowd = Crowd(due)
 
     def __call__(self, attachment: Attachment, /) -> None:
         with self.crowd():
@@ -65,10 +74,10 @@ class Works:
 
 
 class Site:
-    """Storages ``default`` and ``other``, and a model with a file in each."""
+    """Storages ``default`` and ``other``, and a model with a file in each; ``due`` files are put at a time."""
 
-    def __init__(self, default: int, other: int, step: Works | None = None) -> None:
-        self.everywhere = Crowd()
+    def __init__(self, default: int, other: int, due: int = 1, step: Works | None = None) -> None:
+        self.everywhere = Crowd(due)
         self.default, self.other = Counting(default, self.everywhere), Counting(other, self.everywhere)
         files = Storages({"default": self.default, "other": self.other})
 
@@ -102,7 +111,7 @@ class Site:
 
 @on("parallel", [1, 2, 4])
 def test_as_many_as_the_storage_says(parallel: int) -> None:
-    site = Site(parallel, 8)
+    site = Site(parallel, 8, due=parallel)
     site.flush(file=b"x")
     assert site.default.here.most == parallel
 
@@ -110,7 +119,7 @@ def test_as_many_as_the_storage_says(parallel: int) -> None:
 @on(("default", "other"), [(1, 4), (4, 1), (2, 3), (1, 1)])
 @on("kind", ["sync", "async"])
 async def test_each_storage_as_many_as_it_says_and_all_at_once(kind: str, default: int, other: int) -> None:
-    site = Site(default, other)
+    site = Site(default, other, due=default + other)
     if kind == "sync":
         site.flush(file=b"x", scan=b"y")
     else:
@@ -124,8 +133,8 @@ async def test_steps_keep_all_processors_busy_though_the_storage_takes_one_at_a_
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    step = Works()
-    site = Site(1, 1, step)
+    step = Works(due=4)
+    site = Site(1, 1, step=step)
     if kind == "sync":
         site.flush(file=b"x")
     else:
@@ -134,7 +143,7 @@ async def test_steps_keep_all_processors_busy_though_the_storage_takes_one_at_a_
 
 
 def test_an_error_is_raised_when_the_other_storages_have_ended_too() -> None:
-    site = Site(1, 4)
+    site = Site(1, 4, due=4)
     put = site.default.put
 
     def fail(key: str, *arguments: Any, **options: Any) -> None:
