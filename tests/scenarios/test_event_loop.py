@@ -84,18 +84,18 @@ async def test_a_slow_storage_never_blocks_the_loop(
     aworld: AsyncWorld, work: Callable[[AsyncWorld], Awaitable[None]]
 ) -> None:
     """100 ms for each call of the storage, never more than 20 ms for the loop: the best of some attempts, since a busy
-    machine may take the processor away; if it always does, a run without the delay is as slow.
+    machine may take the processor away; if it always does, runs without the delay are as slow.
     """
     await work(aworld)  # what happens for the first time only
     with_delay, without = 1.0, 0.0
-    for _ in range(5):
+    for _ in range(8):
         for verb in ("put", "open", "stat", "delete", "keys", "copy"):
             aworld.storage.at(verb, None, lambda: time.sleep(0.1))
         began = time.perf_counter()
         with_delay = min(with_delay, await longest_pause(lambda: work(aworld)))
         assert time.perf_counter() - began > 0.3
         aworld.storage.heal()
-        without = await longest_pause(lambda: work(aworld))
+        without = max(without, await longest_pause(lambda: work(aworld)))
         if with_delay < 0.02:
             break
     assert with_delay < max(0.02, 2 * without)
