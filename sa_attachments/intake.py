@@ -7,9 +7,10 @@ Traceback (most recent call last):
 sa_attachments.errors.BadSource: text is no source of bytes: encode it, or pass a pathlib.Path if 'abc' names a file
 
 Taken are bytes, ``pathlib.Path``, binary files, iterators of bytes, and the upload objects of web frameworks, which are
-told by what they have rather than by who made them. A file is taken from where it stands, an upload from its beginning:
-it is what a client sent, whoever looked at it before. Asynchronous files and iterators too: they are read on their own
-event loop, from the worker thread that stores them.
+told by what they have rather than by who made them. A file is taken from where it stands, which is not its end: one that
+was just written, or read, was meant to be rewound. An upload is taken from its beginning: it is what a client sent,
+whoever looked at it before. Asynchronous files and iterators too: they are read on their own event loop, from the worker
+thread that stores them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def source(value: Any) -> Source:
         case dict():
             raise BadSource("a dict is no source of bytes: attachments are not rebuilt from JSON (see Storages.bind)")
     if (inner := _inner(value)) is not value:
-        found = source(inner)
+        found = _file(inner)
         if isinstance(found, FileSource):
             found = FileSource(found.shared, start=0)  # all that was sent, though a virus scanner read it before
         if getattr(value, "filename", None) == "" and found.size() == 0:
@@ -53,7 +54,10 @@ def source(value: Any) -> Source:
             raise BadSource("no file was chosen in the form: assign an upload only if it has a filename")
         return found
     if hasattr(value, "read"):
-        return _file(value)
+        found = _file(value)
+        if isinstance(found, FileSource) and value.tell() > 0 and found.size() == 0:
+            raise BadSource(f"{value!r} stands at its end: seek(0) first, or none of its bytes would be stored")
+        return found
     if hasattr(value, "__aiter__"):
         return OnceSource(_from_loop(value.__aiter__()), value)
     with suppress(TypeError):  # whatever else is bytes-like, as array.array

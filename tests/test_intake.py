@@ -231,6 +231,23 @@ def test_seekable_files_are_read_from_where_they_stand_and_stay_open(
     assert not file.closed
 
 
+@on("make", SEEKABLE)
+def test_a_file_that_stands_at_its_end_would_be_stored_as_an_empty_one(
+    make: Callable[[Path], Any], path: Path, stack: ExitStack
+) -> None:
+    file = stack.enter_context(make(path))
+    assert file.read() == DATA
+    with pytest.raises(BadSource, match=r"stands at its end: seek\(0\)"):
+        source(file)
+    assert file.tell() == len(DATA), "nothing moves at assignment"
+    file.seek(0)
+    assert source(file).open().read() == DATA
+
+
+def test_a_file_that_is_empty_stands_at_its_beginning() -> None:
+    assert source(io.BytesIO()).size() == 0
+
+
 class Minimal:
     """As little as a seekable file can have; its ``seek`` returns nothing."""
 
