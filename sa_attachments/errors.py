@@ -32,8 +32,9 @@ class BadSource(AttachmentError, TypeError, ValueError):
 class Refused(AttachmentError, ValueError):
     """A step did not accept a file; nothing was stored.
 
-    ``rule`` names the step, ``limit`` what it allows, ``measured`` what it met, ``target`` the attribute, as
-    ``"User.avatar"``, ``filename`` what the file is called, of several in a list.
+    ``reason`` says why, to who uploaded it; the error's text names the attribute, too. ``rule`` names the step,
+    ``limit`` what it allows, ``measured`` what it met, ``target`` the attribute, as ``"User.avatar"``, ``filename``
+    what the file is called, of several in a list.
     """
 
     def __init__(self, message: str, *, rule: str, limit: object = None, measured: object = None) -> None:
@@ -44,9 +45,13 @@ class Refused(AttachmentError, ValueError):
         self.target: str | None = None
         self.filename: str | None = None
 
+    @property
+    def reason(self) -> str:
+        """What was wrong with the file, as "the file has 6,000,000 bytes, allowed are 5,000,000"."""
+        return super().__str__()
+
     def __str__(self) -> str:
-        message = super().__str__()
-        return f"{self.target}: {message}" if self.target else message
+        return f"{self.target}: {self.reason}" if self.target else self.reason
 
 
 class NotStored(AttachmentError, ValueError):

@@ -69,7 +69,7 @@ def test_refused_names_the_attribute_once_it_is_known() -> None:
     refused = Refused("too large", rule="MaxSize", limit=10, measured=11)
     assert str(refused) == "too large"
     refused.target = "User.avatar"
-    assert str(refused) == "User.avatar: too large"
+    assert (str(refused), refused.reason) == ("User.avatar: too large", "too large")
     assert (refused.rule, refused.limit, refused.measured) == ("MaxSize", 10, 11)
 
 
