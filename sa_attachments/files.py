@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeVar, cast
 
@@ -142,7 +141,7 @@ class Storages(Care):
         tuple where it has several columns. Only what a flush writes is told, not bulk statements; and as nobody knows
         for sure how a commit ended, and a process may die after it, a task may find no row, and a row no task.
         """
-        return partial(hook, attribute, self)
+        return hook(attribute, self)
 
     def restore(self, session: Session, attribute: Any, primary_key: Any) -> Attachment:
         """Take back the file that a row dropped last from ``attribute`` (``User.avatar``), while it is retained.

@@ -6,6 +6,7 @@ They hang on the column's type, and get primary keys: a task finds the row by th
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .column import ColumnType, Hook
@@ -17,13 +18,17 @@ log = logging.getLogger("sa_attachments")
 H = TypeVar("H", bound=Hook)
 
 
-def hook(attribute: Any, files: object, function: H) -> H:
-    """Call a function after commits that gave rows new files of an attribute. BadConfiguration."""
+def hook(attribute: Any, files: object) -> Callable[[H], H]:
+    """A decorator: call a function after commits that gave rows new files of an attribute. BadConfiguration."""
     column_type = getattr(attribute, "type", None)
     if not isinstance(column_type, ColumnType) or column_type.files is not files:
         raise BadConfiguration(f"{attribute} holds no attachments of these Storages: expected one as User.avatar")
-    column_type.hooks.append(function)
-    return function
+
+    def hear(function: H) -> H:
+        column_type.hooks.append(function)
+        return function
+
+    return hear
 
 
 def announce(frame: Frame, files: object) -> None:
