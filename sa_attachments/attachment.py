@@ -33,7 +33,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, NoReturn, Self, TypeVar, cast
+from typing import Any, BinaryIO, Never, NoReturn, Self, TypeVar, cast
 
 from . import filename as filenames
 from .binding import Binding
@@ -59,7 +59,7 @@ class Attachment(Content):
     _binding: Binding | None
     _origin: object  # what the tracker remembers of a stored one that is not committed yet
 
-    def __init__(self) -> None:
+    def __init__(self, *_: Never, **__: Never) -> None:
         raise TypeError(f"make a new one by {type(self).__name__}.upload(source)")
 
     # Making

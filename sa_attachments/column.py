@@ -287,7 +287,7 @@ class AttachmentListType(_ColumnType):
         if value is None:
             return ()
         if isinstance(value, Attachment | str | bytes | bytearray | memoryview) or not isinstance(value, Iterable):
-            raise BadSource(f"{self.label} holds a sequence of attachments, not {type(value).__name__}")
+            raise BadSource(f"{self.label} holds a sequence of attachments, not {type(value).__name__}: assign a list")
         return tuple(self.wrap(item) for item in value)
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> list[Facts]:

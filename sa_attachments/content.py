@@ -63,6 +63,10 @@ class Content:
 
         FileMissing if they are gone; for a new one SourceConsumed.
         """
+        if not hasattr(start, "__index__"):
+            raise TypeError(
+                f"files are open for reading bytes; {start!r} is no position to begin at, and no mode is needed"
+            )
         if start < 0 or (end is not None and end < 0):
             raise ValueError(f"a range counts from the beginning, not {start} to {end}")
         return self._open(start, end)

@@ -7,10 +7,10 @@ Traceback (most recent call last):
 sa_attachments.errors.BadSource: text is no source of bytes: encode it, or pass a pathlib.Path if 'abc' names a file
 
 Taken are bytes, ``pathlib.Path``, binary files, iterators of bytes, and the upload objects of web frameworks, which are
-told by what they have rather than by who made them. A file is taken from where it stands, which is not its end: one that
-was just written, or read, was meant to be rewound. An upload is taken from its beginning: it is what a client sent,
-whoever looked at it before. Asynchronous files and iterators too: they are read on their own event loop, from the worker
-thread that stores them.
+told by what they have rather than by who made them. A file is taken from where it stands, which may not be its end: one
+that was just written, or read, was to be rewound. An upload is taken from its beginning: it is what a client sent,
+whoever looked at it before. Asynchronous files and iterators too: they are read on their own event loop, from the
+worker thread that stores them.
 """
 
 from __future__ import annotations

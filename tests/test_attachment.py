@@ -11,6 +11,7 @@ import pickle
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -687,6 +688,13 @@ def test_nothing_else_is_equal(stored: Attachment) -> None:
     assert stored != json.loads(stored.to_json())
     assert stored is not None
     assert (stored == 1) is False
+
+
+def test_is_made_by_upload() -> None:
+    making: Any = Attachment
+    for call in (making, partial(making, b"x"), partial(making, content=b"x")):
+        with pytest.raises(TypeError, match=r"make a new one by Attachment\.upload\(source\)"):
+            call()
 
 
 def test_is_frozen(stored: Attachment) -> None:

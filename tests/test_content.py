@@ -54,6 +54,9 @@ def test_a_range_is_opened_as_it_was_asked_for() -> None:
     assert piece.opened == [(2, 5), (3, None)]
     with pytest.raises(ValueError, match="a range counts from the beginning, not -1 to None"):
         piece.open(-1)
+    for read in (piece.open, piece.read):
+        with pytest.raises(TypeError, match="'rb' is no position to begin at, and no mode is needed"):
+            read("rb")  # type: ignore[operator]
     assert len(piece.opened) == 2
 
 

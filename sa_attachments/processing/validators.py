@@ -24,6 +24,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from dataclasses import dataclass
+from typing import Any
 
 from ..attachment import Attachment, binding_of, body_of, make
 from ..content import StoredSource
@@ -155,6 +156,8 @@ def _fits(meant: str | None, found: str) -> bool:
 
 
 def _pattern(text: str) -> str:
+    if not isinstance(text, str):
+        raise BadConfiguration(f"Accept takes types, as Accept('image/*', 'application/pdf'), not {text!r}")
     kind, slash, rest = text.strip().lower().partition("/")
     if slash and rest == "*" and (kind == "*" or canonical(f"{kind}/x")):
         return f"{kind}/*"
@@ -164,9 +167,9 @@ def _pattern(text: str) -> str:
     return name
 
 
-def _check_size(size: int) -> None:
-    if size < 0:
-        raise BadConfiguration(f"a size is counted in bytes and not negative, as {size!r} is")
+def _check_size(size: Any) -> None:
+    if not isinstance(size, int | float) or size < 0:
+        raise BadConfiguration(f"a size is a number of bytes from 0, as 5_000_000, not {size!r}")
 
 
 def _upload(attachment: Attachment) -> Upload:

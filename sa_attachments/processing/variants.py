@@ -72,6 +72,8 @@ Recipe: TypeAlias = Variant | Step | Iterable[Step]
 def declared(variants: Mapping[str, Recipe] | None) -> Mapping[str, Variant]:
     """The variants of a column, by name. Raises BadConfiguration."""
     found: dict[str, Variant] = {}
+    if not isinstance(variants, Mapping | None):
+        raise BadConfiguration(f"variants are recipes by name, as {{'thumb': Thumbnail(200, 200)}}, not {variants!r}")
     for name, recipe in (variants or {}).items():
         if not _NAME.fullmatch(name):
             raise BadConfiguration(

@@ -272,15 +272,11 @@ class _Entries:
                 raise BadConfiguration(f"the aliases {' -> '.join(map(repr, [*passed, target]))} go round in circles")
             passed.append(target)
         if entry is None and len(passed) > 1:
-            raise BadConfiguration(
-                f"{passed[-2]!r} stands for {passed[-1]!r}, which is neither a URL nor one of {listing(self.values)}"
-            )
+            expected = f"expected a URL, as 'local:./files', or one of {listing(self.values)}"
+            raise BadConfiguration(f"{passed[-2]!r} stands for {passed[-1]!r}: {expected}")
         if entry is None:
-            others = (
-                f"configured are {listing(self.values)}"
-                if self.values
-                else "none is configured yet, call configure() first"
-            )
+            known = f"configured are {listing(self.values)}"
+            others = known if self.values else "none is configured yet, call configure() first"
             raise UnknownStorage(f"there is no storage {name!r}; {others}")
         return passed[-1]
 
@@ -296,9 +292,8 @@ class _Entries:
                         f"all names like {name!r} would share {url}: put {{name}} into the URL, or use an alias"
                     )
         elif not all(hasattr(value, verb) for verb in ("put", "open", "stat", "delete", "keys")):
-            raise BadConfiguration(
-                f"{name!r} is {type(value).__name__}: expected a URL, a storage or the name of another entry"
-            )
+            expected = "expected a URL, as 'local:./files', a storage or the name of another entry"
+            raise BadConfiguration(f"{name!r} is {type(value).__name__}: {expected}")
         elif "*" in name:
             raise BadConfiguration(
                 f"all names like {name!r} would share {_shown(value)}: use a URL with {{name}}, or an alias"
@@ -315,7 +310,8 @@ def _mapping(mapping: Value | Mapping[str, Value], prefix: str = "") -> Mapping[
         return mapping
     picked = {name[len(prefix) :]: value for name, value in mapping.items() if name.startswith(prefix)}
     if not picked:
-        raise BadConfiguration(f"nothing begins with {prefix!r}: expected {prefix + DEFAULT!r} at least")
+        expected = f"{prefix}{DEFAULT.upper() if prefix.isupper() else DEFAULT}"
+        raise BadConfiguration(f"nothing begins with {prefix!r}: expected {expected!r} at least")
     return {name.lower(): value for name, value in picked.items()} if prefix.isupper() else picked
 
 

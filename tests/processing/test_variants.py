@@ -43,6 +43,11 @@ class TestDeclaring:
         with pytest.raises(TypeError):
             variants["b"] = shout
 
+    @pytest.mark.parametrize("variants", [["thumb"], shout, {"a"}])
+    def test_they_have_names(self, variants: Any) -> None:
+        with pytest.raises(BadConfiguration, match="variants are recipes by name"):
+            declared(variants)
+
     @pytest.mark.parametrize("name", ["", "a b", "a/b", "ä", "-a", "x" * 65, 'a"b'])
     def test_names_are_plain(self, name: str) -> None:
         with pytest.raises(BadConfiguration, match="is no name for a variant"):

@@ -84,7 +84,7 @@ def test_an_empty_registry_says_that_it_waits_for_configure(mapping: Any) -> Non
     ],
 )
 def test_aliases_in_a_circle_are_refused(mapping: dict[str, str]) -> None:
-    with pytest.raises(BadConfiguration, match=r"round in circles|neither a URL"):
+    with pytest.raises(BadConfiguration, match=r"round in circles|expected a URL"):
         Registry(mapping)
 
 
@@ -96,7 +96,13 @@ def test_a_circle_is_shown() -> None:
 def test_an_alias_for_nothing_is_refused() -> None:
     with pytest.raises(BadConfiguration) as raised:
         Registry({"default": "./files", "other": "memory:"})
-    assert "'default' stands for './files', which is neither a URL nor one of 'default', 'other'" in str(raised.value)
+    expected = "'default' stands for './files': expected a URL, as 'local:./files', or one of 'default', 'other'"
+    assert str(raised.value) == expected
+
+
+def test_a_path_is_no_storage() -> None:
+    with pytest.raises(BadConfiguration, match=r"'default' is PosixPath: expected a URL, as 'local:\./files'"):
+        Registry(Path("files"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "a/b", "a\\b", "ä", "a\n", "a" * 101, "a*b*", ".", ".."])
@@ -112,7 +118,9 @@ def test_names_that_are_some(name: str) -> None:
 
 @pytest.mark.parametrize("value", [None, 3, b"memory:", object(), Path("files")])
 def test_values_that_make_no_sense(value: Any) -> None:
-    with pytest.raises(BadConfiguration, match=r"expected a URL, a storage or the name of another entry"):
+    with pytest.raises(
+        BadConfiguration, match=r"expected a URL, as 'local:./files', a storage or the name of another entry"
+    ):
         Registry({"default": value})
 
 
@@ -271,6 +279,8 @@ def test_a_prefix_in_capitals_is_of_the_environment(monkeypatch: pytest.MonkeyPa
 def test_a_prefix_that_nothing_has_is_a_mistake() -> None:
     with pytest.raises(BadConfiguration, match=r"nothing begins with 'attachment.': expected 'attachment.default'"):
         Registry().configure({"attachments.default": "memory:"}, prefix="attachment.")
+    with pytest.raises(BadConfiguration, match=r"nothing begins with 'FILES_': expected 'FILES_DEFAULT'"):
+        Registry().configure({}, prefix="FILES_")
 
 
 # Making storages

@@ -10,7 +10,9 @@ Plan(size=(400, 400), box=(500.0, 0.0, 3500.0, 3000.0))
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ...errors import BadConfiguration
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -32,6 +34,14 @@ class Plan(NamedTuple):
         """The same for the picture that lies on its side."""
         box = self.box and (self.box[1], self.box[0], self.box[3], self.box[2])
         return Plan((self.size[1], self.size[0]), box)
+
+
+def check_sides(step: object, width: Any, height: Any) -> None:
+    """Raises BadConfiguration for what a step was given that is no number of pixels."""
+    if not all(isinstance(side, int) and side >= 1 for side in (width, 1 if height is None else height)):
+        raise BadConfiguration(
+            f"{type(step).__name__} takes a width and a height in pixels, not {width!r} and {height!r}"
+        )
 
 
 def fit(size: Size, bounds: Bounds) -> Plan:

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 from ...attachment import Attachment
 from ...errors import BadConfiguration, Refused
+from .geometry import check_sides
 from .gifblocks import MOST_FRAMES
 from .options import MAX_PIXELS
 from .pillow import require
@@ -56,7 +57,7 @@ class MaxDimensions(_Validator):
     height: int | None = None
 
     def __post_init__(self) -> None:
-        _check_sides(self, self.width, self.height)
+        check_sides(self, self.width, self.height)
         super().__post_init__()
 
     def __call__(self, attachment: Attachment, /) -> None:
@@ -75,7 +76,7 @@ class MinDimensions(_Validator):
     height: int | None = None
 
     def __post_init__(self) -> None:
-        _check_sides(self, self.width, self.height)
+        check_sides(self, self.width, self.height)
         super().__post_init__()
 
     def __call__(self, attachment: Attachment, /) -> None:
@@ -172,13 +173,6 @@ class Intact(_Validator):
             picture.bound(frames)
             for frame in range(frames):
                 picture.load(frame)
-
-
-def _check_sides(step: object, width: int, height: int | None) -> None:
-    if width < 1 or (height is not None and height < 1):
-        raise BadConfiguration(
-            f"{type(step).__name__} takes a width and a height in pixels, not {width!r} and {height!r}"
-        )
 
 
 def _sides(width: int, height: int | None) -> str:

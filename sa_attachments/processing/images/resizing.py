@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...errors import BadConfiguration
-from .geometry import Plan, Size, cover, fit, limit
+from .geometry import Plan, Size, check_sides, cover, fit, limit
 from .transform import Transform
 
 
@@ -29,10 +28,7 @@ class _Resize(Transform):
     height: int | None = None
 
     def __post_init__(self) -> None:
-        if self.width < 1 or (self.height is not None and self.height < 1):
-            raise BadConfiguration(
-                f"{type(self).__name__} takes a width and a height in pixels, not {self.width!r} and {self.height!r}"
-            )
+        check_sides(self, self.width, self.height)
         super().__post_init__()
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_thumbnail_is_a_small_webp() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sides", [(0, 10), (10, 0), (-1, None)])
-def test_what_is_no_size_is_refused_at_once(kind: type[Fit], sides: tuple[int, int | None]) -> None:
+@pytest.mark.parametrize("sides", [(0, 10), (10, 0), (-1, None), ((200, 200),), ("200", "200")])
+def test_what_is_no_size_is_refused_at_once(kind: type[Fit], sides: Any) -> None:
     with pytest.raises(BadConfiguration, match=f"{kind.__name__} takes a width and a height in pixels, not"):
         kind(*sides)
