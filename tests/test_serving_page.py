@@ -23,6 +23,21 @@ from sa_attachments.storages.memory import MemoryStorage
 
 PAGE = Path(__file__).parent.parent / "docs" / "serving.md"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0\x90wS\xde"
+VIEWS = {"Flask": "in_flask.py", "FastAPI and Starlette": "in_fastapi.py", "Litestar": "in_litestar.py"}
+MODELS = """
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sa_attachments import Attachment, AttachmentType, Storages
+
+class Base(DeclarativeBase): ...
+
+class Doc(Base):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(Storages("memory:")))
+
+engine = create_engine("sqlite://")
+"""
 TEXT, PICTURE, HTML, SIGNED, NOTHING = range(1, 6)
 """Primary keys."""
 
@@ -46,6 +61,14 @@ class Signing(MemoryStorage):
 def blocks(section: str) -> list[str]:
     text = PAGE.read_text("utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     return re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def write_views(folder: Path) -> list[str]:
+    """The views of each framework as a program, and the module that they import; returns the names of the files."""
+    (folder / "models.py").write_text(MODELS)
+    for section, name in VIEWS.items():
+        (folder / name).write_text("\n".join(blocks(section)))
+    return ["models.py", *VIEWS.values()]
 
 
 def run(*programs: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The public API is typed: ``tests/typed/program.py`` passes mypy strict and pyright strict, and so do the quickstarts
-of the README; mistakes do not. Most of the seconds that a checker takes are those for SQLAlchemy: it is asked once.
+of the README and the views of the page on serving; mistakes do not. Most of the seconds that a checker takes are those
+for SQLAlchemy: it is asked once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.test_quickstart import write_quickstarts
+from tests.test_serving_page import write_views
 
 PROGRAM = Path(__file__).parent / "typed" / "program.py"
 CHECKERS = {
@@ -37,7 +39,7 @@ def test_nothing_is_wrong_but_for_mistakes(checker: str, tmp_path: Path) -> None
     (tmp_path / "program.py").write_text(program)
     (tmp_path / "mistaken.py").write_text(program + "\n\n" + "\n".join(MISTAKES) + "\n")
     (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
-    names = ["program.py", "mistaken.py", *write_quickstarts(tmp_path)]
+    names = ["program.py", "mistaken.py", *write_quickstarts(tmp_path), *write_views(tmp_path)]
     command = [sys.executable, "-m", *CHECKERS[checker], *names]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
     said = done.stdout + done.stderr
