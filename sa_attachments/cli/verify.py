@@ -26,7 +26,7 @@ SHOWN = 50
 @answer.command("Compare rows, ledger and storages.")
 @click.option("--repair", is_flag=True, help="Mend what can be mended without losing anything.")
 @click.option("--checksums", is_flag=True, help="Read all bytes, and compare their SHA-256 too.")
-@click.option("--probe", is_flag=True, help="Only try out all storages, with a small file each; see below.")
+@click.option("--probe", is_flag=True, help="Only try out all storages, with a small file each; see above.")
 @options
 def verify(application: Application, repair: bool, checksums: bool, probe: bool, as_json: bool) -> int:
     """Compare what rows name, what the ledger says and what the storages hold. Changes nothing without --repair.
