@@ -103,8 +103,8 @@ class Places:
             )
         if found != ours or row is None or row.fingerprint != fingerprint:
             return (
-                f"the place of storage {name!r} belongs to another database or storage name (a restored copy, a file "
-                "put in the place of the database's own?): "
+                f"the place of storage {name!r} belongs to another database or storage name (a database made anew, a "
+                "restored copy, a file put in the place of the database's own?): "
                 "give this one a place of its own, open it with '?readonly=true', or run 'sa-attachments takeover'"
             )
         return None
