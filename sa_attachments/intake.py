@@ -7,10 +7,9 @@ Traceback (most recent call last):
 sa_attachments.errors.BadSource: text is no source of bytes: encode it, or pass a pathlib.Path if 'abc' names a file
 
 Taken are bytes, ``pathlib.Path``, binary files, iterators of bytes, and the upload objects of web frameworks, which are
-told by what they have rather than by who made them. A file is taken from where it stands, which may not be its end: one
-that was just written, or read, was to be rewound. An upload is taken from its beginning: it is what a client sent,
-whoever looked at it before. Asynchronous files and iterators too: they are read on their own event loop, from the
-worker thread that stores them.
+told by what they have rather than by who made them. A file is taken whole, whoever wrote or read it before; what can be
+read only once, from where it stands. Asynchronous files and iterators too: they are read on their own event loop, from
+the worker thread that stores them.
 """
 
 from __future__ import annotations
@@ -46,18 +45,13 @@ def source(value: Any) -> Source:
             raise BadSource("a dict is no source of bytes: attachments are not rebuilt from JSON (see Storages.bind)")
     if (inner := _inner(value)) is not value:
         found = _file(inner)
-        if isinstance(found, FileSource):
-            found = FileSource(found.shared, start=0)  # all that was sent, though a virus scanner read it before
         if getattr(value, "filename", None) == "" and found.size() == 0:
             # What browsers send for a field that was left empty (HTML, "constructing the entry list"); it would replace
             # the file that is there.
             raise BadSource("no file was chosen in the form: assign an upload only if it has a filename")
         return found
     if hasattr(value, "read"):
-        found = _file(value)
-        if isinstance(found, FileSource) and value.tell() > 0 and found.size() == 0:
-            raise BadSource(f"{value!r} stands at its end: seek(0) first, or none of its bytes would be stored")
-        return found
+        return _file(value)
     if hasattr(value, "__aiter__"):
         return OnceSource(_from_loop(value.__aiter__()), value)
     with suppress(TypeError):  # whatever else is bytes-like, as array.array

@@ -4,9 +4,9 @@
 >>> once.head(1), once.size(), once.open().read(), once.size()
 (b'a', None, b'abc', 3)
 
-A source is *replayable* if it can be read again from where it stood when it was wrapped: bytes, paths, seekable files.
-The others (pipes, sockets, iterators) are read once; whoever asks for ``open`` first gets them spooled to a temporary
-file, whoever asks for ``stream`` reads them straight through.
+A source is *replayable* if it can be read again from its beginning: bytes, paths, seekable files. The others (pipes,
+sockets, iterators) are read once; whoever asks for ``open`` first gets them spooled to a temporary file, whoever asks
+for ``stream`` reads them straight through.
 """
 
 from __future__ import annotations
@@ -133,26 +133,20 @@ class PathSource:
 
 
 class FileSource:
-    """A seekable binary file, from where it stood or from ``start``; it stays open, and belongs to the caller."""
+    """A seekable binary file, all of it; it stays open, and belongs to the caller."""
 
-    def __init__(self, file: BinaryIO, start: int | None = None) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._start = file.tell() if start is None else start
         self.shared = file
 
     def size(self) -> int:
-        self._check()
-        here = self._file.tell()
-        size = self.seek(0, io.SEEK_END)
-        self._file.seek(here)
-        return size
+        with self._where_it_stands():
+            return self.seek(0, io.SEEK_END)
 
     def head(self, size: int) -> bytes:
-        self.seek(0)
-        try:
+        with self._where_it_stands():
+            self.seek(0)
             return self.read(size)
-        finally:
-            self.rewind()
 
     def open(self, guards: Guards = ()) -> BinaryIO:
         self._check()
@@ -166,20 +160,24 @@ class FileSource:
         return None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the file, counting from where the source begins."""
+        """As a file's ``seek``, which in some files returns nothing."""
         self._check()
-        self._file.seek(self._start + offset if whence == io.SEEK_SET else offset, whence)
-        return self._file.tell() - self._start  # some files' seek returns nothing
-
-    def rewind(self) -> None:
-        """Leave the file where it began: another attempt may wrap it again, and would find a part of it, or nothing."""
-        with suppress(Exception):  # It may be closed by now.
-            self._file.seek(self._start)
+        self._file.seek(offset, whence)
+        return self._file.tell()
 
     def read(self, size: int = -1, /) -> bytes:
         """The file's next bytes; BadSource if it gives anything else."""
         self._check()
         return _bytes(self._file.read(size), self._file)
+
+    @contextmanager
+    def _where_it_stands(self) -> Iterator[None]:
+        self._check()
+        here = self._file.tell()
+        try:
+            yield
+        finally:
+            self._file.seek(here)
 
     def _check(self) -> None:
         if getattr(self._file, "closed", False):
@@ -255,16 +253,6 @@ class ChunkReader:
 
 
 @contextmanager
-def rewound(source: Source) -> Iterator[None]:
-    """Read a source; a file is left where it stood, see ``FileSource.rewind``."""
-    try:
-        yield
-    finally:
-        if isinstance(source, FileSource):
-            source.rewind()
-
-
-@contextmanager
 def still_there(path: Path) -> Iterator[None]:
     """A path that was wrapped and is gone becomes FileMissing."""
     try:
@@ -282,7 +270,6 @@ def _spooled(stream: Readable, guards: Guards) -> FileSource:
             for guard in guards:
                 guard(size)
             file.write(chunk)
-        file.seek(0)
     except BaseException:
         file.close()
         raise

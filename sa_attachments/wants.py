@@ -26,7 +26,6 @@ from .processing.steps import Step, run
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current
 from .references import Reference
-from .source import rewound
 from .upload import Upload, given
 
 log = logging.getLogger("sa_attachments")
@@ -191,11 +190,6 @@ class Whole:
 
     def store(self, attachment: Attachment, cls: type[Attachment]) -> Attachment:
         """A new attachment, as a stored one."""
-        body: Any = body_of(attachment)
-        with rewound(body.source):  # after the variants, too
-            return self._store(attachment, cls)
-
-    def _store(self, attachment: Attachment, cls: type[Attachment]) -> Attachment:
         original = _original(attachment)
         if original is not None and has_passed(original, self.rules):
             ready = attachment

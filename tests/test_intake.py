@@ -35,7 +35,7 @@ from werkzeug.wrappers import Request as WerkzeugRequest
 
 from sa_attachments import Attachment, AttachmentError, BadSource, FileMissing, SourceConsumed
 from sa_attachments.intake import claimed, data_uri, described, source
-from sa_attachments.source import BytesSource, FileSource, OnceSource, PathSource, rewound
+from sa_attachments.source import BytesSource, FileSource, OnceSource, PathSource
 
 on = pytest.mark.parametrize
 DATA = b"0123456789"
@@ -214,38 +214,23 @@ SEEKABLE = [
 ]
 
 
+@on("stands", [0, 3, len(DATA)])
 @on("make", SEEKABLE)
-def test_seekable_files_are_read_from_where_they_stand_and_stay_open(
-    make: Callable[[Path], Any], path: Path, stack: ExitStack
+def test_seekable_files_are_read_whole_wherever_they_stand_and_stay_open(
+    make: Callable[[Path], Any], path: Path, stack: ExitStack, stands: int
 ) -> None:
     file = stack.enter_context(make(path))
-    file.seek(3)
+    assert file.read(stands) == DATA[:stands]
     wrapped = source(file)
     assert isinstance(wrapped, FileSource)
     assert wrapped.shared is file
-    assert (wrapped.size(), wrapped.head(2)) == (7, b"34")
+    assert (wrapped.size(), wrapped.head(2)) == (10, b"01")
+    assert file.tell() == stands, "nothing moves at assignment"
     for _ in range(2):
         with wrapped.open() as opened:
-            assert opened.read() == DATA[3:]
-    assert wrapped.stream().read(-1) == DATA[3:]
+            assert opened.read() == DATA
+    assert wrapped.stream().read(-1) == DATA
     assert not file.closed
-
-
-@on("make", SEEKABLE)
-def test_a_file_that_stands_at_its_end_would_be_stored_as_an_empty_one(
-    make: Callable[[Path], Any], path: Path, stack: ExitStack
-) -> None:
-    file = stack.enter_context(make(path))
-    assert file.read() == DATA
-    with pytest.raises(BadSource, match=r"stands at its end: seek\(0\)"):
-        source(file)
-    assert file.tell() == len(DATA), "nothing moves at assignment"
-    file.seek(0)
-    assert source(file).open().read() == DATA
-
-
-def test_a_file_that_is_empty_stands_at_its_beginning() -> None:
-    assert source(io.BytesIO()).size() == 0
 
 
 class Minimal:
@@ -506,9 +491,8 @@ def test_an_upload_is_all_that_was_sent_though_somebody_read_it_before(upload: A
         wrapped = source(upload)
         assert (inner.tell(), wrapped.size(), wrapped.head(2)) == (stands, 10, b"01"), "nothing moves at assignment"
         assert wrapped.open().read() == DATA
-        with rewound(wrapped):
+        for _ in range(2):
             assert wrapped.stream().read(-1) == DATA
-        assert wrapped.stream().read(-1) == DATA
 
 
 def test_an_upload_that_can_be_read_only_once_is_what_is_left_of_it() -> None:

@@ -34,7 +34,7 @@ from typing import Protocol, TypeVar
 
 from ..attachment import Attachment, binding_of, body_of, make
 from ..errors import AttachmentError, BadConfiguration, Refused
-from ..source import Source, rewound
+from ..source import Source
 from ..upload import Upload
 from .sniffing import HEAD, content_type
 
@@ -79,15 +79,14 @@ def run(steps: Iterable[Step], attachment: A, label: str) -> A:
 
     Raises Refused, which names ``label``, and whatever else reading the source or a step raises.
     """
-    with rewound(_body(attachment).source):
-        attachment = _typed(attachment)
-        for step in steps:
-            attachment = _through(step, attachment, label)
-        body = _body(attachment)
-        if body.guards:
-            guards = tuple(partial(_refusing, guard, label, body.filename, _name(guard)) for guard in body.guards)
-            attachment = _with(attachment, dataclasses.replace(body, guards=guards))
-        return attachment
+    attachment = _typed(attachment)
+    for step in steps:
+        attachment = _through(step, attachment, label)
+    body = _body(attachment)
+    if body.guards:
+        guards = tuple(partial(_refusing, guard, label, body.filename, _name(guard)) for guard in body.guards)
+        attachment = _with(attachment, dataclasses.replace(body, guards=guards))
+    return attachment
 
 
 def check(steps: Iterable[Step], attachment: Attachment, label: str) -> None:

@@ -33,12 +33,12 @@ def keys(world: World) -> list[str]:
     return [call.args[0] for call in world.storage.calls if call.verb == "put" and not call.args[0].startswith(".")]
 
 
-class Odd(io.BytesIO):
-    """Stands in the middle when it is assigned: what lies before is not part of the file."""
+class LookedAt(io.BytesIO):
+    """Stands in the middle when it is assigned, since somebody looked at its beginning."""
 
     def __init__(self, data: bytes) -> None:
-        super().__init__(b"before" + data)
-        self.seek(len(b"before"))
+        super().__init__(data)
+        self.read(2)
 
 
 def path_of(data: bytes, folder: Path) -> Path:
@@ -51,7 +51,7 @@ SEEKABLE: dict[str, Callable[[Path], Any]] = {
     "bytes": lambda folder: b"data",
     "path": lambda folder: path_of(b"data", folder),
     "file": lambda folder: path_of(b"data", folder).open("rb"),
-    "file in the middle": lambda folder: Odd(b"data"),
+    "file that was looked at": lambda folder: LookedAt(b"data"),
     "upload": lambda folder: Attachment.upload(io.BytesIO(b"data"), "a.txt"),
 }
 
@@ -60,7 +60,7 @@ SEEKABLE: dict[str, Callable[[Path], Any]] = {
 def test_each_attempt_wraps_the_same_file(world: World) -> None:
     """As pyramid_retry and plain loops do with an upload: its file would have been at its end by then."""
     take(world)
-    file = Odd(b"data")
+    file = LookedAt(b"data")
     for title in ("taken", "free"):
         with world.session() as session:
             session.add(Doc(title=title, file=file))
@@ -142,7 +142,7 @@ def test_an_object_that_was_read_again_after_its_flush_is_added_again_after_a_ro
 @on("world", ["sqlite"], indirect=True)
 def test_a_long_transaction_does_not_keep_the_sources_of_objects_that_are_gone(world: World) -> None:
     with world.session() as session:
-        source = Odd(b"data")
+        source = LookedAt(b"data")
         session.add(Doc(file=source))
         session.flush()
         kept = ref(source)
