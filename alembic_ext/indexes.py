@@ -17,8 +17,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from alembic.autogenerate.render import renderers
 from alembic.operations import BatchOperations, MigrateOperation, Operations
@@ -27,6 +28,7 @@ from sqlalchemy import column, inspect
 from sa_attachments.column import AttachmentType
 from sa_attachments.errors import BadConfiguration, listing
 from sa_attachments.files import Storages
+from sa_attachments.tables import translated
 
 from .batch import after_batch, before_batch, table_of
 from .script import as_it_is, execute, literal, quoter
@@ -63,6 +65,9 @@ class _IndexOp(MigrateOperation):
     def to_diff_tuple(self) -> tuple[Any, ...]:
         """What ``alembic check`` shows."""
         return (f"{self.verb}_attachment_index", self.table, self.column, self.path)
+
+
+_Op = TypeVar("_Op", bound=_IndexOp)
 
 
 class CreateAttachmentIndexOp(_IndexOp):
@@ -168,6 +173,7 @@ def is_short(name: str) -> bool:
 
 
 def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:
+    op = _here(operations, op)
     context = operations.get_context()
     dialect = context.dialect
     quote = quoter(dialect)
@@ -191,6 +197,7 @@ def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:
 
 
 def _drop(operations: Operations, op: DropAttachmentIndexOp) -> None:
+    op = _here(operations, op)
     dialect = operations.get_context().dialect
     quote = quoter(dialect)
     if dialect.name in ("mysql", "mariadb"):
@@ -200,6 +207,15 @@ def _drop(operations: Operations, op: DropAttachmentIndexOp) -> None:
         schema = "" if op.schema is None else f"{quote(op.schema)}."
         statement = f"DROP INDEX {schema}{quote(op.name)}"
     execute(operations, [statement])
+
+
+def _here(operations: Operations, op: _Op) -> _Op:
+    """The same by the schema that this connection needs."""
+    if operations.get_context().as_sql:
+        return op
+    found = copy(op)
+    found.schema = translated(operations.get_bind(), op.schema)
+    return found
 
 
 def _expression(dialect: Any, op: _IndexOp) -> str:

@@ -14,6 +14,7 @@ nothing off before they are whole; run it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +25,7 @@ from sqlalchemy.dialects import postgresql
 
 from sa_attachments.clock import milliseconds
 from sa_attachments.errors import BadConfiguration, LedgerMissing, listing
+from sa_attachments.tables import translated
 
 from .batch import after_batch, before_batch, table_of
 from .counting import Counted, Counter, Counting, counter_of
@@ -175,7 +177,7 @@ def _milliseconds(retain: Retain) -> int:
 def _create(operations: Operations, op: CreateAttachmentTriggersOp) -> None:
     counting = op.counting
 
-    def online(counter: Counter, connection: Connection, others: list[Counting]) -> Iterable[str]:
+    def online(counter: Counter, connection: Connection, counting: Counting, others: list[Counting]) -> Iterable[str]:
         yield from counter.drop_found(connection, counting)
         yield from _count_anew(counter, counting.ledger_schema, [*others, counting])
         yield from counter.create(counting)
@@ -192,7 +194,7 @@ def _create(operations: Operations, op: CreateAttachmentTriggersOp) -> None:
 def _drop(operations: Operations, op: DropAttachmentTriggersOp) -> None:
     counting = op.counting
 
-    def online(counter: Counter, connection: Connection, others: list[Counting]) -> Iterable[str]:
+    def online(counter: Counter, connection: Connection, counting: Counting, others: list[Counting]) -> Iterable[str]:
         yield from counter.drop_found(connection, counting)
         yield from _count_anew(counter, counting.ledger_schema, others)
 
@@ -215,7 +217,7 @@ def _count_anew(counter: Counter, ledger_schema: str | None, countings: Sequence
 def _carry_out(
     operations: Operations,
     counting: Counting,
-    online: Callable[[Counter, Connection, list[Counting]], Iterable[str]],
+    online: Callable[[Counter, Connection, Counting, list[Counting]], Iterable[str]],
     offline: Callable[[Counter], Iterable[str]],
     *,
     columns: bool = True,
@@ -228,10 +230,12 @@ def _carry_out(
         execute(operations, ["BEGIN IMMEDIATE", *statements, "COMMIT"] if by_hand else statements)
         return
     connection = operations.get_bind()
+    schema, ledger_schema = (translated(connection, each) for each in (counting.schema, counting.ledger_schema))
+    counting = counter.here(connection, replace(counting, schema=schema, ledger_schema=ledger_schema))
     _check(connection, counting, columns)
     try:
         others = _lock(operations, counter, connection, counting)
-        execute(operations, online(counter, connection, others))
+        execute(operations, online(counter, connection, counting, others))
     finally:
         execute(operations, counter.unlock())
 
@@ -251,7 +255,7 @@ def _lock(operations: Operations, counter: Counter, connection: Connection, coun
 def _others(counter: Counter, connection: Connection, counting: Counting) -> list[Counting]:
     return [
         each.counting
-        for each in counter.installed(connection, {counting.schema, counting.ledger_schema})
+        for each in counter.installed(connection, None)
         if each.counting.where != counting.where and each.counting.ledger_schema == counting.ledger_schema
     ]
 
@@ -266,6 +270,12 @@ def _check(connection: Connection, counting: Counting, columns: bool) -> None:
         raise LedgerMissing(f"there is no table {LEDGER!r}{where}: op.create_attachment_ledger() creates it")
     if columns:
         _check_columns(there, counting)
+    level = connection.get_isolation_level()
+    if connection.dialect.name == "postgresql" and level in ("REPEATABLE READ", "SERIALIZABLE"):
+        raise BadConfiguration(
+            f"names are counted once their table is locked, and {level} hides what was committed until then: say "
+            "connection.execution_options(isolation_level='READ COMMITTED') in env.py"
+        )
 
 
 def _check_columns(there: Inspector, counting: Counting) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -24,8 +25,6 @@ from .counted import Counted, Counting
 LEDGER = "attachment_ledger"
 GAINED = "gained"
 LOST = "lost"
-
-Rows = Iterable[tuple[str | None, str, str, str]]
 
 
 class Installed(NamedTuple):
@@ -88,8 +87,18 @@ class Counter(ABC):
         return []
 
     @abstractmethod
-    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
-        """The triggers that the database has, whatever version made them: in its default schema, and in these."""
+    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
+        """The triggers that the database has, whatever version made them: in its default schema, and in these; in all
+        that there are if None.
+        """
+
+    @abstractmethod
+    def home(self, connection: Connection) -> str | None:
+        """The schema that a name without one means."""
+
+    def here(self, connection: Connection, counting: Counting) -> Counting:
+        """The same by the names that this connection needs: a schema that it is in has no other one than None."""
+        return _from(self.home(connection), counting)
 
     # Parts
 
@@ -155,14 +164,19 @@ class Counter(ABC):
         return " OR ".join(f"{differs}".format(c=self.quote(each.column)) for each in columns)
 
 
-def gather(rows: Rows, events: set[str]) -> list[Installed]:
-    """Put triggers, ``(schema, table, event, text)`` each, together by table."""
+def gather(rows: Iterable[tuple[Counting | None, str]], home: str | None, events: set[str]) -> list[Installed]:
+    """Put triggers, each by what it says and its event, together by table."""
     found: dict[tuple[str | None, str], dict[str, Counting]] = {}
-    for schema, table, event, text in rows:
-        counting = Counting.read(table, schema, text)
-        if counting is not None:
-            found.setdefault((schema, table), {})[event] = counting
+    for said, event in rows:
+        if said is not None:
+            counting = _from(home, said)
+            found.setdefault(counting.where, {})[event] = counting
     return [
         Installed(next(iter(by_event.values())), by_event.keys() == events and len(set(by_event.values())) == 1)
         for by_event in found.values()
     ]
+
+
+def _from(home: str | None, counting: Counting) -> Counting:
+    schema, ledger_schema = (None if each == home else each for each in (counting.schema, counting.ledger_schema))
+    return replace(counting, schema=schema, ledger_schema=ledger_schema)

@@ -8,7 +8,9 @@ by ``LOCK TABLES`` instead, and the triggers made in an order that loses nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection, text
 
@@ -19,6 +21,7 @@ from .counted import Counting
 from .counter import LEDGER, Counter, Installed, gather
 
 _EVENTS = ("insert", "update", "delete")
+_WRITTEN = re.compile(rf"""UPDATE (?:([`"])((?:(?!\1).|\1\1)+)\1\.)?[`"]{LEDGER}[`"] SET""")
 _BINARY = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 
@@ -112,35 +115,45 @@ class MySQLCounter(Counter):
         return [f"DROP TRIGGER {self._trigger(counting, event)}" for event in reversed(_EVENTS)]
 
     def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
-        schema = counting.schema or self._default(connection)
-        found = [row for row in self._found(connection, schema) if row[0] == counting.table]
-        in_order = sorted(found, key=lambda row: _EVENTS.index(row[2]), reverse=True)
-        return [f"DROP TRIGGER {self.at(counting.schema, name)}" for _, name, _, _ in in_order]
+        schema = counting.schema or self.home(connection)
+        found = [row for row in self._found(connection, schema) if row[1] == counting.table]
+        in_order = sorted(found, key=lambda row: _EVENTS.index(row[3]), reverse=True)
+        return [f"DROP TRIGGER {self.at(counting.schema, name)}" for _, _, name, _, _ in in_order]
 
-    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
-        default = self._default(connection)
-        found: list[Installed] = []
-        for schema in {default, *schemas} - {None}:
-            rows = [
-                (None if schema == default else schema, table, self.event(table, name), body)
-                for table, name, _, body in self._found(connection, schema)
-            ]
-            found += gather(rows, set(_EVENTS))
-        return found
+    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
+        home = self.home(connection)
+        # The server looks at each table of the databases that it is asked for.
+        asked = [None] if schemas is None else {home, *schemas} - {None}
+        rows = [
+            (self._read(schema, table, body), self.event(table, name))
+            for each in asked
+            for schema, table, name, _, body in self._found(connection, each)
+        ]
+        return gather(rows, home, set(_EVENTS))
 
-    def _default(self, connection: Connection) -> str | None:
+    def home(self, connection: Connection) -> str | None:
         found: str | None = connection.scalar(text("SELECT DATABASE()"))
         return found
 
-    def _found(self, connection: Connection, schema: str | None) -> list[tuple[str, str, str, str]]:
-        # Of one database, and no others: the server waits until nobody changes the tables of which it tells.
+    def _read(self, schema: str, table: str, body: str) -> Counting | None:
+        """As ``Counting.read``, with the database of the ledger that its statements write to: where none was told,
+        that is the one in which whoever made it was then, or the table's.
+        """
+        counting, written = Counting.read(table, schema, body), _WRITTEN.search(body)
+        if counting is None or written is None:
+            return counting
+        mark, ledger_schema = written.groups()
+        return replace(counting, ledger_schema=ledger_schema.replace(mark * 2, mark) if mark else schema)
+
+    def _found(self, connection: Connection, schema: str | None) -> list[tuple[str, str, str, str, str]]:
         statement = text(
-            "SELECT event_object_table AS of_table, trigger_name AS name, event_manipulation AS event,"
-            " action_statement AS body FROM information_schema.triggers"
-            " WHERE event_object_schema = :schema AND action_statement LIKE '%sa_attachments %'"
+            "SELECT event_object_schema AS of_schema, event_object_table AS of_table, trigger_name AS name,"
+            " event_manipulation AS event, action_statement AS body FROM information_schema.triggers"
+            f" WHERE {'TRUE' if schema is None else 'event_object_schema = :schema'}"
+            " AND action_statement LIKE '%sa_attachments %'"
         )
-        rows = connection.execute(statement, {"schema": schema})
-        return [(row.of_table, row.name, row.event.lower(), row.body) for row in rows]
+        rows = connection.execute(statement, {} if schema is None else {"schema": schema})
+        return [(row.of_schema, row.of_table, row.name, row.event.lower(), row.body) for row in rows]
 
     def _ledger(self, counting: Counting) -> str:
         schema = counting.ledger_schema

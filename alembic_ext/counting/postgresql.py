@@ -129,8 +129,7 @@ class PostgreSQLCounter(Counter):
         return [*self._drop_triggers(counting), f"DROP FUNCTION {self._function(counting)}()"]
 
     def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
-        default = connection.scalar(text("SELECT current_schema()"))
-        where = counting.schema or default, counting.table
+        where = counting.schema or self.home(connection), counting.table
         found = {row.function for row in self._found(connection) if (row.nspname, row.relname) == where}
         return [*self._drop_triggers(counting, "IF EXISTS "), *(f"DROP FUNCTION {each}" for each in found)]
 
@@ -138,14 +137,17 @@ class PostgreSQLCounter(Counter):
         table = self.at(counting.schema, counting.table)
         return [f"DROP TRIGGER {exists}{self._trigger(event)} ON {table}" for event in reversed(_EVENTS)]
 
-    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
-        default = connection.scalar(text("SELECT current_schema()"))
+    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
         rows = [
-            (None if row.nspname == default else row.nspname, row.relname, self._event(row), row.prosrc)
+            (Counting.read(row.relname, row.nspname, row.prosrc), self._event(row))
             for row in self._found(connection)
             if row.enabled
         ]
-        return gather(rows, set(_EVENTS))
+        return gather(rows, self.home(connection), set(_EVENTS))
+
+    def home(self, connection: Connection) -> str | None:
+        found: str | None = connection.scalar(text("SELECT current_schema()"))
+        return found
 
     def _found(self, connection: Connection) -> Sequence[Any]:
         is_trigger = "'pg_trigger'\\:\\:regclass"

@@ -75,15 +75,18 @@ class SQLiteCounter(Counter):
         ]
         return [f"DROP TRIGGER {self.at(counting.schema, name)}" for name in found]
 
-    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
+    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
         found: list[Installed] = []
         for schema in connection.scalars(text("SELECT name FROM pragma_database_list")).all():
             rows = [
-                (None if schema == "main" else schema, table, self.event(table, name), sql)
+                (Counting.read(table, schema, sql), self.event(table, name))
                 for table, name, sql in self._found(connection, schema)
             ]
-            found += gather(rows, set(_EVENTS))
+            found += gather(rows, self.home(connection), set(_EVENTS))
         return found
+
+    def home(self, connection: Connection) -> str | None:
+        return "main"
 
     def _found(self, connection: Connection, schema: str) -> list[tuple[str, str, str]]:
         statement = f"SELECT tbl_name, name, sql FROM {self.quote(schema)}.sqlite_master WHERE type = 'trigger'"

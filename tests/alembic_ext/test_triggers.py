@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from alembic_ext.counting import Counted, Counting, counter_of
 from alembic_ext.counting.mysql import MySQLCounter
+from alembic_ext.indexed import indexes_of
 from alembic_ext.triggers import CreateAttachmentTriggersOp, DropAttachmentTriggersOp
 from sa_attachments import AttachmentListType, AttachmentType, Storages
 from sa_attachments.errors import BadConfiguration, LedgerMissing
@@ -26,6 +28,7 @@ from tests.engines import MARIADB
 on = pytest.mark.parametrize
 DATABASES = ["sqlite", "postgres", *(["mariadb"] if MARIADB else [])]
 everywhere = on("engine", DATABASES, indirect=True)
+with_schemas = on("engine", [name for name in DATABASES if name != "sqlite"], indirect=True)
 
 
 def tables(metadata: MetaData, *names: str) -> None:
@@ -285,6 +288,114 @@ def test_tables_and_ledger_in_schemas_of_their_own(engine: Engine) -> None:
         op.drop_attachment_triggers("docs", ["file"], schema="shop", ledger_schema="files")
         found = counter_of(engine.dialect).installed(connection)
         assert [each.counting.fullname for each in found] == ["files.docs"]
+
+
+@pytest.fixture
+def schemas(engine: Engine) -> Iterator[list[str]]:
+    """Two beside the default one; a database each on MariaDB."""
+    names = [f"{engine.url.database}_{name}" for name in ("shop", "club")]
+    with engine.begin() as connection:
+        for name in names:
+            connection.execute(text(f"CREATE SCHEMA {name}"))
+    yield names
+    with engine.begin() as connection:
+        for name in names:
+            cascade = "CASCADE" if engine.dialect.name == "postgresql" else ""
+            connection.execute(text(f"DROP SCHEMA {name} {cascade}"))
+
+
+def move_to_another_row(engine: Engine, table: str) -> None:
+    """First the file is named there, then no longer here."""
+    with engine.begin() as connection:
+        connection.execute(text(f"INSERT INTO {table} (id, file, pages) SELECT 9, file, pages FROM {table}"))
+        connection.execute(text(f"DELETE FROM {table} WHERE id <> 9"))
+
+
+def states(engine: Engine) -> set[str]:
+    with engine.connect() as connection:
+        return set(connection.scalars(text("SELECT state FROM attachment_ledger")))
+
+
+@with_schemas
+def test_tables_of_other_schemas_are_counted_in_the_same_ledger(engine: Engine, schemas: list[str]) -> None:
+    """Also where neither the ledger, nor the table whose triggers are made, is in their schema."""
+    metadata = MetaData()
+    Ledger.of(metadata)
+    tables(metadata, "docs")
+    for schema in schemas:
+        metadata.tables["docs"].to_metadata(metadata, schema=schema)
+    metadata.create_all(engine)
+    for key, schema in zip("ab", schemas, strict=True):
+        line(engine, key)
+        with engine.begin() as connection:
+            row(connection, f"{schema}.docs", 1, key)
+            operations(connection).create_attachment_triggers("docs", ["file", "pages"], schema=schema)
+    assert counts(engine) == {"a": 1, "b": 1}
+    install(engine, "docs")
+    assert counts(engine) == {"a": 1, "b": 1}
+    move_to_another_row(engine, f"{schemas[0]}.docs")
+    assert states(engine) == {"owned"}
+    with engine.begin() as connection:
+        operations(connection).drop_attachment_triggers("docs", ["file", "pages"], schema=schemas[0])
+    assert counts(engine) == {"a": 0, "b": 1}
+
+
+@everywhere
+def test_a_schema_is_the_same_with_and_without_its_name(engine: Engine, metadata: MetaData) -> None:
+    """One migration may say it, and another not."""
+    here = {"sqlite": "main", "postgresql": "public"}.get(engine.dialect.name, engine.url.database)
+    line(engine, "a", "b")
+    with engine.begin() as connection:
+        row(connection, "docs", 1, "a")
+        row(connection, "notes", 1, "b")
+    install(engine, "docs")
+    with engine.begin() as connection:
+        op = operations(connection)
+        op.create_attachment_triggers("notes", ["file", "pages"], schema=here, ledger_schema=here)
+        assert counter_of(engine.dialect).installed(connection)[0].counting.ledger_schema is None
+        op.create_attachment_triggers("docs", ["file", "pages"], schema=here)
+    assert counts(engine) == {"a": 1, "b": 1}
+    move_to_another_row(engine, "docs")
+    assert states(engine) == {"owned"}
+    assert left_to_do(engine, metadata) == []
+
+
+@with_schemas
+def test_a_schema_that_stands_for_another(engine: Engine, schemas: list[str]) -> None:
+    """As ``schema_translate_map`` says, by which Alembic creates tables, too."""
+    tables(metadata := MetaData(), "docs")
+    metadata.create_all(engine)
+    tenant = engine.execution_options(schema_translate_map={None: schemas[0], "club": schemas[1]})
+    metadata.create_all(tenant)
+    metadata.tables["docs"].to_metadata(MetaData(), schema="club").create(tenant)
+    with tenant.begin() as connection:
+        op = operations(connection)
+        op.create_attachment_triggers("docs", ["file", "pages"])
+        op.create_attachment_triggers("docs", ["file"], schema="club")
+        op.create_attachment_index("docs", "file", "content_type")
+        found = counter_of(engine.dialect).installed(connection, schemas)
+        assert {each.counting.schema for each in found} == set(schemas)
+        assert {each.counting.ledger_schema for each in found} <= {None, schemas[0]}
+        assert len(indexes_of(connection, "docs", schemas[0])) == 1
+        op.drop_attachment_index("docs", "file", "content_type")
+        op.drop_attachment_triggers("docs", ["file"], schema="club")
+        op.drop_attachment_triggers("docs", ["file", "pages"])
+        assert counter_of(engine.dialect).installed(connection, schemas) == []
+
+
+@on("engine", ["postgres"], indirect=True)
+@on("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_an_isolation_that_hides_what_was_written_meanwhile_is_refused(
+    engine: Engine, metadata: MetaData, level: Any
+) -> None:
+    """Names that were committed after Alembic has read its version would not be counted."""
+    with engine.connect().execution_options(isolation_level=level) as connection, connection.begin():
+        assert connection.scalar(text("SELECT count(*) FROM docs")) == 0
+        line(engine, "a")
+        with engine.begin() as other:
+            row(other, "docs", 1, "a")
+        with pytest.raises(BadConfiguration, match=f"{level} hides what was committed .* env.py"):
+            operations(connection).create_attachment_triggers("docs", ["file", "pages"])
 
 
 @on("engine", ["postgres"], indirect=True)
