@@ -14,6 +14,7 @@ nothing off before they are whole; run it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -22,6 +23,7 @@ from alembic.autogenerate.render import renderers
 from alembic.operations import BatchOperations, MigrateOperation, Operations
 from sqlalchemy import Connection, Inspector, inspect
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SQLAlchemyError
 
 from sa_attachments.clock import milliseconds
 from sa_attachments.errors import BadConfiguration, LedgerMissing, listing
@@ -236,8 +238,11 @@ def _carry_out(
     try:
         others = _lock(operations, counter, connection, counting)
         execute(operations, online(counter, connection, counting, others))
-    finally:
-        execute(operations, counter.unlock())
+    except BaseException:
+        with suppress(SQLAlchemyError):  # perhaps the connection is gone, and the locks with it
+            execute(operations, counter.unlock(failed=True))
+        raise
+    execute(operations, counter.unlock())
 
 
 def _lock(operations: Operations, counter: Counter, connection: Connection, counting: Counting) -> list[Counting]:

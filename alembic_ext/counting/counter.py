@@ -82,8 +82,10 @@ class Counter(ABC):
     def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
         """Remove those that the table has by now: it may have had another name when they were made."""
 
-    def unlock(self) -> list[str]:
-        """The opposite of ``lock``, where the transaction's end does not do it."""
+    def unlock(self, failed: bool = False) -> list[str]:
+        """The opposite of ``lock``, where the transaction's end does not do it; what was counted is undone if that
+        ``failed``.
+        """
         return []
 
     @abstractmethod

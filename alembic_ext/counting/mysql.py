@@ -37,8 +37,9 @@ class MySQLCounter(Counter):
         locks += [f"{self.at(each.schema, each.table)} WRITE" for each in countings]
         return [f"LOCK TABLES {', '.join(locks)}"]
 
-    def unlock(self) -> list[str]:
-        return ["UNLOCK TABLES"]
+    def unlock(self, failed: bool = False) -> list[str]:
+        # To unlock is to commit.
+        return ["ROLLBACK", "UNLOCK TABLES"] if failed else ["UNLOCK TABLES"]
 
     def reset(self, ledger_schema: str | None) -> list[str]:
         return [f"UPDATE {self.at(ledger_schema, LEDGER)} SET names = 0 WHERE names IS NULL OR names <> 0"]

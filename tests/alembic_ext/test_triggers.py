@@ -223,6 +223,25 @@ def test_a_migration_that_is_cut_short_where_ddl_commits_condemns_nothing_that_i
     assert counts(engine) == {"a": 1, "b": 1, "c": 1}
 
 
+@on("engine", [name for name in DATABASES if name == "mariadb"], indirect=True)
+@on("verb", ["create", "drop"])
+def test_counting_that_is_cut_short_leaves_the_names_of_other_tables(
+    engine: Engine, metadata: MetaData, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """To let go of the locks commits what was counted: none, until all is counted anew."""
+    line(engine, "a")
+    with engine.begin() as connection:
+        row(connection, "notes", 1, "a")
+    install(engine, "docs", "notes")
+    with monkeypatch.context() as patched:
+        patched.setattr(MySQLCounter, "add", lambda self, counting: ["a statement that is killed"])
+        with pytest.raises(ProgrammingError, match="that is killed"), engine.begin() as connection:
+            getattr(operations(connection), f"{verb}_attachment_triggers")("docs", ["file", "pages"])
+    assert counts(engine) == {"a": 1}
+    move_to_another_row(engine, "notes")
+    assert states(engine) == {"owned"}
+
+
 @everywhere
 def test_awkward_names(engine: Engine) -> None:
     """Quotes, percent signs, colons, other letters, and more of them than a database takes in a trigger's name."""
