@@ -59,7 +59,9 @@ def compare(autogen_context: Any, upgrade_ops: Any) -> None:
         if counting and found and _is_as(counting, found) and where not in anew:
             continue
         if found is not None:
-            first.append(DropAttachmentTriggersOp(found.counting))
+            # Those of a column that got another name could not be made on the way back.
+            there_again = found.counting if _has_columns(autogen_context.connection, found.counting) else counting
+            first.append(DropAttachmentTriggersOp(there_again or found.counting))
         if counting is not None:
             last.append(CreateAttachmentTriggersOp(counting))
     removed, made = _indexes(autogen_context.connection, upgrade_ops, tables, anew)
@@ -90,6 +92,11 @@ def _will_be_there(autogen_context: Any, table: Table, column: Any) -> bool:
         there = inspect(autogen_context.connection).get_columns(table.name, schema=table.schema)
         return column.name in {each["name"] for each in there}
     return True
+
+
+def _has_columns(connection: Connection, counting: Counting) -> bool:
+    there = inspect(connection).get_columns(counting.table, schema=counting.schema)
+    return {each.column for each in counting.columns} <= {each["name"] for each in there}
 
 
 def _columns(table: Table) -> list[Any]:

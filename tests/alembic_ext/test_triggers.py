@@ -581,6 +581,32 @@ def test_a_column_that_env_py_leaves_alone_is_counted_if_it_is_there(engine: Eng
     assert left_to_do(engine, metadata, include_object=include_object) == []
 
 
+@everywhere
+def test_a_column_that_got_another_name_is_counted_there_and_back(engine: Engine) -> None:
+    """By a migration that did not take care of its triggers."""
+    tables(metadata := MetaData(), "docs")
+    Ledger.of(metadata)
+    metadata.create_all(engine)
+    install(engine, "docs")
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE docs RENAME COLUMN file TO scan"))
+    Ledger.of(renamed := MetaData())
+    columns = Column("id", Integer, primary_key=True), Column("title", String(20))
+    attached = Column("scan", AttachmentType(files := Storages("memory:"))), Column("pages", AttachmentListType(files))
+    Table("docs", renamed, *columns, *attached)
+    script = proposed(engine, renamed)
+    carry_out(engine, script.upgrade_ops)
+    line(engine, "a")
+    with engine.begin() as connection:
+        descriptor = "CAST(:file AS JSONB)" if engine.dialect.name == "postgresql" else ":file"
+        insert = f"INSERT INTO docs (id, scan, pages) VALUES (1, {descriptor}, '[]')"
+        connection.execute(text(insert), {"file": '{"storage": "s", "key": "a"}'})
+    assert counts(engine) == {"a": 1}
+    assert left_to_do(engine, renamed) == []
+    carry_out(engine, script.downgrade_ops)
+    assert (installed(engine), counts(engine)) == ({"docs"}, {"a": 1})
+
+
 # The operations themselves
 
 
