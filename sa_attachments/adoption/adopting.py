@@ -26,7 +26,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..chunks import chunked
-from ..descriptor import Facts, Name, Named, named
+from ..descriptor import Facts, Named, named
 from ..errors import BadConfiguration, OwnershipLost, storage_errors
 from ..ledger import CONDEMNED, Line
 from ..offload import gather
@@ -35,6 +35,7 @@ from .passes import passes
 from .plan import Plan
 from .report import AdoptionReport
 from .rows import Held, Identity, Row, Rows
+from .spot import Spot, spot_of
 from .survey import Survey, items_of, note, pages
 from .taking import File, Made, Reader, Unadoptable, noted, refused
 from .workplace import Workplace
@@ -211,8 +212,7 @@ class Adopting:
         place = self._place
         place.ledger.begin_write(connection)
         held, there = self._rows.lock(connection, [each.row.identity for each in made])
-        known = place.ledger.states(connection, (file.named for each in made for file in each.files if not file.fresh))
-        owned = {name for name, state in known.items() if state != CONDEMNED}
+        owned = self._owned(connection, [file.named for each in made for file in each.files if not file.fresh])
         verdicts: list[str] = []
         taken: list[Made] = []
         for each in made:
@@ -220,7 +220,7 @@ class Adopting:
             verdicts.append(verdict)
             if verdict == "taken":
                 taken.append(each)
-                owned |= {file.named.name for file in each.files if not file.fresh}
+                owned.update(self._spots(each))
         files = [file for each in taken for file in each.files]
         fresh = [self._line(file) for file in files if file.fresh]
         if fresh:
@@ -233,6 +233,24 @@ class Adopting:
             self._prove(connection, taken)
         return verdicts
 
+    def _owned(self, connection: Connection, files: Sequence[Named]) -> set[Spot]:
+        """Where those of these files lie that a row has already, or had by another storage's name: one's folder may
+        lie in the other's.
+        """
+        names = {self._spot(file): file.name for file in files}
+        found = self._place.at(connection, names)
+        return {
+            spot
+            for spot, lines in found.items()
+            if any(line.state != CONDEMNED or line[:2] != names[spot] for line in lines)
+        }
+
+    def _spots(self, made: Made) -> list[Spot]:
+        return [self._spot(file.named) for file in made.files if not file.fresh]
+
+    def _spot(self, file: Named) -> Spot:
+        return spot_of(file.storage, self._place.files.resolve(file.storage), file.key)
+
     def _prove(self, connection: Connection, taken: Sequence[Made]) -> None:
         """See that rows name their files: what a trigger of somebody's, or a database that cuts, made of it."""
         says = self._rows.says(connection, [each.row.identity for each in taken])
@@ -242,7 +260,7 @@ class Adopting:
             if _files(items) != _files(given):
                 raise Unadoptable("unreadable", f"{self._where} does not keep what it is given")
 
-    def _verdict(self, made: Made, held: Mapping[Identity, Held], there: set[Identity], owned: set[Name]) -> str:
+    def _verdict(self, made: Made, held: Mapping[Identity, Held], there: set[Identity], owned: set[Spot]) -> str:
         found = held.get(made.row.identity)
         if found is None:
             return "again" if made.row.identity in there else "gone"
@@ -250,7 +268,7 @@ class Adopting:
             return "gone"  # the application stored something meanwhile, or another run adopted it
         if found.token != made.token:
             return "again"
-        mine = [(file.named.storage, file.named.key) for file in made.files if not file.fresh]
+        mine = self._spots(made)
         return "shared" if owned.intersection(mine) or len(set(mine)) < len(mine) else "taken"
 
     def _line(self, file: File) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from sa_attachments import AdoptionFailed, BadConfiguration, Storages
+from sa_attachments import AdoptionFailed, AttachmentWarning, BadConfiguration, Storages
 from sa_attachments.adoption.taking import NOTES
 from sa_attachments.ledger import Ledger
 from sa_attachments.places import MARKER
-from sa_attachments.storages.local import UNFINISHED
+from sa_attachments.storages.local import UNFINISHED, LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.storages.s3 import S3Storage
 from tests.engines import ENGINES
@@ -245,6 +246,40 @@ def test_two_rows_that_share_a_path(museum: Museum) -> None:
     assert museum.problems() == []
     with Session(museum.engine) as session:
         assert [session.get_one(museum.Doc, n).file.read() for n in (1, 2, 3)] == [b"a"] * 3  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("engine", SERVERS, indirect=True)
+@pytest.mark.parametrize("place", ["sub", "twin"])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_a_file_that_another_row_has_by_another_storage(museum: Museum, place: str, dropped: bool) -> None:
+    """Whose folder is the same, or lies in the other; the file is one, and would go with either row."""
+    known = {name: museum.files.resolve(name) for name in ("default", "old")}
+    below = museum.root / ("sub" if place == "sub" else "")
+    museum.files.configure({**known, "place": LocalStorage(below, durable=False)})
+    museum.lay("sub/a.txt", b"precious")
+    museum.insert({"id": 1, "path": "sub/a.txt"})
+    adopted(museum, "in_place", storage="old")
+    if dropped:
+        with Session(museum.engine) as session:
+            session.delete(session.get_one(museum.Doc, 1))
+            session.commit()
+    museum.insert({"id": 2, "path": "a.txt" if place == "sub" else "sub/a.txt"})
+    about: dict[str, Any] = {"root": below, "storage": "place"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AttachmentWarning)  # that nothing is deleted by the other name of a place
+        with pytest.raises(AdoptionFailed, match="say fallback='copy'"):
+            adopted(museum, "in_place", **about)
+        assert adopted(museum, "in_place", fallback="copy", **about).rows == 1
+    museum.migrate(lambda op: op.finish_adoption("docs", "file"))
+    with Session(museum.engine) as session:
+        if not dropped:
+            session.delete(session.get_one(museum.Doc, 1))
+            session.commit()
+        assert museum.files.settled(20)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AttachmentWarning)
+            museum.sweep()
+        assert session.get_one(museum.Doc, 2).file.read() == b"precious"  # type: ignore[union-attr]
 
 
 @here
