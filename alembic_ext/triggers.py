@@ -26,7 +26,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
 from sa_attachments.clock import milliseconds
-from sa_attachments.errors import BadConfiguration, LedgerMissing, listing
+from sa_attachments.errors import BadConfiguration, LedgerMissing, NoTransaction, listing
 from sa_attachments.tables import translated
 
 from .batch import after_batch, before_batch, table_of
@@ -75,7 +75,7 @@ class CreateAttachmentTriggersOp(_TriggersOp):
         :param schema: the table's.
         :param ledger_schema: that of the table ``attachment_ledger``.
 
-        Raises BadConfiguration, LedgerMissing.
+        Raises BadConfiguration, LedgerMissing, NoTransaction.
         """
         operations.invoke(cls(_counting(table_name, columns, retain, schema, ledger_schema)))
 
@@ -275,8 +275,20 @@ def _check(connection: Connection, counting: Counting, columns: bool) -> None:
         raise LedgerMissing(f"there is no table {LEDGER!r}{where}: op.create_attachment_ledger() creates it")
     if columns:
         _check_columns(there, counting)
-    level = connection.get_isolation_level()
-    if connection.dialect.name == "postgresql" and level in ("REPEATABLE READ", "SERIALIZABLE"):
+    _check_isolation(connection)
+
+
+def _check_isolation(connection: Connection) -> None:
+    """Refuse where names could not be counted in one transaction, or not all of them."""
+    on_connect = getattr(connection.dialect, "_on_connect_isolation_level", None)
+    if (connection.get_execution_options().get("isolation_level") or on_connect) == "AUTOCOMMIT":
+        raise NoTransaction(
+            "names are counted in one transaction, and this connection commits each statement: say it outside of "
+            "autocommit_block(), and don't let env.py connect with AUTOCOMMIT"
+        )
+    if connection.dialect.name != "postgresql":
+        return
+    if (level := connection.get_isolation_level()) in ("REPEATABLE READ", "SERIALIZABLE"):
         raise BadConfiguration(
             f"names are counted once their table is locked, and {level} hides what was committed until then: say "
             "connection.execution_options(isolation_level='READ COMMITTED') in env.py"

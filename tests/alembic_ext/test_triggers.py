@@ -19,7 +19,7 @@ from alembic_ext.counting.mysql import MySQLCounter
 from alembic_ext.indexed import indexes_of
 from alembic_ext.triggers import CreateAttachmentTriggersOp, DropAttachmentTriggersOp
 from sa_attachments import AttachmentListType, AttachmentType, Storages
-from sa_attachments.errors import BadConfiguration, LedgerMissing
+from sa_attachments.errors import BadConfiguration, LedgerMissing, NoTransaction
 from sa_attachments.ledger import Ledger
 from tests.alembic_ext.installing import operations
 from tests.alembic_ext.proposing import carry_out, proposed
@@ -415,6 +415,26 @@ def test_an_isolation_that_hides_what_was_written_meanwhile_is_refused(
             row(other, "docs", 1, "a")
         with pytest.raises(BadConfiguration, match=f"{level} hides what was committed .* env.py"):
             operations(connection).create_attachment_triggers("docs", ["file", "pages"])
+
+
+@everywhere
+@on("verb", ["create", "drop"])
+def test_what_commits_by_itself_is_refused(engine: Engine, metadata: MetaData, verb: str) -> None:
+    """Cut short, it would leave no counts at all."""
+    line(engine, "a")
+    with engine.begin() as connection:
+        row(connection, "notes", 1, "a")
+    install(engine, "notes")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        change = getattr(Operations(context), f"{verb}_attachment_triggers")
+        with (
+            context.begin_transaction(_per_migration=True),
+            context.autocommit_block(),
+            pytest.raises(NoTransaction, match=r"outside of autocommit_block\(\)"),
+        ):
+            change("docs", ["file"])
+    assert (installed(engine), counts(engine)) == ({"notes"}, {"a": 1})
 
 
 @on("engine", ["postgres"], indirect=True)

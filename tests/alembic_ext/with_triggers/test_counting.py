@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
 import psycopg
 import pymysql
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from sqlalchemy import ForeignKey, delete, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -464,15 +467,17 @@ def test_a_partition_that_is_attached_or_exchanged_is_not_seen_before_it_is_coun
     name = _partitioned(world)
     postgres = world.observer.dialect.name == "postgresql"
     with world.observer.connect() as connection:
-        if not postgres:  # MariaDB waits for itself when it exchanges in a transaction
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-        if cure == "around":
-            operations(connection).drop_attachment_triggers("events", ["file"])
-        for statement in (ATTACHED if postgres else EXCHANGED).split(";"):
-            connection.execute(text(statement))
-        if cure != "none":
-            operations(connection).create_attachment_triggers("events", ["file"])
-        connection.commit()
+        context = MigrationContext.configure(connection)
+        with context.begin_transaction(), context.begin_transaction(_per_migration=True):
+            op = Operations(context)
+            if cure == "around":
+                op.drop_attachment_triggers("events", ["file"])
+            # MariaDB waits for itself when it exchanges in a transaction.
+            with nullcontext() if postgres else context.autocommit_block():
+                for statement in (ATTACHED if postgres else EXCHANGED).split(";"):
+                    op.execute(statement)
+            if cure != "none":
+                op.create_attachment_triggers("events", ["file"])
     expected = (0, "condemned") if cure == "none" else (1, "owned")
     assert (world.counts()[name], world.ledger()[name]) == expected
     world.sweep()
