@@ -9,7 +9,9 @@ when it is made. Rows that a TRUNCATE of a single partition removes are not coun
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -27,6 +29,13 @@ _SAFE_PATH = (
 )
 _PATH_AS_BEFORE = (
     "SELECT set_config('search_path', regexp_replace(current_setting('search_path'), '(^|, )pg_temp$', ''), true)"
+)
+
+
+_SCHEMA = re.compile(r'"((?:[^"]|"")+)"|([^",\s]+)')
+_LEDGERS = text(
+    "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+    f" WHERE c.relkind IN ('r', 'p') AND c.relname = '{LEDGER}'"
 )
 
 
@@ -138,11 +147,8 @@ class PostgreSQLCounter(Counter):
         return [f"DROP TRIGGER {exists}{self._trigger(event)} ON {table}" for event in reversed(_EVENTS)]
 
     def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
-        rows = [
-            (Counting.read(row.relname, row.nspname, row.prosrc), self._event(row))
-            for row in self._found(connection)
-            if row.enabled
-        ]
+        ledgers = set(connection.scalars(_LEDGERS))
+        rows = [(_read(row, ledgers), self._event(row)) for row in self._found(connection) if row.enabled]
         return gather(rows, self.home(connection), set(_EVENTS))
 
     def home(self, connection: Connection) -> str | None:
@@ -152,7 +158,8 @@ class PostgreSQLCounter(Counter):
     def _found(self, connection: Connection) -> Sequence[Any]:
         is_trigger = "'pg_trigger'\\:\\:regclass"
         statement = text(
-            "SELECT n.nspname, c.relname, t.tgname, p.prosrc, p.proname, t.tgenabled <> 'D' AS enabled,"
+            "SELECT n.nspname, c.relname, t.tgname, p.prosrc, p.proname, p.proconfig, t.tgenabled <> 'D' AS enabled,"
+            " CAST(pg_get_userbyid(p.proowner) AS text) AS owner,"
             " CAST(CAST(p.oid AS regprocedure) AS text) AS function"
             " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
             " JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid"
@@ -172,6 +179,17 @@ class PostgreSQLCounter(Counter):
 
     def _trigger(self, event: str) -> str:
         return self.quote(f"attachments_{event}")
+
+
+def _read(row: Any, ledgers: set[str]) -> Counting | None:
+    """As ``Counting.read``, with the schema of the ledger: if none was told, the first in which the function looks."""
+    counting = Counting.read(row.relname, row.nspname, row.prosrc)
+    if counting is None or counting.ledger_schema is not None:
+        return counting
+    path = next((each for each in row.proconfig or () if each.startswith("search_path=")), "").partition("=")[2]
+    schemas = [quoted.replace('""', '"') or plain for quoted, plain in _SCHEMA.findall(path)]
+    looked_in = [row.owner if each == "$user" else each for each in schemas]
+    return replace(counting, ledger_schema=next((each for each in looked_in if each in ledgers), None))
 
 
 def _files(value: str) -> str:

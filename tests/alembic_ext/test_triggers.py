@@ -379,6 +379,35 @@ def test_a_schema_is_the_same_with_and_without_its_name(engine: Engine, metadata
     assert left_to_do(engine, metadata) == []
 
 
+@on("engine", ["postgres"], indirect=True)
+def test_tenants_by_search_path_have_ledgers_of_their_own(engine: Engine, schemas: list[str]) -> None:
+    """One's migration needs no rights on another's tables; who calls a ledger by its schema means the same one."""
+    tables(metadata := MetaData(), "docs")
+    role = f"clerk_{engine.url.database}"
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+        connection.execute(text(f"GRANT ALL ON SCHEMA {schemas[1]} TO {role}"))
+    try:
+        for schema, user in zip(schemas, ("NONE", role), strict=True):
+            with engine.begin() as connection:
+                connection.execute(text(f"SET LOCAL ROLE {user}"))
+                connection.execute(text(f"SET LOCAL search_path = {schema}, public"))
+                metadata.create_all(connection)
+                operations(connection).create_attachment_triggers("docs", ["file", "pages"])
+                columns = "(key, storage, state, since, names)"
+                connection.execute(text(f"INSERT INTO attachment_ledger {columns} VALUES ('a', 's', 'owned', 0, 0)"))
+                row(connection, "docs", 1, "a")
+        with engine.begin() as connection:
+            metadata.tables["docs"].create(connection)
+            op = operations(connection)
+            op.create_attachment_triggers("docs", ["file", "pages"], ledger_schema=schemas[0])
+            assert connection.scalar(text(f"SELECT names FROM {schemas[0]}.attachment_ledger")) == 1
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.execute(text(f"DROP ROLE {role}"))
+
+
 @with_schemas
 def test_a_schema_that_stands_for_another(engine: Engine, schemas: list[str]) -> None:
     """As ``schema_translate_map`` says, by which Alembic creates tables, too."""
