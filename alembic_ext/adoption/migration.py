@@ -65,9 +65,10 @@ def create(
             return False  # who reads it will say so
         if name in {column["name"] for column in there.get_columns(plan.table, plan.schema)}:
             return False
-    context.impl.add_column(
-        plan.table, Column(name, usual if wanted is True else wanted, nullable=True), schema=plan.schema
-    )
+    # A script can't look; where a database can't either, the script stops, and that statement is to be left out.
+    looks = context.as_sql and context.dialect.name in ("postgresql", "mariadb")
+    column: Column[Any] = Column(name, usual if wanted is True else wanted, nullable=True)
+    context.impl.add_column(plan.table, column, schema=plan.schema, if_not_exists=looks or None)
     return True
 
 

@@ -37,7 +37,7 @@ def test_says_what_has_to_be_run() -> None:
         "postgresql",
         lambda op: op.adopt_path_column("docs", "path", "file", root="/srv/media", mode="link", create=True),
     )
-    assert "ALTER TABLE docs ADD COLUMN file JSONB" in said
+    assert "ALTER TABLE docs ADD COLUMN IF NOT EXISTS file JSONB" in said
     command = "sa-attachments adopt path docs path file --root /srv/media --mode link"
     assert f"--   {command}" in said
     before, _, after = said.partition("COMMIT;")
@@ -51,6 +51,14 @@ def test_says_it_of_the_way_back_and_of_the_end() -> None:
     assert "sa-attachments adopt blob docs data file --reverse" in said
     assert "sa-attachments adopt finish docs file" in script("sqlite", lambda op: op.finish_adoption("docs", "file"))
     assert "sa-attachments adopt hold docs file" in script("sqlite", lambda op: op.hold_adoption("docs", "file"))
+
+
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+def test_the_way_back_does_not_mind_that_the_old_column_is_there(engine: Engine, tmp_path: Path) -> None:
+    """As online: a migration that drops it is another one, and perhaps still to come."""
+    Museum(engine, tmp_path).open()
+    said = script("postgresql", lambda op: op.restore_blob_column("docs", "data", "file", create=True))
+    play(engine, said)
 
 
 def test_commands_are_quoted() -> None:
