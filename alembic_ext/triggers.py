@@ -258,9 +258,10 @@ def _lock(operations: Operations, counter: Counter, connection: Connection, coun
 
 
 def _others(counter: Counter, connection: Connection, counting: Counting) -> list[Counting]:
+    schemas = {counting.schema, counting.ledger_schema, *counter.beside(connection)}
     return [
         each.counting
-        for each in counter.installed(connection, None)
+        for each in counter.installed(connection, schemas)
         if each.counting.where != counting.where and each.counting.ledger_schema == counting.ledger_schema
     ]
 

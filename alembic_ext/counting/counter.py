@@ -89,10 +89,12 @@ class Counter(ABC):
         return []
 
     @abstractmethod
-    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
-        """The triggers that the database has, whatever version made them: in its default schema, and in these; in all
-        that there are if None.
-        """
+    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
+        """The triggers that the database has, whatever version made them: in its default schema, and in these."""
+
+    def beside(self, connection: Connection) -> Collection[str]:
+        """Schemas that ``installed`` does not look into by itself, and that may have no ledger of their own."""
+        return ()
 
     @abstractmethod
     def home(self, connection: Connection) -> str | None:

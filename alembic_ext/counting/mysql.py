@@ -21,6 +21,8 @@ from .counted import Counting
 from .counter import LEDGER, Counter, Installed, gather
 
 _EVENTS = ("insert", "update", "delete")
+_ITS_OWN = {"information_schema", "mysql", "performance_schema", "sys"}
+"""Databases of the server."""
 _WRITTEN = re.compile(rf"""UPDATE (?:([`"])((?:(?!\1).|\1\1)+)\1\.)?[`"]{LEDGER}[`"] SET""")
 _BINARY = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
@@ -117,20 +119,23 @@ class MySQLCounter(Counter):
 
     def drop_found(self, connection: Connection, counting: Counting) -> list[str]:
         schema = counting.schema or self.home(connection)
-        found = [row for row in self._found(connection, schema) if row[1] == counting.table]
-        in_order = sorted(found, key=lambda row: _EVENTS.index(row[3]), reverse=True)
-        return [f"DROP TRIGGER {self.at(counting.schema, name)}" for _, _, name, _, _ in in_order]
+        found = [row for row in self._found(connection, schema) if row[0] == counting.table]
+        in_order = sorted(found, key=lambda row: _EVENTS.index(row[2]), reverse=True)
+        return [f"DROP TRIGGER {self.at(counting.schema, name)}" for _, name, _, _ in in_order]
 
-    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
+    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
         home = self.home(connection)
-        # The server looks at each table of the databases that it is asked for.
-        asked = [None] if schemas is None else {home, *schemas} - {None}
         rows = [
-            (self._read(schema, table, body), self.event(table, name))
-            for each in asked
-            for schema, table, name, _, body in self._found(connection, each)
+            (self._read(str(schema), table, body), self.event(table, name))
+            for schema in {home, *schemas} - {None}
+            for table, name, _, body in self._found(connection, schema)
         ]
         return gather(rows, home, set(_EVENTS))
+
+    def beside(self, connection: Connection) -> Collection[str]:
+        schemas = connection.scalars(text("SELECT schema_name FROM information_schema.schemata"))
+        ledger = text("SELECT table_schema FROM information_schema.tables WHERE table_name = :ledger")
+        return set(schemas) - _ITS_OWN - set(connection.scalars(ledger, {"ledger": LEDGER}))
 
     def home(self, connection: Connection) -> str | None:
         found: str | None = connection.scalar(text("SELECT DATABASE()"))
@@ -146,15 +151,16 @@ class MySQLCounter(Counter):
         mark, ledger_schema = written.groups()
         return replace(counting, ledger_schema=ledger_schema.replace(mark * 2, mark) if mark else schema)
 
-    def _found(self, connection: Connection, schema: str | None) -> list[tuple[str, str, str, str, str]]:
+    def _found(self, connection: Connection, schema: str | None) -> list[tuple[str, str, str, str]]:
+        # Of one database, and no others: the server enters it, and waits until nobody changes the tables of which it
+        # tells.
         statement = text(
-            "SELECT event_object_schema AS of_schema, event_object_table AS of_table, trigger_name AS name,"
-            " event_manipulation AS event, action_statement AS body FROM information_schema.triggers"
-            f" WHERE {'TRUE' if schema is None else 'event_object_schema = :schema'}"
-            " AND action_statement LIKE '%sa_attachments %'"
+            "SELECT event_object_table AS of_table, trigger_name AS name, event_manipulation AS event,"
+            " action_statement AS body FROM information_schema.triggers"
+            " WHERE event_object_schema = :schema AND action_statement LIKE '%sa_attachments %'"
         )
-        rows = connection.execute(statement, {} if schema is None else {"schema": schema})
-        return [(row.of_schema, row.of_table, row.name, row.event.lower(), row.body) for row in rows]
+        rows = connection.execute(statement, {"schema": schema})
+        return [(row.of_table, row.name, row.event.lower(), row.body) for row in rows]
 
     def _ledger(self, counting: Counting) -> str:
         schema = counting.ledger_schema

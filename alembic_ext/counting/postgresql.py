@@ -146,7 +146,7 @@ class PostgreSQLCounter(Counter):
         table = self.at(counting.schema, counting.table)
         return [f"DROP TRIGGER {exists}{self._trigger(event)} ON {table}" for event in reversed(_EVENTS)]
 
-    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
+    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
         ledgers = set(connection.scalars(_LEDGERS))
         rows = [(_read(row, ledgers), self._event(row)) for row in self._found(connection) if row.enabled]
         return gather(rows, self.home(connection), set(_EVENTS))

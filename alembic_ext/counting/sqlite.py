@@ -75,7 +75,7 @@ class SQLiteCounter(Counter):
         ]
         return [f"DROP TRIGGER {self.at(counting.schema, name)}" for name in found]
 
-    def installed(self, connection: Connection, schemas: Collection[str | None] | None = ()) -> list[Installed]:
+    def installed(self, connection: Connection, schemas: Collection[str | None] = ()) -> list[Installed]:
         found: list[Installed] = []
         for schema in connection.scalars(text("SELECT name FROM pragma_database_list")).all():
             rows = [
