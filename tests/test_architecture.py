@@ -25,6 +25,7 @@ LAYERS: list[tuple[str, ...]] = [
     (
         "filename",
         "key",
+        "lock",
         "storage",
         "pulls",
         "source",

@@ -35,7 +35,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Any, BinaryIO, Self, cast
 
 from sqlalchemy import (
@@ -62,6 +61,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from sa_attachments.errors import FileMissing
+from sa_attachments.lock import Lock
 from sa_attachments.storage import Readable, Stat
 
 from . import checked, hidden

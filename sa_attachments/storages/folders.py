@@ -22,8 +22,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from contextlib import suppress
+
+from sa_attachments.lock import Lock
 
 _REMEMBERED = 10_000
 _ATTEMPTS = 10  # to make a folder while others remove those above it
@@ -39,7 +40,7 @@ class Folders:
         self._root = root
         self._durable = durable
         self._mode = mode
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._anchored: set[str] = set()  # folders that are on the disk, with all above them
         self._plain: set[str] = set()  # folders that are no symbolic links, nor is any above them
 

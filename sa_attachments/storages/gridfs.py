@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -38,6 +37,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 
 from sa_attachments.errors import FileMissing
+from sa_attachments.lock import Lock
 from sa_attachments.source import CHUNK, Window
 from sa_attachments.storage import Readable, Stat
 
@@ -68,7 +68,7 @@ class GridFSStorage:
         self._collection = collection
         self._chunk_size = chunk_size * KIB
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._opened: dict[int, tuple[Any, GridFSBucket]] = {}
         self._has_indexes = readonly
 

@@ -40,6 +40,7 @@ from typing import TypeAlias, cast
 from urllib.parse import quote
 
 from sa_attachments.errors import AttachmentError, BadConfiguration, MissingExtra, UnknownStorage, listing
+from sa_attachments.lock import Lock
 from sa_attachments.storage import Storage
 
 from .probe import probe
@@ -61,7 +62,7 @@ class Registry:
 
     def __init__(self, mapping: Value | Mapping[str, Value] | None = None) -> None:
         """One URL or storage alone is the default. Raises BadConfiguration."""
-        self._lock = threading.RLock()
+        self._lock = Lock(threading.RLock)
         self._configured = None if mapping is None else _Entries(_mapping(mapping))
         self._overrides: tuple[_Entries, ...] = ()
         self._expected: dict[str, str] = {}

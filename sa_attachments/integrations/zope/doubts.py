@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from threading import Lock
 from typing import Any
 
 from sqlalchemy import (
@@ -38,6 +37,7 @@ from ...chunks import CHUNK, chunked
 from ...clock import milliseconds, now
 from ...descriptor import Named
 from ...ledger import OWNED, Drop, Ledger, Line
+from ...lock import Lock
 
 log = logging.getLogger("sa_attachments")
 

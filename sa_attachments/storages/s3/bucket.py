@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import threading
 from typing import Any
 
 import boto3
@@ -16,6 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from sa_attachments.errors import FileMissing
+from sa_attachments.lock import Lock
 
 from .errors import ABSENT, code_of, explained, status_of
 
@@ -45,7 +45,7 @@ class Bucket:
             response_checksum_validation="when_required",
             **options,
         )
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._clients: dict[int, Any] = {}
 
     def call(self, operation: str, key: str | None = None, **parameters: Any) -> Any:
