@@ -50,6 +50,7 @@ class Folders:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 os.mkdir(folder)
+                self._anchored.discard(folder)  # Another process has removed it.
                 break
             except FileExistsError:
                 if os.path.islink(folder) and not os.path.exists(folder):

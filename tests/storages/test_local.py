@@ -495,6 +495,16 @@ def test_a_folder_that_another_process_made_is_flushed_with_all_above(
     assert journal.take() == ["flush file", f"link {KEY}", *CHAIN]
 
 
+def test_a_folder_that_another_process_removed_is_flushed_with_all_above_when_it_is_made_again(
+    root: Path, storage: LocalStorage, journal: Journal
+) -> None:
+    put(storage, KEY, b"x")
+    LocalStorage(root).delete([KEY])
+    journal.take()
+    put(storage, KEY, b"x")
+    assert journal.take() == ["flush file", f"link {KEY}", *CHAIN]
+
+
 @pytest.mark.usefixtures("with_names")
 def test_a_put_with_a_name_flushes_as_much(root: Path, storage: LocalStorage, journal: Journal) -> None:
     (root / UNFINISHED).mkdir(parents=True)
