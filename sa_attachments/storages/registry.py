@@ -37,7 +37,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.metadata import entry_points
 from typing import TypeAlias, cast
-from urllib.parse import quote
 
 from sa_attachments.errors import AttachmentError, BadConfiguration, MissingExtra, UnknownStorage, listing
 from sa_attachments.lock import Lock
@@ -192,7 +191,7 @@ class Registry:
             entries.parts.add(entries.real(other))
             return self._resolve(entries, other)
 
-        url = StorageURL(value, part)
+        url = StorageURL(value, part, name)
         backend = self._backend(url.scheme, name)
         try:
             return backend(url)
@@ -258,8 +257,7 @@ class _Entries:
 
     def value(self, name: str) -> Value:
         """What a real name stands for."""
-        value = self.values[cast(str, self.find(name))]
-        return value.replace("{name}", quote(name, safe="")) if isinstance(value, str) else value
+        return self.values[cast(str, self.find(name))]
 
     def is_alias(self, entry: str) -> bool:
         value = self.values[entry]

@@ -27,7 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from sa_attachments.errors import BadConfiguration, listing
 from sa_attachments.storage import Storage
@@ -51,13 +51,17 @@ class StorageURL:
     ``scheme`` names the backend; ``rest`` is what stands between the colon and the question mark, as it was written.
     """
 
-    def __init__(self, text: str, storage: Callable[[str], Storage] | None = None) -> None:
-        """``storage`` gives other storages by name. Raises BadConfiguration if ``text`` is not of the form
-        ``scheme:rest?options``.
+    def __init__(
+        self, text: str, storage: Callable[[str], Storage] | None = None, name: str | None = None
+    ) -> None:
+        """``storage`` gives other storages by name; ``name`` is what ``{name}`` stands for. Raises BadConfiguration if
+        ``text`` is not of the form ``scheme:rest?options``.
         """
         self._storage = storage
+        self._name = name
         scheme, colon, rest = text.strip().partition(":")
-        self.rest, _, query = rest.partition("?")
+        self._template, _, query = rest.partition("?")
+        self.rest, query = self._named(self._template), self._named(query)
         self.scheme = scheme.lower()
         if not colon or not _SCHEME.fullmatch(scheme):
             shown = masked(text.partition("?")[0])[:80]
@@ -91,9 +95,9 @@ class StorageURL:
         >>> StorageURL("db:postgresql://me:a%3Fb@host/x%3Fsslmode=require%26application_name=y").inner
         'postgresql://me:a%3Fb@host/x?sslmode=require&application_name=y'
         """
-        user, at, place = self.rest.rpartition("@")
+        user, at, place = self._template.rpartition("@")
         place, *options = re.split("%3f", place, maxsplit=1, flags=re.IGNORECASE)
-        return "?".join([f"{user}{at}{place}", *map(unquote, options)])
+        return self._named("?".join([f"{user}{at}{place}", *map(unquote, options)]))
 
     def flag(self, name: str, default: bool) -> bool:
         """An option that is true or false (also: yes, no, on, off, 1, 0)."""
@@ -155,6 +159,9 @@ class StorageURL:
 
     def _place(self) -> str:
         return f"{self.scheme}:{masked(self.rest)}"
+
+    def _named(self, text: str) -> str:
+        return text if self._name is None else text.replace("{name}", quote(self._name, safe=""))
 
     def _split(self) -> tuple[str, str]:
         if not self.rest.startswith("//"):

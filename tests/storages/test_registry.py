@@ -9,11 +9,13 @@ from configparser import ConfigParser
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 from sa_attachments.errors import BadConfiguration, MissingExtra, UnknownStorage
 from sa_attachments.storages import registry
+from sa_attachments.storages.database import DatabaseStorage
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.storages.registry import Registry
@@ -190,6 +192,15 @@ def test_a_name_adds_no_option_to_the_url(tmp_path: Path) -> None:
     assert isinstance(storage, LocalStorage)
     assert storage.root == tmp_path / "x?readonly=true&durable=false#%41"
     assert (storage.readonly, storage.durable) == (False, True)
+
+
+def test_a_name_adds_no_option_to_the_url_of_a_database_either() -> None:
+    tenants = Registry({"*": "db:postgresql+psycopg://app@db/{name}%3Fapplication_name={name}"})
+    storage = tenants.resolve("x?host=elsewhere&sslmode=disable")
+    assert isinstance(storage, DatabaseStorage)
+    url = storage.engine.url
+    assert (url.host, unquote(str(url.database))) == ("db", "x?host=elsewhere&sslmode=disable")
+    assert url.query == {"application_name": "x?host=elsewhere&sslmode=disable"}
 
 
 # Configuring later
