@@ -32,7 +32,7 @@ from bson import ObjectId
 from gridfs import GridFSBucket
 from gridfs.errors import CorruptGridFile, FileExists, NoFile
 from pymongo import MongoClient, ReadPreference, WriteConcern
-from pymongo.errors import InvalidURI
+from pymongo.errors import DuplicateKeyError, InvalidURI
 from pymongo.read_concern import ReadConcern
 from pymongo.uri_parser import parse_uri
 
@@ -102,9 +102,13 @@ class GridFSStorage:
             while data := stream.read(CHUNK):
                 file.write(data)
             file.close()
+            if file.length and self._chunks.find_one({"files_id": file._id, "n": 0}, {"_id": 1}) is None:
+                raise self._discarded(key)
         except BaseException as error:
             with suppress(Exception):  # what is left, discard_unfinished finds
-                self._chunks.delete_many({"files_id": file._id})
+                self._remove([file._id])
+            if isinstance(error, FileExists) and self._files.find_one({"filename": key}, {"_id": 1}) is None:
+                raise self._discarded(key) from error  # What exists is the claim of who discards it just now.
             if isinstance(error, FileExists):
                 raise FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten") from error
             raise
@@ -132,8 +136,7 @@ class GridFSStorage:
                 failed[key] = error
         ids = [document["_id"] for document in self._files.find({"filename": {"$in": good}}, {"_id": 1})]
         if ids:
-            self._files.delete_many({"_id": {"$in": ids}})
-            self._chunks.delete_many({"files_id": {"$in": ids}})
+            self._remove(ids)
         return failed
 
     def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:
@@ -155,11 +158,22 @@ class GridFSStorage:
         begun = self._chunks.find(old, {"_id": 0, "files_id": 1})
         count = 0
         while ids := {chunk["files_id"] for chunk in islice(begun, _BATCH)}:
-            done = {file["_id"] for file in self._files.find({"_id": {"$in": list(ids)}}, {"_id": 1})}
+            done = {file["_id"] for file in self._files.find({"_id": {"$in": list(ids)}, "uploadDate": {"$ne": None}}, {"_id": 1})}
             for unfinished in ids - done:
-                self._chunks.delete_many({"files_id": unfinished})
-                count += 1
+                with suppress(DuplicateKeyError):  # It has been finished meanwhile; from here on it can't be.
+                    claim = {"filename": f".discarded/{unfinished}"}
+                    self._files.replace_one({"_id": unfinished, "uploadDate": None}, claim, upsert=True)
+                    self._remove([unfinished])
+                    count += 1
         return count
+
+    def _remove(self, ids: Sequence[Any]) -> None:
+        """What is left if it is interrupted, ``discard_unfinished`` finds by the first chunk, or another delete by the
+        file.
+        """
+        self._chunks.delete_many({"files_id": {"$in": ids}, "n": {"$gt": 0}})
+        self._chunks.delete_many({"files_id": {"$in": ids}})
+        self._files.delete_many({"_id": {"$in": ids}})
 
     # Connection
 
@@ -206,6 +220,9 @@ class GridFSStorage:
         if document is None:
             raise self._missing(key)
         return cast("dict[str, Any]", document)
+
+    def _discarded(self, key: str) -> TimeoutError:
+        return TimeoutError(f"{key!r} took so long that a sweep discarded what was there of it")
 
     def _missing(self, key: str) -> FileMissing:
         return FileMissing(f"there is no {key!r} in {self!r}")

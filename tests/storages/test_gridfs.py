@@ -81,6 +81,104 @@ def test_chunks_of_a_killed_put_are_discarded(storage: GridFSStorage, database: 
     assert read(storage, kept) == b"kept"
 
 
+def test_a_put_whose_chunks_were_discarded_fails(storage: GridFSStorage, database: Any) -> None:
+    """As one that takes longer than ``grace``: what it had written was gone, and it said that it had stored it."""
+
+    class Slow:
+        left = 60
+
+        def read(self, size: int = -1) -> bytes:
+            self.left -= 1
+            if self.left == 5:  # pymongo has sent the first 48 MB
+                assert storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 1
+            return bytes(1_000_000) if self.left else b""
+
+    with raises(TimeoutError):
+        storage.put(mint(), Slow(), size=None, content_type="video/mp4")
+    assert database["attachments.files"].count_documents({}) == database["attachments.chunks"].count_documents({}) == 0
+
+
+def test_a_put_whose_chunks_are_being_discarded_fails(
+    storage: GridFSStorage, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, files = mint(), database["attachments.files"]
+
+    class Files:
+        """Whoever discards is interrupted when it has claimed the chunks."""
+
+        def delete_many(self, condition: Any) -> None:
+            raise ServerSelectionTimeoutError
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(files, name)
+
+    class Slow:
+        left = 60
+
+        def read(self, size: int = -1) -> bytes:
+            self.left -= 1
+            if self.left == 5:
+                with monkeypatch.context() as patch, raises(ServerSelectionTimeoutError):
+                    patch.setattr(GridFSStorage, "_files", Files())
+                    storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1))
+            return bytes(1_000_000) if self.left else b""
+
+    with raises(TimeoutError):
+        storage.put(key, Slow(), size=None, content_type="video/mp4")
+    assert listed(storage) == []
+    assert files.count_documents({}) == database["attachments.chunks"].count_documents({}) == 0
+
+
+def test_a_put_that_is_finished_meanwhile_is_not_discarded(
+    storage: GridFSStorage, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(storage, "begun", b"x")
+    database["attachments.files"].delete_many({})
+    begun = database["attachments.chunks"].find_one()["files_id"]
+
+    def found(*asked: Any) -> list[Any]:
+        database["attachments.files"].insert_one({"_id": begun, "filename": "begun", "uploadDate": datetime.now(UTC)})
+        return []
+
+    class FilesThatChange:
+        find = staticmethod(found)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(database["attachments.files"], name)
+
+    monkeypatch.setattr(GridFSStorage, "_files", FilesThatChange())
+    assert storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 0
+    assert database["attachments.chunks"].count_documents({"files_id": begun}) == 1
+
+
+def test_what_an_interrupted_deletion_left_is_found(
+    storage: GridFSStorage, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one of a file so large that the time for an operation is over."""
+    chunks = database["attachments.chunks"]
+
+    class Chunks:
+        def delete_many(self, condition: Any) -> None:
+            """Deletes one, in the order of the index, and is interrupted."""
+            first = chunks.find_one(condition, sort=[("files_id", 1), ("n", 1)])
+            chunks.delete_one({"_id": first["_id"]})
+            raise ServerSelectionTimeoutError
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(chunks, name)
+
+    key = put(storage, mint(), bytes(1_000_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(GridFSStorage, "_chunks", Chunks())
+        with raises(ServerSelectionTimeoutError):
+            storage.delete([key])
+        with raises(ServerSelectionTimeoutError):
+            storage.delete([key])
+    storage.delete([key])
+    storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1))
+    assert database["attachments.files"].count_documents({}) == chunks.count_documents({}) == 0
+
+
 def test_looking_for_chunks_of_killed_puts_reads_no_files(
     storage: GridFSStorage, database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
