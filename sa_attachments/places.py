@@ -197,6 +197,15 @@ def read_marker(name: str, storage: Storage) -> str | None:
             return None
 
 
+def has_left(name: str, storage: Storage) -> bool:
+    """Whether the volume of a storage, or of a member of a mirror, was unmounted since: in the folder every file is
+    missing, which would count as deleted.
+    """
+    if isinstance(storage, Heals):
+        return any(has_left(name, member) for member in storage.members.values())
+    return isinstance(storage, HasPath) and read_marker(name, storage) is None
+
+
 def write_marker(name: str, storage: Storage, identity: str) -> str | None:
     """Mark a place that is nobody's; returns whose it is afterwards."""
     with storage_errors(name, "mark its place"):

@@ -32,10 +32,10 @@ from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_
 from .frames import Work
 from .ledger import CONDEMNED, GONE, PURGING
 from .patience import PATIENCE, Busy, impatient
-from .places import Places, Runner, read_marker
+from .places import Places, Runner, has_left, read_marker
 from .pools import forget_returned, is_full, is_shared_and_busy
 from .scope import Scope
-from .storage import HasPath, Storage
+from .storage import Storage
 
 log = logging.getLogger("sa_attachments")
 
@@ -337,8 +337,7 @@ def _delete_bytes(resolve: Callable[[str], Storage], files: Iterable[Named]) -> 
         try:
             with storage_errors(name, "delete"):
                 storage = resolve(name)
-                # In a folder that a volume left since, every file is missing, which would count as deleted.
-                if isinstance(storage, HasPath) and read_marker(name, storage) is None:
+                if has_left(name, storage):
                     raise OSError("its place has no marker any more: is its volume mounted?")
                 errors = storage.delete([file.key for file in group])
             failed.update((file, errors[file.key]) for file in group if file.key in errors)

@@ -231,6 +231,27 @@ def test_a_member_that_is_not_mounted_or_was_added_is_no_place_to_delete_in(
     assert listed(a.inner) == listed(empty.inner)
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_member_whose_volume_left_since_the_place_was_checked_keeps_the_line(
+    engine: Engine, tmp_path: Path, a: Faulty
+) -> None:
+    """Its file was gone for the ledger, and nobody's when the volume was back: too old for any sweep but a full one."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    site = Site(engine, {"a": a, "b": f"local:{here}", "default": "mirror:a,b"})
+    site.remove(site.add(b"when the place is checked"))
+    gone = site.add(b"gone")
+    assert site.files.settled(20)
+    here.rename(elsewhere)
+    here.mkdir()
+    site.remove(gone)
+    assert site.files.settled(20)
+    assert site.lines() == ["purging"]
+    here.rmdir()
+    elsewhere.rename(here)
+    assert site.sweep(full=False)["default"].purged == 1
+    assert listed(a.inner) == listed(LocalStorage(here)) == []
+
+
 def test_whoever_marks_a_mirror_at_the_same_moment_or_was_killed_is_not_in_the_way(
     mirror: MirrorStorage, a: Faulty, b: Faulty
 ) -> None:
