@@ -158,7 +158,10 @@ class GridFSStorage:
         begun = self._chunks.find(old, {"_id": 0, "files_id": 1})
         count = 0
         while ids := {chunk["files_id"] for chunk in islice(begun, _BATCH)}:
-            done = {file["_id"] for file in self._files.find({"_id": {"$in": list(ids)}, "uploadDate": {"$ne": None}}, {"_id": 1})}
+            done = {
+                file["_id"]
+                for file in self._files.find({"_id": {"$in": list(ids)}, "uploadDate": {"$ne": None}}, {"_id": 1})
+            }
             for unfinished in ids - done:
                 with suppress(DuplicateKeyError):  # It has been finished meanwhile; from here on it can't be.
                     claim = {"filename": f".discarded/{unfinished}"}

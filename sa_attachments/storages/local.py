@@ -42,7 +42,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from sa_attachments.errors import FileMissing
+from sa_attachments.errors import BadConfiguration, FileMissing
 from sa_attachments.source import CHUNK
 from sa_attachments.storage import Readable, Stat
 
@@ -72,6 +72,8 @@ class LocalStorage:
         readonly: bool = False,
     ) -> None:
         self._root = os.path.abspath(root)
+        if os.path.dirname(self._root) == self._root:
+            raise BadConfiguration(f"{self._root!r} is the root of all files: expected a folder of its own")
         self.root = Path(self._root)
         self.durable = durable
         self.parallel = parallel or (8 if durable else 1)
@@ -178,7 +180,7 @@ class LocalStorage:
             self._complete(descriptor)
             self._publish(descriptor, target)
         except OSError as error:
-            if error.errno not in _NO_LINK:
+            if error.errno not in {*_NO_LINK, errno.EROFS}:  # the given file's, as of a volume bound a second time
                 raise
             return False
         finally:

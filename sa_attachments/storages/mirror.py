@@ -57,7 +57,10 @@ class MirrorStorage:
         url.done()
         if len(names) < 2 or len(set(names)) < len(names):
             raise url.mistake("expected two or more names of storages, as mirror:local,s3")
-        return cls({name: url.storage(name) for name in names})
+        members = {name: url.storage(name) for name in names}
+        if len(set(map(id, members.values()))) < len(names):
+            raise url.mistake("one of these names stands for another one: each file would be stored there twice")
+        return cls(members)
 
     @property
     def readonly(self) -> bool:

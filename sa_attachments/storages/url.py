@@ -51,9 +51,7 @@ class StorageURL:
     ``scheme`` names the backend; ``rest`` is what stands between the colon and the question mark, as it was written.
     """
 
-    def __init__(
-        self, text: str, storage: Callable[[str], Storage] | None = None, name: str | None = None
-    ) -> None:
+    def __init__(self, text: str, storage: Callable[[str], Storage] | None = None, name: str | None = None) -> None:
         """``storage`` gives other storages by name; ``name`` is what ``{name}`` stands for. Raises BadConfiguration if
         ``text`` is not of the form ``scheme:rest?options``.
         """

@@ -114,7 +114,16 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    "url", ["local:", "local:?durable=false", "local://host/files", "local:x?mode=640", "local:x?parallel=0"]
+    "url",
+    [
+        "local:",
+        "local:/",
+        "local:/files/..",
+        "local:?durable=false",
+        "local://host/files",
+        "local:x?mode=640",
+        "local:x?parallel=0",
+    ],
 )
 def test_refuses_a_url_that_makes_no_sense(url: str) -> None:
     with pytest.raises(BadConfiguration):
@@ -648,6 +657,15 @@ def test_a_file_of_another_disk_is_not_taken(tiny_disk: Path, storage: LocalStor
     assert not storage.take("a", path)
     assert listed(storage) == []
     assert path.read_bytes() == b"abc"
+
+
+def test_a_file_that_may_only_be_read_is_not_taken(tiny_disk: Path, mount: Callable[..., Path]) -> None:
+    """The same volume is bound a second time, for reading alone."""
+    storage = LocalStorage(tiny_disk / "files")
+    (tiny_disk / "given").write_bytes(b"abc")
+    assert not storage.take("a", mount("-o", "bind,ro", str(tiny_disk)) / "given")
+    assert listed(storage) == []
+    assert storage.take("a", tiny_disk / "given")
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP])

@@ -106,6 +106,8 @@ def test_mistakes() -> None:
     for wrong in ("mirror:", "mirror:a", "mirror:a,a"):
         with pytest.raises(BadConfiguration, match="expected two or more names"):
             Storages({"a": "memory:", "default": wrong}).resolve()
+    with pytest.raises(BadConfiguration, match="one of these names stands for another one"):
+        Storages({"a": "memory:", "b": "a", "default": "mirror:a,b"}).resolve()
     with pytest.raises(UnknownStorage, match="no storage 'c'"):
         Storages({"a": "memory:", "default": "mirror:a,c"}).resolve()
     with pytest.raises(BadConfiguration, match="a part of itself"):
