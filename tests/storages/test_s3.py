@@ -194,6 +194,25 @@ def test_parts_of_a_killed_upload_are_found_by_the_sweep(make: Make, seaweed: Se
     assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
 
 
+@pytest.mark.parametrize("left", [10, 0])
+def test_an_upload_that_is_aborted_meanwhile_says_so(make: Make, left: int) -> None:
+    """Among its parts, and when all are sent: it said that there is no such file."""
+    storage = make(part_size=5)
+
+    class Slow:
+        left = 20
+
+        def read(self, size: int = -1) -> bytes:
+            self.left -= 1
+            if self.left == left:
+                assert storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 1
+            return bytes(MIB) if self.left > 0 else b""
+
+    with pytest.raises(TimeoutError, match="aborted by somebody else"):
+        storage.put(mint(), Slow(), size=None, content_type="video/mp4")
+    assert listed(storage) == []
+
+
 def test_uploads_of_others_in_the_bucket_are_left_alone(make: Make, seaweed: Seaweed, bucket: str) -> None:
     client = seaweed.client()
     begun = [client.create_multipart_upload(Bucket=bucket, Key=name) for name in ("backup.tar", f"other/{mint()}")]

@@ -75,7 +75,10 @@ class Upload:
         """Send the pieces, a few at a time, so that no more than these are in memory."""
 
         def send(number: int, data: bytearray) -> dict[str, Any]:
-            answer = self._call("upload_part", UploadId=upload, PartNumber=number, Body=data, ContentMD5=_md5(data))
+            try:
+                answer = self._call("upload_part", UploadId=upload, PartNumber=number, Body=data, ContentMD5=_md5(data))
+            except FileMissing as error:
+                raise self._aborted() from error
             return {"PartNumber": number, "ETag": answer["ETag"]}
 
         done: list[dict[str, Any]] = []
@@ -97,9 +100,9 @@ class Upload:
         except Unconditional:
             self.conditional = False
             self._once(write)
-        except FileMissing:
+        except FileMissing as error:
             if self._present() != self._token:  # else an earlier attempt completed the upload
-                raise
+                raise self._aborted() from error
         except Conflict as error:
             present = self._present()
             if present is None and attempt < _ATTEMPTS:  # an attempt whose answer was lost is still on its way
@@ -117,6 +120,12 @@ class Upload:
 
     def _call(self, operation: str, **parameters: Any) -> Any:
         return self._bucket.call(operation, self._key, Key=self._name, **parameters)
+
+    def _aborted(self) -> TimeoutError:
+        return TimeoutError(
+            f"the upload of {self._key!r} to bucket {self._bucket.name!r} was aborted by somebody else: sweeps and "
+            "lifecycle rules do so when it takes too long"
+        )
 
     def _taken(self) -> FileExistsError:
         return FileExistsError(f"{self._key!r} exists in bucket {self._bucket.name!r}, and is never overwritten")
