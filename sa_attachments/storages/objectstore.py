@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, Self, cast
@@ -42,6 +43,8 @@ from .url import StorageURL
 
 MIB = 1 << 20
 _PARTS_AT_ONCE = 4
+_PATIENCE = 60
+"""Seconds after which a delete that fails tries no more files."""
 _LONGEST_SIGNATURE = timedelta(days=7)
 _used_in: dict[str, int] = {}
 """The process in which obstore was first used: there are its threads, which all its stores share."""
@@ -114,17 +117,22 @@ class ObjectStorage:
                 names[self._writable(key)] = key
             except (ValueError, PermissionError) as error:
                 failed[key] = error
+        begun = time.monotonic()
         try:
             obstore.delete(self.store, list(names))
         except (BaseError, OSError):
             # One that is missing makes all fail on Azure: now each by itself.
+            failure: Exception | None = None
             for name, key in names.items():
+                if failure is not None and time.monotonic() - begun > _PATIENCE:
+                    failed[key] = failure  # Nobody answers: each would wait for minutes.
+                    continue
                 try:
                     obstore.delete(self.store, name)
                 except (NotFoundError, FileNotFoundError):
                     continue
                 except (BaseError, OSError) as error:
-                    failed[key] = error
+                    failed[key] = failure = error
         return failed
 
     def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:

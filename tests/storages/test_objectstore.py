@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("obstore", reason="object stores are tested where the extra gs or az is installed")
 
-from obstore.store import MemoryStore
+from obstore.store import AzureStore, MemoryStore
 
 from sa_attachments import BadConfiguration
 from sa_attachments.key import mint
@@ -21,6 +21,8 @@ from sa_attachments.storages import StorageURL, objectstore
 from sa_attachments.storages.objectstore import MIB, ObjectStorage, azure, google
 from sa_attachments.testing import StorageContract
 from sa_attachments.testing.probes import Stream, listed, put, raises, read
+from tests.proxy import Proxy
+from tests.servers import free_port
 
 AZURE = os.environ.get("SA_ATTACHMENTS_TEST_AZURE")
 """URL of an emulator, as ``http://127.0.0.1:10000/devstoreaccount1``, whose key is the one that all emulators have."""
@@ -96,6 +98,24 @@ def test_a_stream_that_breaks_in_a_later_part_leaves_nothing(make: Make) -> None
         storage.put(mint(), Stream([bytes(MIB)] * 12 + [error]), size=None, content_type="text/plain")
     assert raised == [error]
     assert listed(storage) == []
+
+
+def test_where_nobody_answers_a_delete_does_not_ask_for_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would wait for minutes, and a sweep of hundreds for a day."""
+    monkeypatch.setattr(objectstore, "_PATIENCE", 0)
+    with Proxy("127.0.0.1", free_port()) as proxy:  # it hangs up, as nobody is behind it
+        endpoint = f"http://127.0.0.1:{proxy.port}/account"
+        store = AzureStore(
+            "container",
+            account_name="account",
+            account_key=KEY,
+            endpoint=endpoint,
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
+        keys = [mint() for _ in range(5)]
+        assert set(ObjectStorage(store).delete(keys)) == set(keys)
+        assert proxy.accepted < len(keys)
 
 
 def test_signed_addresses_end(make: Make) -> None:
