@@ -75,9 +75,8 @@ class Content:
         """The bytes from ``start`` up to and without ``end``. FileDamaged if they are not as many as were stored."""
         with self.open(start, end) as file, self._reading():
             data = file.read()
-        size = None if start or end is not None else self._size()
-        if size is not None and len(data) != size:
-            raise FileDamaged(f"{self!r} has {len(data):,} bytes, {size:,} were stored")
+        if not start and end is None:
+            self._check(len(data))
         return data
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -85,14 +84,17 @@ class Content:
         return self.read().decode(encoding, errors)
 
     def chunks(self, size: int = CHUNK) -> Iterator[bytes]:
-        """The bytes in pieces of ``size``; the last may be shorter."""
+        """The bytes in pieces of ``size``; the last may be shorter. FileDamaged at the end, as ``read``."""
+        count = 0
         with self.open() as file:
             while True:
                 with self._reading():
                     chunk = file.read(size)
                 if not chunk:
-                    return
+                    break
+                count += len(chunk)
                 yield chunk
+        self._check(count)
 
     def save_to(self, path: Path | str) -> None:
         """Write the bytes to a local file, replacing it."""
@@ -124,16 +126,24 @@ class Content:
 
     async def achunks(self, size: int = CHUNK) -> AsyncIterator[bytes]:
         """``chunks`` without blocking the event loop."""
+        count = 0
         file = await in_thread(self.open)
         try:
             while True:
                 with self._reading():
                     chunk = await in_thread(file.read, size)
                 if not chunk:
-                    return
+                    break
+                count += len(chunk)
                 yield chunk
         finally:
             await in_thread(file.close)
+        self._check(count)
+
+    def _check(self, count: int) -> None:
+        size = self._size()
+        if size is not None and count != size:
+            raise FileDamaged(f"{self!r} has {count:,} bytes, {size:,} were stored")
 
 
 class StoredSource(Generic[C]):

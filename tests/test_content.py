@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +47,36 @@ def test_only_the_whole_is_measured() -> None:
             piece.read()
         assert (piece.read(0, 10), piece.read(1)) == (DATA, DATA[1:])
     assert Piece(None).read() == Piece(10).read() == DATA
+
+
+def in_chunks(piece: Piece, folder: Path) -> None:
+    assert b"".join(piece.chunks(3)) == DATA
+
+
+def in_chunks_beside_the_loop(piece: Piece, folder: Path) -> None:
+    async def read() -> bytes:
+        return b"".join([chunk async for chunk in piece.achunks(3)])
+
+    assert asyncio.run(read()) == DATA
+
+
+def saved(piece: Piece, folder: Path) -> None:
+    piece.save_to(folder / "copy")
+    assert (folder / "copy").read_bytes() == DATA
+
+
+def downloaded(piece: Piece, folder: Path) -> None:
+    with piece.path() as path:
+        assert path.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("reading", [in_chunks, in_chunks_beside_the_loop, saved, downloaded])
+def test_the_whole_is_measured_however_it_is_read(tmp_path: Path, reading: Callable[[Piece, Path], None]) -> None:
+    for size in (9, 11):
+        with pytest.raises(FileDamaged, match=f"has 10 bytes, {size} were stored"):
+            reading(Piece(size), tmp_path)
+    reading(Piece(None), tmp_path)
+    reading(Piece(10), tmp_path)
 
 
 def test_a_range_is_opened_as_it_was_asked_for() -> None:
