@@ -323,6 +323,20 @@ def test_a_first_attempt_that_is_still_on_its_way_is_waited_for(make: Make) -> N
     assert read(storage, put(storage, mint(), b"x")) == b"x"
 
 
+def test_a_first_attempt_that_never_arrives_is_given_up(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has the key, and nobody is said to have it."""
+    monkeypatch.setattr("sa_attachments.storages.s3.upload.time.sleep", lambda seconds: None)
+    storage = make()
+
+    def conflicting(**parameters: Any) -> Any:
+        error = {"Error": {"Code": "ConditionalRequestConflict"}, "ResponseMetadata": {"HTTPStatusCode": 409}}
+        raise ClientError(error, "PutObject")  # type: ignore[arg-type]
+
+    storage._bucket.client.put_object = conflicting
+    with pytest.raises(OSError, match="ConditionalRequestConflict"):
+        put(storage, mint(), b"x")
+
+
 def test_an_unreachable_server_is_named(make: Make, proxy: Proxy) -> None:
     storage = make(endpoint_url=f"http://127.0.0.1:{proxy.port}", attempts=1)
     proxy.refuse()

@@ -105,7 +105,9 @@ class Upload:
                 raise self._aborted() from error
         except Conflict as error:
             present = self._present()
-            if present is None and attempt < _ATTEMPTS:  # an attempt whose answer was lost is still on its way
+            if present is None:  # an attempt whose answer was lost is still on its way
+                if attempt == _ATTEMPTS:
+                    raise
                 time.sleep(0.05 * 2**attempt)
                 self._once(write, attempt + 1)
             elif present != self._token:
