@@ -25,7 +25,8 @@ and linked to its name, which never replaces anything. Then its folder is flushe
 Traps
 -----
 ``durable=false`` flushes nothing: a power cut may take files that rows name. The root is made by the first put, so an
-unmounted volume looks like an empty place. Symbolic links below the root are not followed. POSIX only.
+unmounted volume looks like an empty place. Symbolic links below the root are not followed. POSIX only, on a
+file system with hard links (FAT and exFAT have none).
 """
 
 from __future__ import annotations
