@@ -29,9 +29,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO, Self, cast
+from uuid import uuid4
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, NotFoundError
 from obstore.store import AzureStore, GCSStore
 
 from sa_attachments.errors import FileMissing
@@ -44,7 +45,8 @@ from .url import StorageURL
 MIB = 1 << 20
 _PARTS_AT_ONCE = 4
 _PATIENCE = 60
-"""Seconds after which a delete that fails tries no more files."""
+"""Seconds after which a verb that fails asks no more."""
+_TOKEN = "put"
 _LONGEST_SIGNATURE = timedelta(days=7)
 _used_in: dict[str, int] = {}
 """The process in which obstore was first used: there are its threads, which all its stores share."""
@@ -76,7 +78,8 @@ class ObjectStorage:
         name = self._writable(key)
         pieces = _Pieces(stream, self._part_size)
         first = next(pieces)
-        description: dict[str, Any] = {"attributes": {"Content-Type": content_type}}
+        token, begun = uuid4().hex, time.monotonic()
+        description: dict[str, Any] = {"attributes": {"Content-Type": content_type, _TOKEN: token}}
         try:
             if pieces.ended:
                 obstore.put(self.store, name, first, mode="create", use_multipart=False, **description)
@@ -85,8 +88,15 @@ class ObjectStorage:
                 pieces.push_back(first)
                 options: Any = {"use_multipart": True, "max_concurrency": _PARTS_AT_ONCE, **description}
                 obstore.put(self.store, name, pieces, chunk_size=self._part_size, **options)
-        except AlreadyExistsError as error:
-            raise self._taken(key) from error
+        except (AlreadyExistsError, GenericError) as error:
+            if pieces.error is not None:
+                raise pieces.error from None
+            # If its answer was lost, it was sent again, and met itself; or it was not, though it had arrived.
+            if time.monotonic() - begun < _PATIENCE and self._token_of(name) == token:
+                return
+            if isinstance(error, AlreadyExistsError):
+                raise self._taken(key) from error
+            raise
         except BaseException:
             if pieces.error is not None:
                 raise pieces.error from None
@@ -152,6 +162,13 @@ class ObjectStorage:
         self.stat(source)
         self._refuse_taken(key)
         obstore.copy(self.store, self._name(source), name)
+
+    def _token_of(self, name: str) -> str | None:
+        """The token of the put that stored it, if anybody did, and tells."""
+        try:
+            return obstore.get(self.store, name, options={"head": True}).attributes.get(_TOKEN)
+        except (BaseError, OSError):
+            return None
 
     def _refuse_taken(self, key: str) -> None:
         try:

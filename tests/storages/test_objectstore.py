@@ -5,6 +5,9 @@ import io
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from threading import Thread
+from time import sleep
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 from uuid import uuid4
 
@@ -47,9 +50,10 @@ def make() -> Make:
     container = f"test-{uuid4().hex}"
     _create(container)
 
-    def make(prefix: str = "some/prefix", options: str = "") -> ObjectStorage:
+    def make(prefix: str = "some/prefix", options: str = "", endpoint: str = AZURE) -> ObjectStorage:
         account, key = AZURE.rpartition("/")[2], KEY.replace("+", "%2B")
-        return azure(StorageURL(f"az://{account}/{container}/{prefix}?endpoint_url={AZURE}&account_key={key}{options}"))
+        place = f"az://{account}/{container}/{prefix}"
+        return azure(StorageURL(f"{place}?endpoint_url={endpoint}&account_key={key}{options}"))
 
     return make
 
@@ -98,6 +102,33 @@ def test_a_stream_that_breaks_in_a_later_part_leaves_nothing(make: Make) -> None
         storage.put(mint(), Stream([bytes(MIB)] * 12 + [error]), size=None, content_type="text/plain")
     assert raised == [error]
     assert listed(storage) == []
+
+
+@pytest.mark.parametrize("size", [0, 1000, 6 * MIB])
+def test_a_lost_answer_to_a_put_is_no_failure(make: Make, size: int) -> None:
+    storage = make(options="&part_size=5")
+    assert AZURE is not None
+    address = urlsplit(AZURE)
+    with Proxy(str(address.hostname), address.port or 80) as proxy:
+        cut_off = make(options="&part_size=5", endpoint=f"http://127.0.0.1:{proxy.port}{address.path}")
+        proxy.cut(down=MIB)
+        put(cut_off, mint(), bytes(size))
+        answered = MIB - (proxy.left_down or 0)
+        proxy.cut(down=answered - 5)
+
+        def heal() -> None:
+            while proxy.left_down != 0:
+                sleep(0.001)
+            proxy.heal()
+
+        healer = Thread(target=heal, daemon=True)
+        healer.start()
+        key = put(cut_off, mint(), bytes(size))
+        healer.join(30)
+        assert not healer.is_alive()
+        assert len(read(storage, key)) == size
+        with raises(FileExistsError):
+            put(cut_off, key, bytes(size))
 
 
 def test_where_nobody_answers_a_delete_does_not_ask_for_each_file(monkeypatch: pytest.MonkeyPatch) -> None:
