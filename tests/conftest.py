@@ -101,20 +101,12 @@ def mariadb_database() -> Iterator[MariaDatabase]:
 
 
 @pytest.fixture(scope="session")
-def seaweed(pytestconfig: pytest.Config) -> Iterator[Seaweed]:
-    """An S3 server. All clients of it share what botocore has read of its descriptions of Amazon's services, which
-    takes most of the time in which a client is made.
-    """
+def seaweed(pytestconfig: pytest.Config) -> Seaweed:
+    """An S3 server."""
     try:
-        server = serve_s3(pytestconfig.stash[FOLDER])
+        return serve_s3(pytestconfig.stash[FOLDER])
     except ServerUnavailable as error:
         pytest.skip(str(error))
-    import botocore.session
-
-    loader = botocore.session.create_loader(None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.session, "create_loader", lambda *_: loader)
-        yield server
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,10 @@ from typing import Any
 from urllib.request import urlopen
 from uuid import uuid4
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.loaders import JSONFileLoader
 
 from sa_attachments import Attachment, BadConfiguration, FileMissing, StorageFailed, Storages
 from sa_attachments.key import mint
@@ -446,6 +448,19 @@ def test_comes_from_a_url(seaweed: Seaweed, bucket: str, monkeypatch: pytest.Mon
     put(storage, "key", b"x")
     assert storage.parallel == 3
     assert [item["Key"] for item in seaweed.client().list_objects_v2(Bucket=bucket)["Contents"]] == ["a/b/key"]
+
+
+def test_many_buckets_share_what_botocore_says_of_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of tenants with a bucket each, every one took 13 MB."""
+    read: list[str] = []
+    load = JSONFileLoader.load_file
+    monkeypatch.setattr(JSONFileLoader, "load_file", lambda self, path: read.append(path) or load(self, path))
+    for number in range(2):
+        read.clear()
+        assert S3Storage(f"tenant-{number}", region="eu-west-1")._bucket.client
+    assert read == []
+    assert boto3.Session().client("s3", region_name="eu-west-1")
+    assert read, "what is listened to is called"
 
 
 def test_unknown_options_are_refused_and_secrets_are_not_shown() -> None:
