@@ -35,13 +35,13 @@ Make = Callable[..., Application]
 
 @pytest.fixture
 def make(engine: Engine, tmp_path: Path) -> Make:
-    """``make(**options)`` an application that has a committed row, ``first``."""
+    """``make(**options)`` an application that has a committed row, ``first``, which was there before the options."""
 
     def make(**options: Any) -> Application:
-        app = Application(engine, tmp_path, Faulty(LocalStorage(tmp_path / "files")), **options)
+        app = Application(engine, tmp_path, Faulty(LocalStorage(tmp_path / "files")))
         app.create()
         add(app, app.Doc(id=0, file=upload("first")))
-        return app
+        return Application(engine, tmp_path, app.storage, **options) if options else app
 
     return make
 
