@@ -103,9 +103,11 @@ def _through(step: Step, attachment: A, label: str) -> A:
     if not isinstance(result, Attachment) or result.is_stored:
         raise TypeError(f"step {_name(step)} returned {result!r}, expected None or a new attachment")
     before, after = _body(attachment), _body(result)
+    source = _of_a_step(after, before)
     kept = dataclasses.replace(
         after,
-        source=_of_a_step(after, before),
+        source=source,
+        move=before.move if source is before.source else after.move,  # it can't give away what is not its own
         filename=after.filename or before.filename,
         claimed_content_type=after.claimed_content_type or before.claimed_content_type,
         metadata=after.metadata or before.metadata,

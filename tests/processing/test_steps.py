@@ -24,6 +24,8 @@ from sa_attachments import (
 from sa_attachments.attachment import body_of
 from sa_attachments.processing import MaxSize, MinSize, Step
 from sa_attachments.processing.steps import check, run
+from sa_attachments.processing.storing import store
+from sa_attachments.storages.local import LocalStorage
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1"
 
@@ -119,6 +121,22 @@ def test_what_a_transform_says_is_taken() -> None:
         {"m": 2},
         "other",  # where it goes was known before
     )
+
+
+def test_a_transform_can_not_give_away_what_was_not_given_to_it(tmp_path: Path) -> None:
+    """The storage would link the file, and whoever wrote into it then would change what is stored."""
+
+    def nothing_to_do(attachment: Attachment) -> Attachment:
+        with attachment.path() as path:
+            return Attachment.upload(path, move=True)
+
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(b"hello")
+    storage = LocalStorage(tmp_path / "files")
+    for given in (False, True):
+        ready = run([nothing_to_do], Attachment.upload(mine, move=given), "Doc.file")
+        store(ready, "default", storage, started=lambda named: None)
+        assert mine.stat().st_nlink == 1 + given
 
 
 def test_a_file_that_a_transform_gives_away_is_removed_when_nobody_needs_it_any_more(tmp_path: Path) -> None:
