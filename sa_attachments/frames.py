@@ -31,13 +31,13 @@ class Work:
     """Condemned in this transaction and due at once."""
     given: list[tuple[PathSource, Named]] = field(default_factory=list)
     """Local files that the user gave away, to be removed once the copy is committed."""
-    identity: int | str | None = None
-    """Which of the ledgers of that name the lines are in."""
+    identities: set[int | str] = field(default_factory=set)
+    """Which of the ledgers of that name the lines are in; several, if the transaction saw one after the other."""
 
     def absorb(self, other: Work, kept: bool) -> None:
         """Take over what a savepoint did."""
         self.void += other.void
-        self.identity = other.identity if self.identity is None else self.identity
+        self.identities |= other.identities
         if kept:
             self.staged += other.staged
             self.dropped += other.dropped

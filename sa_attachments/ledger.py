@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -60,7 +60,7 @@ from .clock import milliseconds, now
 from .descriptor import Name, Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import is_key, moment
-from .tables import make_room, quoted, require_transactions, schema_of, translated
+from .tables import identity_of, make_room, require_transactions, schema_of, translated
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
 
@@ -148,7 +148,7 @@ class Ledger:
 
     # In the transaction of the rows
 
-    def own(self, connection: Connection, lines: Sequence[Line], own_within: timedelta) -> int | str | None:
+    def own(self, connection: Connection, lines: Sequence[Line], own_within: timedelta) -> int | str:
         """Insert ``owned`` lines for files that were just put. Returns which ledger that was (see ``identity``).
 
         OwnershipLost if one of them was condemned meanwhile, or was put longer ago than ``own_within`` by the
@@ -225,16 +225,9 @@ class Ledger:
         schema = schema_of(connection, table)
         return () if schema in (table.schema, schema_of(connection, self.lines)) else (schema,)
 
-    def identity(self, connection: Connection) -> int | str | None:
-        """Which of the ledgers that may go by the same name this connection sees: a search path or USE may differ
-        between connections.
-        """
-        if connection.dialect.name == "postgresql":
-            oid = text("SELECT CAST(CAST(:name AS regclass) AS oid)")
-            return cast(int, connection.scalar(oid.bindparams(name=quoted(connection, self.lines))))
-        if connection.dialect.name in ("mysql", "mariadb"):
-            return cast(str, connection.scalar(text("SELECT DATABASE()")))
-        return None
+    def identity(self, connection: Connection) -> int | str:
+        """Which of the ledgers that may go by the same name this connection sees."""
+        return identity_of(connection, self.lines)
 
     def reclaim(self, connection: Connection, line: Line) -> bool:
         """Make a condemned file owned again; False if it is not condemned (any more)."""

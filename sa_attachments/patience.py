@@ -60,6 +60,34 @@ def _outside(connection: Connection) -> Iterator[None]:
         _driver_sql(connection, "BEGIN")
 
 
+@contextmanager
+def together(connection: Connection) -> Iterator[None]:
+    """All or nothing, where the driver of SQLite was told to commit each statement; elsewhere the connection's own
+    isolation level sees to that.
+    """
+    if connection.dialect.name != "sqlite" or not commits_by_itself(connection.connection.driver_connection):
+        yield
+        return
+    connection.exec_driver_sql("BEGIN")
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
+
+
+def commits_by_itself(driver: Any) -> bool:
+    """Whether the driver of a connection that has begun was told to commit each statement."""
+    try:
+        if hasattr(driver, "get_autocommit"):  # those of MySQL
+            return driver.get_autocommit() is True
+        without_begin = driver.isolation_level is None if hasattr(driver, "in_transaction") else False  # sqlite3
+        return getattr(driver, "autocommit", None) is True or (without_begin and not driver.in_transaction)
+    except Exception:  # noqa: BLE001 - it is closed: the next statement tells, in SQLAlchemy's words
+        return False
+
+
 _SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     "sqlite": (
         ("PRAGMA busy_timeout", "PRAGMA synchronous"),

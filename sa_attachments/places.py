@@ -24,7 +24,7 @@ from .chunks import insert_ignoring
 from .errors import FileMissing, storage_errors
 from .ledger import Ledger
 from .storage import HasPath, Heals, Storage
-from .tables import translated
+from .tables import file_of, schema_of
 
 MARKER = ".sa-attachments-place"
 """Key of the marker; not of the form of our keys, so that no sweep takes it for a file."""
@@ -34,11 +34,21 @@ Runner = Callable[[Callable[[], Any]], Any]
 """Runs what a storage does: at once, in a thread, or within a time limit."""
 
 
+class Verdict(NamedTuple):
+    """Whether a ledger's database may delete in a place."""
+
+    storage: Storage
+    """The one that was checked."""
+    problem: str | None
+    """What was wrong with it."""
+    ledger: str
+    """The whereabouts of the ledger that it is true of."""
+
+
 class Known(NamedTuple):
     """What is known of places, by the names of their storages."""
 
-    verdicts: dict[str, tuple[Storage, str | None]]
-    """The storage that was checked, and what was wrong with it."""
+    verdicts: dict[str, Verdict]
     late: dict[str, tuple[Storage, str | None]]
     """A storage, and its marker, which nobody has looked at yet."""
 
@@ -80,7 +90,7 @@ class Places:
         found = read() if read is not None else io(lambda: read_marker(name, storage))
         places = ledger.places
         with begin() as connection:
-            fingerprint = self.fingerprint(connection)
+            fingerprint = self.fingerprint(connection, ledger)
             ours = self.identity(connection, ledger, name)
             row = connection.execute(select(places.c.place, places.c.fingerprint).where(places.c.name == name)).first()
         if row is not None and found is None:
@@ -114,18 +124,20 @@ class Places:
         ours = self.identity(connection, ledger, name)
         io(lambda: replace_marker(name, storage, ours))
         places = ledger.places
-        values = {"place": ours, "fingerprint": self.fingerprint(connection)}
+        values = {"place": ours, "fingerprint": self.fingerprint(connection, ledger)}
         connection.execute(insert_ignoring(connection.dialect, places).values(name=name, **values))
         connection.execute(places.update().where(places.c.name == name).values(values))
 
     def identity(self, connection: Connection, ledger: Ledger, name: str) -> str:
         """What the marker of this database's place says."""
-        schema = translated(connection, ledger.places.schema) or _found_in(connection, ledger)
-        return str(uuid5(NAMESPACE_URL, "\n".join(("sa-attachments", self.fingerprint(connection), schema, name))))
+        # The other databases have one ledger each.
+        schema = schema_of(connection, ledger.lines) if connection.dialect.name == "postgresql" else ""
+        said = self.fingerprint(connection, ledger)
+        return str(uuid5(NAMESPACE_URL, "\n".join(("sa-attachments", said, schema, name))))
 
-    def fingerprint(self, connection: Connection) -> str:
-        """The identity of a database, as the server tells it; a copied SQLite file differs, a moved one does not. A
-        physical copy of a whole server has that of its original.
+    def fingerprint(self, connection: Connection, ledger: Ledger) -> str:
+        """The identity of the database that a ledger is in, as the server tells it; a copied SQLite file differs, a
+        moved one does not. A physical copy of a whole server has that of its original.
         """
         match connection.dialect.name:
             case "postgresql":
@@ -134,7 +146,7 @@ class Places:
                 ).one()
                 return f"postgresql/{row[0]}/{row[1]}"
             case "sqlite":
-                name = connection.exec_driver_sql("PRAGMA database_list").all()[0][2]
+                name = file_of(connection, ledger.lines)
                 if not name:
                     return self._in_memory.setdefault(connection.engine.pool, f"memory/{uuid4()}")
                 # Device numbers change when a machine starts; the id of the file system does not. A copy may get the
@@ -145,7 +157,7 @@ class Places:
                 names = "'server_uuid', 'server_uid', 'hostname', 'port', 'datadir'"
                 rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")
                 said = "/".join(str(value) for _, value in sorted(tuple(row) for row in rows))
-                return f"mysql/{uuid5(NAMESPACE_URL, said)}/{connection.scalar(text('SELECT DATABASE()'))}"
+                return f"mysql/{uuid5(NAMESPACE_URL, said)}/{schema_of(connection, ledger.lines)}"
 
 
 def holds(storage: Storage, path: Path) -> bool:
@@ -169,14 +181,6 @@ def marked_above(path: Path) -> Path | None:
         except OSError:  # It can't be looked at.
             continue
     return None
-
-
-def _found_in(connection: Connection, ledger: Ledger) -> str:
-    """The schema in which a search path finds the ledger: each has one of its own."""
-    if connection.dialect.name != "postgresql":
-        return ""
-    relation = text("SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(:name)")
-    return str(connection.scalar(relation, {"name": ledger.lines.name}))
 
 
 def replace_marker(name: str, storage: Storage, identity: str) -> None:

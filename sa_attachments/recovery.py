@@ -25,17 +25,18 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, literal_column, or_, select, update
 
+from .access import Access
 from .chunks import CHUNK, chunked, insert_ignoring, lockable
 from .clock import now
 from .descriptor import Name, Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
 from .ledger import CONDEMNED, GONE, PURGING
-from .patience import PATIENCE, Busy, impatient
-from .places import Places, Runner, has_left, read_marker
-from .pools import forget_returned, is_full, is_shared_and_busy
+from .patience import PATIENCE
+from .places import Places, Runner, Verdict, has_left, read_marker
 from .scope import Scope
 from .storage import Storage
+from .tables import whereabouts
 
 log = logging.getLogger("sa_attachments")
 
@@ -44,7 +45,7 @@ Purged = deque[tuple[Named, Exception | None]]
 """Files whose bytes were deleted, or the reason why not: their lines are still to be removed, or to tell it."""
 
 
-class Purger:
+class Purger(Access):
     """Cleans in one ledger. ``io`` runs what a storage does; it may raise ``Busy`` if that takes too long.
 
     No connection is held meanwhile: the pool is the application's, and a storage that hangs would take all of it. Names
@@ -54,12 +55,10 @@ class Purger:
 
     def __init__(self, scope: Scope, places: Places, io: Runner, patience: int = PATIENCE) -> None:
         """``patience``: milliseconds to wait for SQLite's one writer; where no user waits, it may be longer."""
-        self.scope = scope
-        self.ledger = scope.ledger
+        super().__init__(scope, patience)
         self.resolve = scope.files.resolver()
         self.io = io
         self._places = places
-        self.patience = patience
 
     # One transaction's files
 
@@ -70,13 +69,15 @@ class Purger:
         next one that settles removes them. A process that dies leaves them to the sweep.
         """
         names = {file.storage for file in (*work.void, *work.staged, *work.dropped)}
-        trusted = {name for name in names if self.problem(name) is None}
+        allowed = {name: self._ledger_of(name) for name in names if self.problem(name) is None}
         with self.connection() as connection, _taken(purged) as former, self.transaction(connection):
+            here = whereabouts(connection, self.ledger.lines)
+            trusted = {name for name, ledger in allowed.items() if ledger == here}
             self._finish(connection, former)
             witness = next(iter((*work.staged, *(file for _, file in work.given))), None)
             there = committed and (witness is None or self._knows(connection, witness))
             suspects = work.void if there else [*work.void, *work.staged]
-            if suspects and self.ledger.identity(connection) != work.identity:
+            if suspects and work.identities != {self.ledger.identity(connection)}:
                 suspects = []  # Another search path, another ledger: what is not in it says nothing.
             claimed = self._condemn(connection, [file for file in suspects if file.storage in trusted])
             claimed += self._claim(connection, [file for file in work.dropped if file.storage in trusted])
@@ -222,9 +223,9 @@ class Purger:
             storage = self.resolve(name)
         except UnknownStorage as error:
             return str(error)
-        checked, verdict = known.verdicts.get(name, (None, None))
-        if checked is storage and not again:
-            return verdict
+        verdict = known.verdicts.get(name)
+        if verdict is not None and verdict.storage is storage and not again:
+            return verdict.problem
         problem = self._places.problem(
             self.begin,
             self.ledger,
@@ -236,10 +237,15 @@ class Purger:
             mark=mark,
         )
         if mark or problem is not None:
-            known.verdicts[name] = storage, problem
+            known.verdicts[name] = Verdict(storage, problem, self.sees or "")
         if problem is not None:
             warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
         return problem
+
+    def _ledger_of(self, name: str) -> str | None:
+        """Which ledger it was whose database may delete in a storage's place."""
+        verdict = self._places.known(self.scope.engine, self.scope.tables).verdicts.get(name)
+        return None if verdict is None else verdict.ledger
 
     def _marker(
         self, late: dict[str, tuple[Storage, str | None]], name: str, storage: Storage, again: bool
@@ -257,38 +263,6 @@ class Purger:
         marker: str | None = self.io(read)
         late.pop(name, None)
         return marker
-
-    # The connection
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """A connection of our own that sees the ledger as the rows' transaction saw it, and waits for nobody."""
-        engine = self.scope.engine
-        if is_full(engine) or is_shared_and_busy(engine):
-            raise Busy("all connections to the database are in use")
-        forget_returned(engine)
-        with engine.connect() as connection:
-            options: dict[str, Any] = {"schema_translate_map": dict(self.scope.schemas)} if self.scope.schemas else {}
-            if engine.dialect.name != "sqlite":
-                options["isolation_level"] = "READ COMMITTED"
-            connection = connection.execution_options(**options)
-            with impatient(connection, self.patience):
-                yield connection
-
-    @contextmanager
-    def transaction(self, connection: Connection) -> Iterator[None]:
-        """A short transaction that is durable when it ends."""
-        with connection.begin():
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
-            yield
-
-    @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """A connection of our own, in such a transaction."""
-        with self.connection() as connection, self.transaction(connection):
-            yield connection
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from copy import copy
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, Table
@@ -44,6 +45,10 @@ class Scope:
         """The scope of files in a ledger, as a connection or engine sees it."""
         schemas = bind.get_execution_options().get("schema_translate_map") or {}
         return cls(files, ledger, bind.engine, tuple(schemas.items()))
+
+    def on(self, connection: Connection) -> Connection:
+        """A connection, with the schemas that it had then: its options may have been changed since."""
+        return copy(connection).execution_options(schema_translate_map=dict(self.schemas))
 
     def require(self, table: Table, begin: Begin) -> None:
         """LedgerMissing, or NoTransaction of a table whose rows name files; looked at once."""

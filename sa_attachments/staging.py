@@ -23,6 +23,7 @@ from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction,
 from .frames import Frame
 from .ledger import CONDEMNED, Drop, owner_of
 from .offload import gather
+from .patience import commits_by_itself
 from .references import Reference
 from .scope import Scope
 from .source import PathSource
@@ -154,7 +155,7 @@ class Stage(ABC):
         lines = [line for want in wants for line in want.lines()]
         work = self._frame.work(scope)
         self._owned += [(scope, connection, line.named) for line in lines]  # before: it may be interrupted
-        work.identity = scope.ledger.own(connection, lines, scope.files.own_within)
+        work.identities.add(scope.ledger.own(connection, lines, scope.files.own_within))
         work.staged += [line.named for line in lines]
         for want in wants:
             if (source := given(body_of(want.attachment))) is not None:
@@ -319,19 +320,8 @@ def refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
             "use another isolation level for sessions with attachments"
         )
     begun = bind if isinstance(bind, Connection) and bind.in_transaction() else None
-    if begun is not None and _commits_by_itself(begun.connection.driver_connection):
+    if begun is not None and commits_by_itself(begun.connection.driver_connection):
         raise NoTransaction(
             f"{reference.target}: the driver commits each statement, and files can't follow a transaction "
             "(for sqlite3 with isolation_level=None, emit BEGIN in an engine event: see SQLAlchemy's documentation)"
         )
-
-
-def _commits_by_itself(driver: Any) -> bool:
-    """Whether the driver of a connection that has begun was told to commit each statement."""
-    try:
-        if hasattr(driver, "get_autocommit"):  # those of MySQL
-            return driver.get_autocommit() is True
-        without_begin = driver.isolation_level is None if hasattr(driver, "in_transaction") else False  # sqlite3
-        return getattr(driver, "autocommit", None) is True or (without_begin and not driver.in_transaction)
-    except Exception:  # noqa: BLE001 - it is closed: the next statement tells, in SQLAlchemy's words
-        return False

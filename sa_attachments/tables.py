@@ -10,6 +10,7 @@ transaction. On MariaDB and MySQL that is up to their engine.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import cast
 
 from sqlalchemy import Connection, MetaData, Table, text
 
@@ -21,6 +22,8 @@ _ENGINE = text(
     "AND COALESCE(e.transactions, 'NO') <> 'YES'"
 )
 """The engine of a table that knows no transactions; a view has none."""
+
+_OID = text("SELECT CAST(CAST(:name AS regclass) AS oid)")
 
 _FOUND_IN = text(
     "SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = to_regclass(:name)"
@@ -58,6 +61,29 @@ def schema_of(connection: Connection, each: Table) -> str:
             return str(connection.scalar(text("SELECT DATABASE()")))
         case _:
             return "main"
+
+
+def whereabouts(connection: Connection, each: Table) -> str:
+    """Which of the tables that may go by the same name this connection sees, as a search path, USE, or what is attached
+    may differ between connections: its schema, or on SQLite the file that is attached by that name.
+    """
+    if connection.dialect.name != "sqlite":
+        return schema_of(connection, each)
+    return "" if translated(connection, each.schema) is None else file_of(connection, each)
+
+
+def identity_of(connection: Connection, each: Table) -> int | str:
+    """``whereabouts``; on PostgreSQL the OID, which an INSERT returns."""
+    if connection.dialect.name != "postgresql":
+        return whereabouts(connection, each)
+    return cast(int, connection.scalar(_OID, {"name": quoted(connection, each)}))
+
+
+def file_of(connection: Connection, each: Table) -> str:
+    """The file that SQLite has a table in, by the name of its schema; nothing if that is in memory."""
+    schema = schema_of(connection, each).casefold()
+    attached = connection.exec_driver_sql("PRAGMA database_list").all()
+    return next((str(path) for _, name, path in attached if name.casefold() == schema and path), "")
 
 
 def require_transactions(connection: Connection, tables: Iterable[Table]) -> None:

@@ -19,6 +19,7 @@ from sa_attachments.descriptor import Named
 from sa_attachments.key import mint
 from sa_attachments.ledger import Ledger
 from sa_attachments.offload import run
+from sa_attachments.places import Verdict
 from sa_attachments.recovery import Purger
 from sa_attachments.scope import Scope
 from sa_attachments.storage import Stat
@@ -132,6 +133,10 @@ class Archive:
 
     def scope(self) -> Scope:
         return Scope(self.files, self.ledger, self.engine)
+
+    def places(self) -> dict[str, Verdict]:
+        """What is known of places, by the names of their storages."""
+        return self.files._places.known(self.engine, self.scope().tables).verdicts
 
     def purger(self, io: Any = run) -> Purger:
         return Purger(self.scope(), self.files._places, io)

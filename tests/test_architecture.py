@@ -44,7 +44,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("ledger",),
     ("comparator", "home", "column", "naming"),
     ("references",),
-    ("conflicts", "places", "patience", "pools", "scope", "wants", "staging"),
+    ("access", "conflicts", "places", "patience", "pools", "scope", "wants", "staging"),
     ("custody", "drops", "recovery", "slots", "undo"),
     ("habits", "keyset"),
     ("rows",),
@@ -132,6 +132,7 @@ TESTED: dict[str, str] = {
     "sa_attachments.adoption.rows": "alembic_ext/test_adopt_blobs.py",
     "sa_attachments.adoption.taking": "alembic_ext/test_adopt_paths.py",
     "sa_attachments.adoption.workplace": "alembic_ext/test_adopt_blobs.py",
+    "sa_attachments.access": "test_recovery.py",
     "sa_attachments.binding": "test_attachment.py",  # a protocol
     "sa_attachments.bulk": "scenarios/",
     "sa_attachments.claims": "core_only/",

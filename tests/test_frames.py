@@ -172,13 +172,13 @@ def test_ledgers_are_kept_apart() -> None:
 
 @on(
     ("mine", "theirs", "expected"),
-    [(None, None, None), (None, 7, 7), (5, None, 5), (5, 7, 5), (None, "db", "db"), (0, 7, 0)],
+    [(set(), set(), set()), (set(), {7}, {7}), ({5}, set(), {5}), ({5}, {7}, {5, 7}), ({"db"}, {"db"}, {"db"})],
 )
 def test_which_ledger_it_was_is_not_forgotten(mine: Any, theirs: Any, expected: Any) -> None:
     for kept in (True, False):
-        work = Work(identity=mine)
-        work.absorb(Work(identity=theirs), kept)
-        assert work.identity == expected
+        work = Work(identities=set(mine))
+        work.absorb(Work(identities=theirs), kept)
+        assert work.identities == expected
 
 
 @on("attribute", ["staged", "void", "dropped"])

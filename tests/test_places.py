@@ -268,12 +268,12 @@ def test_databases_in_memory_differ() -> None:
 @on("engine", ["postgres"], indirect=True)
 def test_databases_of_one_server_differ(engine: Engine, database: Registered) -> None:
     with engine.connect() as connection:
-        mine = database.places.fingerprint(connection)
+        mine = database.places.fingerprint(connection, database.ledger)
         assert mine.startswith("postgresql/")
         assert mine.endswith(f"/{engine.url.database}")
     elsewhere = create_engine(engine.url.set(database="postgres"))
     with elsewhere.connect() as connection:
-        other = database.places.fingerprint(connection)
+        other = database.places.fingerprint(connection, database.ledger)
     elsewhere.dispose()
     assert other != mine
     assert other.split("/")[1] == mine.split("/")[1]
@@ -282,20 +282,50 @@ def test_databases_of_one_server_differ(engine: Engine, database: Registered) ->
 @on("engine", ["postgres"], indirect=True)
 def test_an_unprivileged_role_may_ask_whose_database_it_is(engine: Engine, database: Registered) -> None:
     with engine.connect() as connection:
-        expected = database.places.fingerprint(connection)
+        expected = database.places.fingerprint(connection, database.ledger)
         connection.execute(text("CREATE ROLE nobody_much"))
         connection.execute(text("SET LOCAL ROLE nobody_much"))
-        assert database.places.fingerprint(connection) == expected
+        assert database.places.fingerprint(connection, database.ledger) == expected
         connection.rollback()
+
+
+@sqlite
+def test_a_ledger_in_an_attached_file_is_known_by_that_file(
+    database: Registered, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """Several files may be attached by one name, one after the other; and one by several."""
+    identities = []
+    for name, file in [("tenant", "one"), ("tenant", "two"), ("other", "one"), ("tenant", "")]:
+        ledger = Ledger.of(MetaData(schema=name))
+        with database.engine.connect() as connection:
+            path = f"{tmp_path}/{file}.db" if file else ":memory:"
+            connection.execute(text(f"ATTACH '{path}' AS {name}"))
+            ledger.lines.metadata.create_all(connection)
+            connection.commit()
+            identities.append(database.places.identity(connection, ledger, "default"))
+            connection.invalidate()
+    assert identities[0] == identities[2]
+    assert len({*identities, database.identity()}) == 4
+    assert Registered(open_engine(f"sqlite:///{tmp_path}/one.db")).identity() == identities[0]
+
+
+@on("engine", [name for name in DIALECTS if name == "mariadb"], indirect=True)
+def test_a_ledger_is_the_same_from_wherever_it_is_seen(engine: Engine, database: Registered) -> None:
+    said = Ledger.of(MetaData(schema=engine.url.database))
+    with engine.connect() as connection:
+        assert database.places.identity(connection, said, "default") == database.identity()
+        connection.execute(text("USE information_schema"))
+        assert database.places.identity(connection, said, "default") == database.identity()
+        connection.invalidate()
 
 
 @on("engine", [name for name in DIALECTS if name == "mariadb"], indirect=True)
 def test_databases_of_one_mariadb_differ(engine: Engine, database: Registered) -> None:
     with engine.connect() as connection:
-        mine = database.places.fingerprint(connection)
-        assert mine == database.places.fingerprint(connection)
+        mine = database.places.fingerprint(connection, database.ledger)
+        assert mine == database.places.fingerprint(connection, database.ledger)
         connection.execute(text("USE information_schema"))
-        assert database.places.fingerprint(connection) != mine
+        assert database.places.fingerprint(connection, database.ledger) != mine
         connection.invalidate()
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from sa_attachments import AttachmentWarning
+from sa_attachments import AttachmentWarning, BadConfiguration
 from sa_attachments.descriptor import Named
 from sa_attachments.frames import Work
 from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Drop, Line
@@ -52,7 +52,7 @@ def own(archive: Archive, *files: Named) -> None:
 
 
 def settle(archive: Archive, committed: bool, **work: Any) -> None:
-    archive.purger().settle(Work(**{"identity": identity(archive), **work}), committed)
+    archive.purger().settle(Work(**{"identities": {identity(archive)}, **work}), committed)
 
 
 # Staged files
@@ -100,9 +100,48 @@ def test_many_at_once(archive: Archive) -> None:
 def test_another_ledger_says_nothing_of_a_file(archive: Archive) -> None:
     """Hole 1: SET search_path does not reach a second connection."""
     file = put(archive)
-    settle(archive, False, staged=[file], identity=(identity(archive) or 0) + 1)
+    settle(archive, False, staged=[file], identities={identity(archive) + 1})
     assert set(archive.stored()) == {file.key}
     assert archive.states() == {}
+
+
+@everywhere
+def test_what_several_ledgers_have_is_not_looked_for_in_one(archive: Archive) -> None:
+    """A transaction may set another search path, or enter another database, between two flushes."""
+    file = put(archive)
+    settle(archive, False, staged=[file], identities={identity(archive), "another"})
+    assert set(archive.stored()) == {file.key}
+    assert archive.states() == {}
+
+
+@servers
+def test_that_a_place_is_ones_own_is_true_of_one_ledger(archive: Archive) -> None:
+    """A copy of a schema has the lines of the original, and names its files."""
+    (id_,) = archive.keep(b"one")
+    file = archive.named(id_)
+    archive.change(file.key, state=CONDEMNED, purge_after=1)
+    for name, verdict in list(archive.places().items()):
+        archive.places()[name] = verdict._replace(ledger="the original")
+    settle(archive, True, dropped=[file])
+    assert archive.states() == {file.key: CONDEMNED}
+
+
+@servers
+def test_connections_that_see_several_ledgers_are_refused(archive: Archive) -> None:
+    """A sweep took the files of the ledger that has the place for strangers to another one."""
+    purger = archive.purger()
+    with purger.begin():
+        pass
+    archive.engine.dispose()
+    with archive.engine.connect() as connection:  # as a program leaves it in the pool
+        elsewhere = (
+            "USE information_schema" if connection.dialect.name != "postgresql" else "SET search_path TO pg_temp"
+        )
+        connection.execute(text(elsewhere))
+        connection.commit()
+    with pytest.raises(BadConfiguration, match="see several tables 'attachment_ledger'"), purger.begin():
+        pass
+    archive.engine.dispose()
 
 
 @servers
@@ -259,7 +298,7 @@ def test_a_storage_that_takes_too_long_leaves_the_claim_to_the_sweep(archive: Ar
         return job()
 
     with pytest.raises(Busy):
-        archive.purger(late).settle(Work(staged=[file]), False)
+        archive.purger(late).settle(Work(staged=[file], identities={""}), False)
     assert archive.states() == {file.key: PURGING}
     archive.sweep()
     assert (archive.states(), archive.stored()) == ({file.key: GONE}, {})
@@ -280,7 +319,7 @@ def test_nothing_is_condemned_where_nothing_may_be_deleted(engine: Engine, stora
     purger = archive.purger()
     if storage == "foreign":
         write_marker("foreign", foreign, "somebody else")
-    work = Work(staged=[file, mine], dropped=[Named(storage, "condemned", 1)])
+    work = Work(staged=[file, mine], dropped=[Named(storage, "condemned", 1)], identities={identity(archive)})
     if storage == "unknown":
         purger.settle(work, False)
     else:
@@ -353,8 +392,8 @@ def test_a_pool_whose_last_connection_is_in_use_is_not_waited_for(
     small = Archive(open_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=30))
     file = put(small)
     with small.engine.connect(), pytest.raises(Busy):
-        small.purger().settle(Work(staged=[file]), False)
-    small.purger().settle(Work(staged=[file]), False)
+        small.purger().settle(Work(staged=[file], identities={""}), False)
+    small.purger().settle(Work(staged=[file], identities={""}), False)
     assert small.stored() == {}
 
 
@@ -451,5 +490,5 @@ def test_a_storage_that_was_replaced_is_asked_about_anew(archive: Archive) -> No
 def test_names_of_storages_stand_for_what_they_did(archive: Archive) -> None:
     file, purger = put(archive), archive.purger()
     with archive.files.override("memory:"):
-        purger.settle(Work(dropped=[], void=[file], identity=identity(archive)), False)
+        purger.settle(Work(dropped=[], void=[file], identities={identity(archive)}), False)
     assert archive.stored() == {}

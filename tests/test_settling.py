@@ -62,9 +62,11 @@ def suspect(archive: Archive, *, marked: bool = False) -> tuple[Frame, str]:
     key = archive.stranger(NO_TIME)
     frame = Frame()
     work = frame.work(archive.scope())
-    if archive.engine.dialect.name != "sqlite":  # where all may share one connection: asking would end their work
+    if archive.engine.dialect.name == "sqlite":  # where all may share one connection: asking would end their work
+        work.identities = {""}
+    else:
         with archive.engine.connect() as connection:
-            work.identity = archive.ledger.identity(connection)
+            work.identities = {archive.ledger.identity(connection)}
     work.staged.append(Named("default", key, 8))
     frame.marked = marked
     return frame, key

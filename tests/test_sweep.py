@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select, text
+from sqlalchemy import Engine, delete, event, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
@@ -527,3 +529,35 @@ def test_a_sweep_leaves_the_connection_as_it_was(archive: Archive) -> None:
     archive.stranger(DAY)
     archive.sweep()
     assert look() == before
+
+
+@on("how", ["option", "driver"])
+@on("engine", ["sqlite"], indirect=True)
+def test_each_of_its_steps_is_one_where_the_driver_commits_each_statement(
+    archive: Archive, open_engine: Callable[..., Engine], how: str
+) -> None:
+    """A file that was taken back between two statements was purged."""
+    (id_,) = archive.keep(b"one")
+    named = archive.named(id_)
+    archive.change(named.key, state=CONDEMNED, purge_after=1)
+    options = {"isolation_level": "AUTOCOMMIT"} if how == "option" else {}
+    engine = open_engine(archive.engine.url, legacy=True, **options)
+    if how == "driver":
+        event.listen(engine, "connect", lambda driver, _: setattr(driver, "isolation_level", None))
+    taken_back = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def meanwhile(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "state=?" not in statement or taken_back:
+            return
+        with archive.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+            with suppress(OperationalError):
+                taken_back.append(archive.ledger.reclaim(connection, Line(named, "docs", "file")))
+            connection.commit()
+
+    with suppress(OperationalError):
+        archive.files.sweep(engine)
+    engine.dispose()
+    assert taken_back == []
+    assert archive.stored() == {}

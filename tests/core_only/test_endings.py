@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, ForeignKey, MetaData, Table, event, func, select, text
+from sqlalchemy import Column, Engine, ForeignKey, MetaData, Table, event, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sa_attachments import AttachmentWarning, BadConfiguration, OwnershipLost
@@ -15,7 +17,7 @@ from sa_attachments.ledger import OWNED
 from tests.scenarios.models import files
 from tests.scenarios.world import AsyncWorld
 
-from .models import Bench, docs, upload
+from .models import Bench, docs, metadata, upload
 
 on = pytest.mark.parametrize
 sync = on("world", ["sqlite", "sqlite-legacy", "sqlite-memory", "postgres", "mariadb"], indirect=True)
@@ -76,6 +78,31 @@ def test_what_was_dropped_before_a_statement_failed_is_kept_while_a_row_names_it
         with pytest.warns(AttachmentWarning, match=f"plain_docs.{column} names it, as a statement failed"):
             connection.commit()
     bench.check(b"old")
+
+
+def test_what_is_looked_for_before_a_commit_is_looked_for_where_it_was(
+    tmp_path: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """A connection may work for another tenant by then."""
+    engine = open_engine(f"sqlite:///{tmp_path}/test.db")
+    event.listen(engine, "connect", lambda driver, _: driver.execute(f"ATTACH '{tmp_path}/tenant.db' AS tenant"))
+    for schema in (None, "tenant"):
+        metadata.create_all(engine.execution_options(schema_translate_map={None: schema}))
+    with files.override("memory:"):
+        with engine.connect() as connection:
+            connection.execution_options(schema_translate_map={None: "tenant"})
+            staged = files.stage(upload(b"old"), connection, docs.c.file)
+            connection.execute(docs.insert(), {"id": 1, "file": staged})
+            connection.execute(docs.insert(), {"id": 2, "title": "taken"})
+            connection.commit()
+            old = connection.scalar(select(docs.c.file).where(docs.c.id == 1))
+            files.drop(old, connection, docs.c.file)
+            fail_to_replace(connection, how="none")
+            connection.execution_options(schema_translate_map={None: None})
+            with pytest.warns(AttachmentWarning, match="as a statement failed"):
+                connection.commit()
+        assert files.settled(20)
+        assert old.read() == b"old"
 
 
 @sync

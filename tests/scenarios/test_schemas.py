@@ -105,6 +105,22 @@ def options() -> dict[str, Any]:
     return {"execution_options": TENANT}
 
 
+@on("schemas", [{}, None])
+def test_a_connection_that_takes_the_schemas_of_its_engine_back(tenants: World, schemas: Any) -> None:
+    """Cleaning asked the ledger of the engine's schema, which knew nothing of the file of a committed row."""
+    tenant = tenants.engine.execution_options(**TENANT)
+    with Session(tenant) as session:
+        session.add(Doc(file=b"theirs"))  # the place is that of the tenant's ledger
+        session.commit()
+    with Session(tenant) as session, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one place for two ledgers
+        session.connection(execution_options={"schema_translate_map": schemas})
+        session.add(Doc(file=b"mine"))
+        session.commit()
+    tenants.settle()
+    assert sorted(tenants.stored().values()) == [b"mine", b"theirs"]
+
+
 def test_options_of_a_statement_are_for_that_statement_only(tenants: World) -> None:
     """They must not stay with the session's connection."""
     with Session(tenants.engine) as session, warnings.catch_warnings():

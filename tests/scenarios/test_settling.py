@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
@@ -264,6 +265,30 @@ def test_a_search_path_leads_to_another_ledger(world: World, end: str, local: st
     world.settle()
     named = {world.stored()[facts["storage"], facts["key"]] for facts in world.named()}
     assert named == {b"public", *([b"new", b"more"] if end == "commit" else [b"old"])}
+
+
+@on("end", ["commit", "rollback"])
+@on("savepoint", [False, True])
+@on("world", ["postgres", "asyncpg"], indirect=True)
+def test_two_search_paths_in_one_transaction(world: World, savepoint: bool, end: str) -> None:
+    """The second ledger, which cleaning asks, knows nothing of what is in the first one."""
+    with world.observer.begin() as connection:
+        connection.execute(text("CREATE SCHEMA tenant"))
+    world.create(Base.metadata, schema="tenant")
+    with world.session() as session:
+        session.add(Doc(file=b"public"))  # the place belongs to the ledger that will be asked
+        session.commit()
+        session.execute(text("SET LOCAL search_path TO tenant"))
+        with session.begin_nested() if savepoint else nullcontext():
+            session.add(Doc(file=b"theirs"))
+            session.flush()
+        session.execute(text("SET LOCAL search_path TO public"))
+        session.add(Doc(file=b"mine"))
+        session.flush()
+        getattr(session, end)()
+    world.settle()
+    stored = set(world.stored().values())
+    assert stored >= {b"public", b"theirs", b"mine"} if end == "commit" else stored >= {b"public"}
 
 
 @on("world", ["postgres", "asyncpg"], indirect=True)

@@ -48,7 +48,7 @@ class Keeper:
         self.in_doubt_for = in_doubt_for
         self._is_named = is_named
         self._scope = Scope(storages, self.doubts.ledger, self.doubts.engine)
-        self._identity: int | str | None = None
+        self._identities: set[int | str] = set()
         self._met: set[tuple[str, int]] = set()
 
     def meet(self, name: str) -> None:
@@ -57,7 +57,7 @@ class Keeper:
         if about not in self._met:
             self.doubts.create()
             with self.doubts.engine.begin() as connection:
-                self._identity = self.doubts.ledger.identity(connection)
+                self._identities = {self.doubts.ledger.identity(connection)}
                 self.storages.meet(self.doubts.ledger, connection, name)
             self._met.add(about)
 
@@ -93,7 +93,7 @@ class Keeper:
         void = [each.named for each in staged if each.fresh]
         if void:
             frame = Frame()
-            frame.works[self._scope] = Work(void=void, identity=self._identity)
+            frame.works[self._scope] = Work(void=void, identities={*self._identities})
             self.storages.settle(frame)
 
     # Whatever is in doubt

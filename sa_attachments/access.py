@@ -1,0 +1,69 @@
+"""Access: connections of our own to one ledger, in short transactions that wait for nobody and are durable when done.
+
+They are the application's, from its pool, and may have been used before by somebody who set a search path, or entered
+another database. Whose ledger one sees is asked each time: what another ledger does not know is not dead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection
+
+from .errors import BadConfiguration
+from .patience import PATIENCE, Busy, impatient, together
+from .pools import forget_returned, is_full, is_shared_and_busy
+from .scope import Scope
+from .tables import whereabouts
+
+
+class Access:
+    """See the module."""
+
+    def __init__(self, scope: Scope, patience: int) -> None:
+        """``patience``: milliseconds to wait for SQLite's one writer."""
+        self.scope = scope
+        self.ledger = scope.ledger
+        self.patience = patience
+        self.sees: str | None = None
+        """Which ledger, once it was looked at."""
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """A connection with the schemas that the rows' transaction had. Busy if there is none to be had."""
+        engine = self.scope.engine
+        if is_full(engine) or is_shared_and_busy(engine):
+            raise Busy("all connections to the database are in use")
+        forget_returned(engine)
+        with engine.connect() as connection:
+            # None of them, too: the engine's own are others, perhaps.
+            options: dict[str, Any] = {"schema_translate_map": dict(self.scope.schemas)}
+            if engine.dialect.name != "sqlite":
+                options["isolation_level"] = "READ COMMITTED"
+            connection = connection.execution_options(**options)
+            with impatient(connection, self.patience):
+                yield connection
+
+    @contextmanager
+    def transaction(self, connection: Connection) -> Iterator[None]:
+        """A short transaction that is durable when it ends."""
+        with connection.begin(), together(connection):
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
+                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+            yield
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A connection in such a transaction. BadConfiguration if it sees another ledger than those before."""
+        with self.connection() as connection, self.transaction(connection):
+            here = whereabouts(connection, self.ledger.lines)
+            if here != (here if self.sees is None else self.sees):
+                raise BadConfiguration(
+                    f"connections of {self.scope.engine!r} see several tables {self.ledger.lines.fullname!r}, by a "
+                    "search path, USE or ATTACH of their own: pass an engine whose connections all see one"
+                )
+            self.sees = here
+            yield connection
