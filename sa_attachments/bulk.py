@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Integer, String, Uuid, bindparam, case, literal, tuple_
 from sqlalchemy.orm import Mapper, ORMExecuteState, bulk_persistence
+from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment
 from .column import nameable
@@ -191,6 +192,9 @@ class _UpdateByKey(Statement):
         result = self.invoke(params=overrides)
         for group, identities, rows in met:
             self.keep_of(identities, rows, group)
+            if late := self.read(identities.keys() - rows.keys(), group).keys():
+                # What it named nobody knows, and a moment before it would not have been met.
+                raise StaleDataError(f"{group[0].target}: row {next(iter(late))} was not there, and is there since")
         self.drops.carry_out()
         return result
 

@@ -63,7 +63,8 @@ class Review:
         holding: list[tuple[Slot, Sequence[Attachment]]]
         holding = [(slot, slot.items) for slot in filter(course.is_written, course.slots.values())]
         for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
-            if row is None and slot.state in course.saved and slot.is_current and not slot.there:
+            if slot.state in course.saved and slot.is_current and not slot.there:
+                # One that somebody inserted since would be written all the same, and nobody knows what it named.
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")
             is_hidden = row is None and slot in alone and course.is_written(slot)  # by the view that it was written to
             items = slot.items if is_hidden else slot.reference.items_in(row)

@@ -162,6 +162,39 @@ def test_the_row_is_deleted_while_the_second_waits(world: World) -> None:
     world.check()
 
 
+@on("way", ["flush", "by key"])
+@on("world", ["postgres"], indirect=True)
+def test_a_row_comes_between_the_look_and_the_write(world: World, way: str) -> None:
+    """What it named was lost from sight: it stayed, and no row named it."""
+    key = seed(world)
+    came: list[bool] = []
+
+    @event.listens_for(world.engine, "before_cursor_execute")
+    def insert_it(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE docs") and not came:
+            came.append(True)
+            with Session(world.observer) as other:
+                other.add(Doc(id=key, file=b"came"))
+                other.commit()
+
+    with world.session(expire_on_commit=False) as session:
+        doc = session.get_one(Doc, key)
+        session.commit()
+        with Session(world.observer) as other:
+            other.delete(other.get_one(Doc, key))
+            other.commit()
+        doc.file = b"new"
+        if way == "by key":
+            session.expunge(doc)
+        with pytest.raises(StaleDataError):
+            if way == "by key":
+                session.execute(update(Doc), [{"id": key, "file": b"new"}])
+            session.commit()
+        session.rollback()
+    assert came
+    world.check(b"came")
+
+
 @on("world", ["postgres"], indirect=True)
 def test_a_row_comes_while_an_update_by_primary_key_waits_for_another(world: World) -> None:
     """PostgreSQL looks for rows before it waits for the lock of one."""
