@@ -28,7 +28,7 @@ from .errors import OwnershipLost
 from .frames import Frame
 from .inserts import Insert
 from .naming import writes_within
-from .references import Identity, Reference, Rows, meant
+from .references import Identity, Reference, Rows, meant, read_waiting
 
 RESTRICTED = 50_000
 """Up to so many rows, a statement is held to those that were read under lock: it would meet others unseen."""
@@ -186,7 +186,7 @@ class _UpdateByKey(Statement):
         self.stage.check(self.references)
         places = [(index, r) for index, each in enumerate(parameters) for r in self.references if r.key in each]
         overrides = distribute(self, places, lambda index, r: parameters[index][r.key], len(parameters))
-        met = [(group, identities, self._read(identities, group)) for group, identities in groups]
+        met = [(group, identities, read_waiting(self.begin(), group, identities)) for group, identities in groups]
         for group, _, rows in met:
             self.drop_from(rows, group)
         result = self.invoke(params=overrides)
@@ -197,11 +197,6 @@ class _UpdateByKey(Statement):
                 raise StaleDataError(f"{group[0].target}: row {next(iter(late))} was not there, and is there since")
         self.drops.carry_out()
         return result
-
-    def _read(self, identities: dict[Any, None], references: Sequence[Reference]) -> Rows:
-        rows = self.read(identities, references)
-        missing = identities.keys() - rows.keys()  # but another transaction may have brought one that was waited for
-        return rows | self.read(missing, references) if missing else rows
 
     def _identities(self, references: Sequence[Reference]) -> dict[Any, None]:
         """The primary keys of the rows of one table; None among them if one lacks."""

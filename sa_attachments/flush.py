@@ -23,7 +23,7 @@ from .attachment import Attachment, binding_of, facts_of, make, origin_of
 from .descriptor import Name, named, named_by, variants_of
 from .frames import Frame
 from .processing.variants import is_there
-from .references import is_damaged, names, of_row, of_state, read_locked
+from .references import is_damaged, names, of_row, of_state, read_waiting
 from .review import Review
 from .slots import Course, Slot, by_table, doomed, heirs_of, is_there_still, slot_of
 from .staging import SessionStage, Token
@@ -139,7 +139,7 @@ class Flush:
         for references, group in by_table(known):
             scope, connection = self._stage.of(references[0])
             scope.ledger.begin_write(connection)
-            rows = read_locked(connection, references, dict.fromkeys(known[slot] for slot in group))
+            rows = read_waiting(connection, references, (known[slot] for slot in group))
             for slot in group:
                 row = rows.get(known[slot])
                 slot.there = row is not None

@@ -210,6 +210,16 @@ def read_locked(connection: Connection, references: Sequence[Reference], identit
     return found
 
 
+def read_waiting(connection: Connection, references: Sequence[Reference], identities: Iterable[Identity]) -> Rows:
+    """``read_locked`` of rows that ought to be there: PostgreSQL does not see one that the transaction it waits for
+    inserts, perhaps in the place of one that it deletes.
+    """
+    asked = dict.fromkeys(identities)
+    rows = read_locked(connection, references, asked)
+    missing = asked.keys() - rows.keys()
+    return rows | read_locked(connection, references, missing) if missing else rows
+
+
 def _in_order(identities: Iterable[Identity]) -> list[Identity]:
     found = list(identities)
     try:

@@ -62,7 +62,7 @@ class Review:
             drops.named(slot.reference, slot.items, None)
         holding: list[tuple[Slot, Sequence[Attachment]]]
         holding = [(slot, slot.items) for slot in filter(course.is_written, course.slots.values())]
-        for slot, row in self._rows_now([slot for slot in unforeseen if slot.old or slot.items]):
+        for slot, row in self._rows_now([each for each in unforeseen if each.old or each.items or not each.there]):
             if slot.state in course.saved and slot.is_current and not slot.there:
                 # One that somebody inserted since would be written all the same, and nobody knows what it named.
                 raise StaleDataError(f"{slot.reference.target}: row {slot.identity} is gone, and could not be written")

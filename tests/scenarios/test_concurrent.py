@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -162,7 +163,32 @@ def test_the_row_is_deleted_while_the_second_waits(world: World) -> None:
     world.check()
 
 
-@on("way", ["flush", "by key"])
+@on("way", ["replace", "clear", "delete"])
+@on("world", ["postgres"], indirect=True)
+def test_a_row_is_deleted_and_comes_again_while_the_second_waits(world: World, way: str) -> None:
+    key = seed(world)
+
+    def job() -> None:
+        with world.session() as session:
+            doc = session.get_one(Doc, key)
+            if way == "delete":
+                session.delete(doc)
+            else:
+                doc.file = b"new" if way == "replace" else None
+            session.commit()
+
+    with world.session() as session:
+        session.delete(session.get_one(Doc, key))
+        session.flush()
+        session.add(Doc(id=key, file=b"came"))
+        session.flush()
+        with meanwhile(job) as future:
+            session.commit()
+        future.result()
+    world.check(*([b"new"] if way == "replace" else []))
+
+
+@on("way", ["replace", "clear", "by key"])
 @on("world", ["postgres"], indirect=True)
 def test_a_row_comes_between_the_look_and_the_write(world: World, way: str) -> None:
     """What it named was lost from sight: it stayed, and no row named it."""
@@ -183,13 +209,13 @@ def test_a_row_comes_between_the_look_and_the_write(world: World, way: str) -> N
         with Session(world.observer) as other:
             other.delete(other.get_one(Doc, key))
             other.commit()
-        doc.file = b"new"
+        doc.file = None if way == "clear" else b"new"
+        write: Callable[[], object] = session.flush
         if way == "by key":
             session.expunge(doc)
+            write = partial(session.execute, update(Doc), [{"id": key, "file": b"new"}])
         with pytest.raises(StaleDataError):
-            if way == "by key":
-                session.execute(update(Doc), [{"id": key, "file": b"new"}])
-            session.commit()
+            write()
         session.rollback()
     assert came
     world.check(b"came")
