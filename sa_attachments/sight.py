@@ -98,26 +98,31 @@ class Sight:
     def elsewhere(self, purger: Purger, files: Mapping[str, Owner]) -> tuple[dict[str, str], str | None]:
         """Which of these keys are named in columns that are not compared, by their labels; and why that may not be all.
 
-        Reads all texts of the database that look like descriptors, but for those of tenants with ledgers of their own;
-        and on MariaDB and MySQL, where a table may go to another database, those of columns of the same name there.
+        Reads all texts of the database that look like descriptors; and on MariaDB and MySQL, where a table may go to
+        another database, those of columns of the same name there. Where there is another ledger, only columns of the same
+        name, and as far as this user may: rows may have gone there without their lines.
         """
+        names = {column for _, column in files.values()}
+        apart = self._apart if all(self._is_beside(owner) for owner in files.values()) else set()
         with purger.begin() as connection:
             known = known_to(connection, home := translated(connection, self._schema))
             if connection.dialect.name in ("mysql", "mariadb"):
-                known += _beside(connection, home, {column for _, column in files.values()}, self._ledger)
-        apart = self._apart if all(self._is_beside(owner) for owner in files.values()) else set()
+                known += (beside := _beside(connection, home, names))
+                apart = {each.schema for each in beside if each.table in self._ledger}
         found: dict[str, str] = {}
         doubt = None
         for each in known:
-            if not each.texts or each in self._compared or each.table in self._ledger or each.schema in apart:
+            if not each.texts or each in self._compared or each.table in self._ledger:
+                continue
+            if (is_apart := each.schema in apart) and each.column not in names:
                 continue
             label = f"{each.relation}.{each.column}"
-            if each.hides == SECURED:
+            if each.hides == SECURED and not is_apart:
                 doubt = f"row level security hides rows of {each.relation} from this user"
             try:
                 found |= {key: label for value in _texts(purger, each) for key in keys_in(value) if key in files}
             except DBAPIError as error:
-                if not _is_missing(error):
+                if not (is_apart or _is_missing(error)):
                     doubt = f"{label} could not be read: {error.orig}"
         if purger.scope.engine.dialect.name in ("mysql", "mariadb") and not _lists_all(purger):
             doubt = "this user may not see all tables of the database"
@@ -188,15 +193,14 @@ def known_to(connection: Connection, home: str | None, names: Collection[str] = 
     return [Known(*row) for row in connection.execute(statement, values)]
 
 
-def _beside(connection: Connection, home: str | None, columns: Collection[str], ledger: Collection[str]) -> list[Known]:
-    """On MariaDB and MySQL, the columns of these names in other databases without a ledger."""
+def _beside(connection: Connection, home: str | None, columns: Collection[str]) -> list[Known]:
+    """On MariaDB and MySQL, the columns of these names in other databases, and those of their ledgers."""
     others = text(
         "SELECT DISTINCT table_schema FROM information_schema.columns WHERE column_name IN :columns AND table_schema "
         "NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema', coalesce(:home, DATABASE()))"
     ).bindparams(bindparam("columns", expanding=True))
     schemas = connection.scalars(others, {"columns": sorted(columns), "home": home}).all()
-    found = [known_to(connection, schema, {*columns, "owner_column"}) for schema in schemas]
-    return [each for some in found if not any(other.table in ledger for other in some) for each in some]
+    return [each for schema in schemas for each in known_to(connection, schema, {*columns, "owner_column"})]
 
 
 _OF_POSTGRESQL = f"""

@@ -148,6 +148,26 @@ def test_tenants_with_ledgers_of_their_own_hide_nothing_from_each_other(engine: 
     assert (kinds(report), report.ok, town.stored()) == ([("ownerless", True)], True, 0)
 
 
+@on("engine", [name for name in DIALECTS if name != "sqlite"], indirect=True)
+@on("way", ["copied", "moved"])
+def test_rows_that_went_to_a_tenant_with_a_ledger_of_its_own(engine: Engine, schemas: list[str], way: str) -> None:
+    """Without their lines: their files were condemned."""
+    town, theirs = Town(), schemas[1]
+    town.Base.metadata.create_all(engine)
+    town.keep(engine, b"file")
+    tenant = engine.execution_options(schema_translate_map={None: theirs})
+    if way == "copied":
+        town.Base.metadata.create_all(tenant)
+        run(engine, f"INSERT INTO {theirs}.docs SELECT * FROM docs", "DELETE FROM docs")
+    else:
+        to = "ALTER TABLE docs SET SCHEMA {}" if engine.dialect.name == "postgresql" else "RENAME TABLE docs TO {}.docs"
+        run(engine, to.format(theirs))
+        town.Base.metadata.create_all(tenant)
+    report = town.verify(engine)
+    assert (kinds(report), dict(report.unmapped)) == ([], {f"{theirs}.docs.file": 1})
+    assert town.read(tenant) == b"file"
+
+
 @postgres
 @on("home", ["public", "another"])
 def test_a_ledger_that_search_paths_share(engine: Engine, home: str) -> None:
@@ -269,6 +289,18 @@ def role(engine: Engine, open_engine: Callable[..., Engine]) -> Iterator[Engine]
 
 
 @postgres
+def test_a_tenant_with_a_ledger_of_its_own_may_hide_its_tables(engine: Engine, role: Engine) -> None:
+    town = Town()
+    run(engine, "CREATE SCHEMA one")
+    for schema in (None, "one"):
+        town.Base.metadata.create_all(engine.execution_options(schema_translate_map={None: schema}))
+    town.keep(engine, b"file")
+    run(engine, "DELETE FROM public.docs")
+    report = town.verify(role)
+    assert (kinds(report), report.ok, town.stored()) == ([("unnamed", True)], True, 0)
+
+
+@postgres
 def test_row_level_security_may_hide_rows(engine: Engine, role: Engine) -> None:
     town = Town()
     town.Base.metadata.create_all(engine)
@@ -359,15 +391,15 @@ def test_what_has_another_name_keeps_its_files_though_something_else_has_its_own
 def test_a_table_that_went_to_another_database_keeps_its_files(
     engine: Engine, schemas: list[str], ledger: bool
 ) -> None:
-    """One with a ledger of its own is of another application, or a copy."""
+    """One with a ledger of its own, too: the line did not go with it."""
     archive = Archive(engine)
     archive.keep(b"one")
     run(engine, f"ALTER TABLE docs RENAME TO {schemas[1]}.papers")
     if ledger:
         run(engine, f"CREATE TABLE {schemas[1]}.attachment_ledger LIKE attachment_ledger")
     report = archive.files.verify(engine, repair=True)
-    assert kinds(report) == ([("ownerless", True)] if ledger else [])
-    assert report.unmapped == ({} if ledger else {f"{schemas[1]}.papers.file": 1})
+    assert kinds(report) == []
+    assert report.unmapped == {f"{schemas[1]}.papers.file": 1}
 
 
 @everywhere
