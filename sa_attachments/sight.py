@@ -99,8 +99,8 @@ class Sight:
         """Which of these keys are named in columns that are not compared, by their labels; and why that may not be all.
 
         Reads all texts of the database that look like descriptors; and on MariaDB and MySQL, where a table may go to
-        another database, those of columns of the same name there. Where there is another ledger, only columns of the same
-        name, and as far as this user may: rows may have gone there without their lines.
+        another database, those of columns of the same name there. Where there is another ledger, only columns of the
+        same name, and as far as this user may: rows may have gone there without their lines.
         """
         names = {column for _, column in files.values()}
         apart = self._apart if all(self._is_beside(owner) for owner in files.values()) else set()
