@@ -281,10 +281,12 @@ class Custody:
             raise OwnershipLost(self._spoiled[0][1])
         for scope, claim in list(self._claims.values()):
             if claim.doubtful or (claim.written is None and (claim.tried or claim.owner is not None)):
-                self._unnamed(scope.on(connection), scope, claim)
+                with scope.on(connection):
+                    self._unnamed(connection, scope, claim)
         if self._failed or self._runs:
             for _, scope, column, files in self._drops:
-                self._look(scope.on(connection), scope, column, files)
+                with scope.on(connection):
+                    self._look(connection, scope, column, files)
 
     def _look(self, connection: Connection, scope: Scope, column: Column[Any], files: Sequence[Named]) -> None:
         """A statement failed, which leaves rows as they were: look whether one names what was dropped before."""

@@ -5,9 +5,8 @@ What is looked at once, before the first file goes in, is remembered for as long
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from copy import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, Table
@@ -46,9 +45,15 @@ class Scope:
         schemas = bind.get_execution_options().get("schema_translate_map") or {}
         return cls(files, ledger, bind.engine, tuple(schemas.items()))
 
-    def on(self, connection: Connection) -> Connection:
-        """A connection, with the schemas that it had then: its options may have been changed since."""
-        return copy(connection).execution_options(schema_translate_map=dict(self.schemas))
+    @contextmanager
+    def on(self, connection: Connection) -> Iterator[None]:
+        """What is done on a connection uses the schemas that it had then: its options may have been changed since."""
+        before = connection.get_execution_options().get("schema_translate_map")
+        connection.execution_options(schema_translate_map=dict(self.schemas))
+        try:
+            yield
+        finally:
+            connection.execution_options(schema_translate_map=before)
 
     def require(self, table: Table, begin: Begin) -> None:
         """LedgerMissing, or NoTransaction of a table whose rows name files; looked at once."""
