@@ -241,14 +241,19 @@ def test_the_connection_is_given_back_as_it_was(world: World) -> None:
     assert settings() == before
 
 
+def make_tenant(world: World) -> None:
+    """A schema with the same tables, and a ledger of its own."""
+    with world.observer.begin() as connection:
+        connection.execute(text("CREATE SCHEMA tenant"))
+    world.create(Base.metadata, schema="tenant")
+
+
 @on("local", ["", "LOCAL "])
 @on("end", ["commit", "rollback"])
 @on("world", ["postgres", "asyncpg"], indirect=True)
 def test_a_search_path_leads_to_another_ledger(world: World, end: str, local: str) -> None:
     """Hole 1: what the ledger of another connection's search path does not know is not dead."""
-    with world.observer.begin() as connection:
-        connection.execute(text("CREATE SCHEMA tenant"))
-    world.create(Base.metadata, schema="tenant")
+    make_tenant(world)
     with world.session() as session:
         session.add(Doc(file=b"public"))  # the place belongs to the ledger that will be asked
         session.commit()
@@ -272,9 +277,7 @@ def test_a_search_path_leads_to_another_ledger(world: World, end: str, local: st
 @on("world", ["postgres", "asyncpg"], indirect=True)
 def test_two_search_paths_in_one_transaction(world: World, savepoint: bool, end: str) -> None:
     """The second ledger, which cleaning asks, knows nothing of what is in the first one."""
-    with world.observer.begin() as connection:
-        connection.execute(text("CREATE SCHEMA tenant"))
-    world.create(Base.metadata, schema="tenant")
+    make_tenant(world)
     with world.session() as session:
         session.add(Doc(file=b"public"))  # the place belongs to the ledger that will be asked
         session.commit()
@@ -294,9 +297,7 @@ def test_two_search_paths_in_one_transaction(world: World, savepoint: bool, end:
 @on("world", ["postgres", "asyncpg"], indirect=True)
 def test_a_sweep_on_another_search_path_takes_nothing_for_a_stranger(world: World) -> None:
     """Hole 1: the ledgers of two schemas are two owners, and one place has one owner."""
-    with world.observer.begin() as connection:
-        connection.execute(text("CREATE SCHEMA tenant"))
-    world.create(Base.metadata, schema="tenant")
+    make_tenant(world)
     with world.session() as session:
         session.execute(text("SET LOCAL search_path TO tenant"))
         session.add(Doc(file=b"one"))
