@@ -71,10 +71,10 @@ def together(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql("BEGIN")
     try:
         yield
+        connection.exec_driver_sql("COMMIT")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise
-    connection.exec_driver_sql("COMMIT")
 
 
 def commits_by_itself(driver: Any) -> bool:
