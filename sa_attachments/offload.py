@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy.util import await_only, concurrency, greenlet_spawn
@@ -54,16 +53,34 @@ def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
     """
     if in_greenlet():
         return await_only(_gathered(jobs, parallel))
-    if len(jobs) < 2 or parallel < 2:
-        return [_outcome(job) for job in jobs]
-    with ThreadPoolExecutor(min(parallel, len(jobs)), "sa_attachments") as pool:
-        try:
-            pool.submit(bool)
-        except RuntimeError:  # The process ends, as where an atexit handler commits: no thread can be started any more.
-            return [_outcome(job) for job in jobs]
-        contexts = [contextvars.copy_context() for _ in jobs]
-        futures = [pool.submit(each.run, partial(_outcome, job)) for each, job in zip(contexts, jobs, strict=True)]
-        return [future.result() for future in futures]
+    shared = _Shared(jobs)
+    threads: list[threading.Thread] = []
+    try:
+        # The system may give fewer; or none, as where the process ends, and an atexit handler commits.
+        with contextlib.suppress(RuntimeError):
+            for _ in range(min(parallel, len(jobs)) - 1):
+                thread = threading.Thread(target=shared.work, name="sa_attachments")
+                thread.start()
+                threads.append(thread)
+        shared.work()
+    finally:
+        for thread in threads:
+            thread.join()
+    return shared.outcomes
+
+
+class _Shared(Generic[T]):
+    """Jobs that several threads take one after the other until none is left: with fewer threads it takes longer."""
+
+    def __init__(self, jobs: Sequence[Callable[[], T]]) -> None:
+        self.outcomes: list[Outcome[T]] = [Outcome()] * len(jobs)
+        self._left = deque((number, contextvars.copy_context(), job) for number, job in enumerate(jobs))
+
+    def work(self) -> None:
+        with contextlib.suppress(IndexError):  # none is left
+            while True:
+                number, context, job = self._left.popleft()
+                self.outcomes[number] = context.run(_outcome, job)
 
 
 async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
@@ -71,20 +88,26 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
     context = contextvars.copy_context()
     mine = Pulls(loop)
     context.run(pulls.set, mine)
-    pool = ThreadPoolExecutor(max(1, min(parallel, len(jobs))), "sa_attachments")
+    shared: _Shared[T] = context.run(_Shared, jobs)
+    most = max(1, min(parallel, len(jobs)))
+    pool = ThreadPoolExecutor(most, "sa_attachments")
+    futures: list[asyncio.Future[None]] = []
     try:
-        futures: list[asyncio.Future[Outcome[T]]] = [
-            loop.run_in_executor(pool, partial(context.copy().run, partial(_outcome, job))) for job in jobs
-        ]
+        try:
+            futures.extend(loop.run_in_executor(pool, shared.work) for _ in range(most))
+        except RuntimeError:  # The system gives no more threads.
+            if not futures:
+                raise
         running = asyncio.gather(*futures)
         try:
-            return await asyncio.shield(running)
+            await asyncio.shield(running)
         except asyncio.CancelledError:
             mine.stop()
             while not running.done():
                 with contextlib.suppress(asyncio.CancelledError):  # once is enough
                     await asyncio.wait(futures)
             raise
+        return shared.outcomes
     finally:
         pool.shutdown(wait=False)
 

@@ -7,8 +7,10 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pytest
@@ -132,6 +134,48 @@ async def test_a_cancelled_caller_waits_for_the_jobs_that_run() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == [1, 1]
+
+
+@pytest.fixture
+def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Call it, and so many threads can be started from then on."""
+    start, left = threading.Thread.start, [1 << 30]
+
+    def started(thread: threading.Thread) -> None:
+        if left[0] <= 0:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", started)
+    yield lambda number: left.__setitem__(0, number)
+    monkeypatch.undo()
+
+
+@on(("in_loop", "given"), [(False, 0), (False, 1), (False, 2), (True, 1), (True, 2)])
+async def test_where_the_system_gives_few_threads_jobs_wait_for_them(
+    few_threads: Callable[[int], None], in_loop: bool, given: int
+) -> None:
+    done: list[int] = []
+
+    def job(number: int) -> int:
+        time.sleep(0.02)
+        done.append(number)
+        return number
+
+    few_threads(given)
+    jobs = [partial(job, number) for number in range(6)]
+    outcomes = await greenlet_spawn(gather, jobs, 4) if in_loop else gather(jobs, 4)
+    assert outcomes == [Outcome(number) for number in range(6)]
+    assert sorted(done) == list(range(6))
+
+
+async def test_without_any_thread_a_coroutine_is_told_and_no_job_has_run(few_threads: Callable[[int], None]) -> None:
+    done: list[int] = []
+    few_threads(0)
+    with pytest.raises(RuntimeError, match="can't start"):
+        await greenlet_spawn(gather, [partial(done.append, 1)] * 3, 2)
+    assert done == []
 
 
 # The worker
