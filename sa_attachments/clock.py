@@ -44,7 +44,8 @@ def _now_postgresql(element: now, compiler: Any, **kw: Any) -> str:
 @compiles(now, "mysql")
 @compiles(now, "mariadb")
 def _now_mysql(element: now, compiler: Any, **kw: Any) -> str:
-    return "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
+    # Not by the session's time zone: of the hour that it has twice in autumn, it does not tell which one it is.
+    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)"
 
 
 def milliseconds(delta: timedelta) -> int:
