@@ -174,7 +174,7 @@ class Ledger:
         columns = [c.key, c.storage, c.owner_table, c.owner_column, c.size]
         statement = statement.values({column: bindparam(column.name, type_=column.type) for column in columns})
         try:
-            if connection.dialect.name == "postgresql":
+            if connection.dialect.name == "postgresql" and connection.dialect.use_insertmanyvalues:
                 return (
                     connection.execute(statement.returning(literal_column("tableoid", BigInteger)), parameters)
                     .scalars()

@@ -257,6 +257,19 @@ def test_many_lines_in_one_statement(engine: Engine, ledger: Ledger) -> None:
 
 
 @everywhere
+def test_many_lines_of_an_engine_that_was_told_to_insert_one_by_one(
+    engine: Engine, ledger: Ledger, open_engine: Callable[..., Engine]
+) -> None:
+    """On PostgreSQL no file could be stored."""
+    with engine.connect() as connection:
+        here = ledger.identity(connection)
+    plain = open_engine(engine.url, use_insertmanyvalues=False)
+    assert own(plain, ledger, fresh(3)) == here
+    with engine.connect() as connection:
+        assert len(connection.scalars(select(ledger.lines.c.key)).all()) == 3
+
+
+@everywhere
 def test_adopting_takes_a_file_however_old_it_is(engine: Engine, ledger: Ledger) -> None:
     old = line(mint(1))
     with engine.begin() as connection:
