@@ -42,7 +42,7 @@ class Access:
             options: dict[str, Any] = {"schema_translate_map": dict(self.scope.schemas)}
             if engine.dialect.name != "sqlite":
                 options["isolation_level"] = "READ COMMITTED"
-            connection = connection.execution_options(**options)
+            connection = _with_options(connection, options)
             with impatient(connection, self.patience):
                 yield connection
 
@@ -67,3 +67,13 @@ class Access:
                 )
             self.sees = here
             yield connection
+
+
+def _with_options(connection: Connection, options: dict[str, Any]) -> Connection:
+    """On MariaDB and MySQL they are a statement, and the first to tell that the connection was lost in its pool, in the
+    driver's words: said in SQLAlchemy's, all others that the pool holds are made anew.
+    """
+    try:
+        return connection.execution_options(**options)
+    except connection.dialect.loaded_dbapi.Error as error:
+        connection._handle_dbapi_exception(error, None, None, None, None)

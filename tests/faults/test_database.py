@@ -18,6 +18,7 @@ from tests.scenarios.models import Doc, files
 from tests.scenarios.world import World
 
 from .patience import BUDGET, SLACK, within
+from .site import Site
 
 on = pytest.mark.parametrize
 
@@ -80,6 +81,29 @@ def recover(world: World, proxy: Proxy, *contents: bytes) -> None:
         assert report.ok, str(report)
         break
     world.check(*contents, swept=True)
+
+
+# Lost in the pool
+
+LOSE = {
+    "postgresql": ("SELECT pg_backend_pid()", "SELECT pg_terminate_backend({}, 5000)"),
+    "mysql": ("SELECT CONNECTION_ID()", "KILL {}"),
+}
+
+
+@on("engine", engines.CONCURRENT_ENGINES, indirect=True)
+def test_connections_that_were_lost_in_their_pool_fail_once(engine: Engine, open_engine: Callable[..., Engine]) -> None:
+    """After a restart of MariaDB, or its ``wait_timeout``, each of them failed, with an error that is the driver's."""
+    site = Site(engine, {"default": "memory:"})
+    me, lose = LOSE[engine.dialect.name]
+    with engine.connect() as one, engine.connect() as two, engine.connect() as three:
+        lost = [connection.scalar(text(me)) for connection in (one, two, three)]
+    with open_engine(engine.url).connect() as connection:
+        for each in lost:
+            connection.execute(text(lose.format(each)))
+    with pytest.raises(DBAPIError):
+        site.files.sweep(engine)
+    assert site.files.sweep(engine).ok
 
 
 # Out of reach
