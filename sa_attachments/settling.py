@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -59,6 +60,8 @@ class Settler:
 
     def settle(self, frame: Frame) -> None:
         """Clean up what an ended transaction left, for these files. Raises nothing."""
+        if sys.is_finalizing():
+            return  # Nothing may be waited for: Python 3.11 takes a new thread, and never starts it.
         deadline = monotonic() + self._budget
         try:
             loose = [file for files, file in frame.loose if files is self._files]

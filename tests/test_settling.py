@@ -686,6 +686,51 @@ def test_a_process_that_ends_may_still_commit(tmp_path: Path, request: pytest.Fi
     assert (done.returncode, done.stdout) == (0, "[b'three', b'two']\n"), done.stderr
 
 
+FORGOTTEN = """
+import sys
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sa_attachments import Attachment, AttachmentType, Storages
+
+files = Storages("memory:")
+
+class Base(DeclarativeBase):
+    pass
+
+class Doc(Base):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment] = mapped_column(AttachmentType(files))
+
+class Work:
+    def __init__(self):
+        self.session = Session(engine)
+
+    def __del__(self):
+        if sys.argv[2] == "closed":
+            self.session.close()
+
+engine = create_engine(sys.argv[1])
+Base.metadata.create_all(engine)
+work = Work()
+work.session.add(Doc(file=b"one"))
+work.session.flush()
+print("The end")
+"""
+
+
+@on("how", ["forgotten", "closed"])
+@on("server", [False, True])
+def test_a_process_ends_though_a_session_was_left_open(request: pytest.FixtureRequest, server: bool, how: str) -> None:
+    """Its objects go when no thread can be started any more; a sweep cleans up."""
+    url = "sqlite://"
+    if server:
+        url = with_driver(request.getfixturevalue("postgres_url"), "psycopg").render_as_string(hide_password=False)
+    command = [sys.executable, "-c", FORGOTTEN, url, how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=45)
+    assert (done.returncode, done.stdout) == (0, "The end\n"), done.stderr
+
+
 @on("async_engine", ["aiosqlite"], indirect=True)
 async def test_what_would_have_had_to_wait_is_done_under_asyncio_too(async_engine: AsyncEngine) -> None:
     hasty = await greenlet_spawn(opened, async_engine.sync_engine, NO_TIME)
