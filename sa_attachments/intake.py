@@ -18,7 +18,7 @@ import asyncio
 import base64
 import inspect
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -56,6 +56,9 @@ def source(value: Any) -> Source:
         return OnceSource(_from_loop(value.__aiter__()), value)
     with suppress(TypeError):  # whatever else is bytes-like, as array.array
         return BytesSource(memoryview(value))
+    if isinstance(value, Collection) and not value:
+        # A form's list of files of which none was chosen, or JSON: it would replace the file that is there.
+        raise BadSource(f"an empty {type(value).__name__} is no file: assign None to have none")
     if isinstance(value, Iterator | Iterable):
         return OnceSource(iter(value), value)
     raise BadSource(

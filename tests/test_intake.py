@@ -641,6 +641,14 @@ def test_the_json_of_an_attachment(value: Any) -> None:
         source(value)
 
 
+@on("value", [[], (), set(), frozenset()])
+def test_an_empty_list_as_a_form_has_it_or_json(value: Any) -> None:
+    """Taken for no bytes, it replaced the file that was there by an empty one."""
+    with pytest.raises(BadSource, match=f"an empty {type(value).__name__} is no file"):
+        source(value)
+    assert read(iter(value)) == b""
+
+
 @on("value", [None, 1, 1.5, object(), object, print, sys])
 def test_anything_else(value: Any) -> None:
     with pytest.raises(BadSource, match="is no source of bytes"):
