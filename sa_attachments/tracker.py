@@ -154,7 +154,8 @@ def _before_flush(session: Session, context: UOWTransaction, instances: Any) -> 
     try:
         if _INFO in vars(session).get("info", ()):  # not asked of the session, which makes one if it has none
             _abandon(session)
-        if slots := collect(session, instances):
+        # SQLAlchemy is about to refuse it where another flush failed, and nobody called rollback().
+        if (slots := collect(session, instances)) and session.is_active:
             flush = Frames.of(session).begin(session)
             flush.prepare(slots)
             context.states = _Work(context.states)

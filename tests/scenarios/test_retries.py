@@ -11,7 +11,7 @@ from weakref import ref
 
 import pytest
 from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SAWarning
 
 from sa_attachments import Attachment, OwnershipLost, SourceConsumed, StorageFailed
 
@@ -69,6 +69,29 @@ def test_each_attempt_wraps_the_same_file(world: World) -> None:
                     session.commit()
             else:
                 session.commit()
+    world.check(b"data")
+
+
+def test_a_flush_that_sqlalchemy_refuses_reads_nothing(world: World) -> None:
+    """Another one failed, and nobody called rollback(): what can be read only once is there for the one after it."""
+    take(world)
+    upload = Attachment.upload(iter([b"data"]))
+    with world.session() as session:
+        doc = Doc(title="free", file=b"old")
+        session.add(doc)
+        session.commit()
+        before = keys(world)
+        session.add(Doc(title="taken"))
+        with pytest.raises(IntegrityError):
+            session.flush()
+        doc.file = upload
+        with pytest.raises(PendingRollbackError):
+            session.flush()
+        assert keys(world) == before
+        with pytest.warns(SAWarning, match="non-active transaction"):
+            session.rollback()
+        doc.file = upload
+        session.commit()
     world.check(b"data")
 
 
