@@ -23,7 +23,12 @@ from sa_attachments.storages.memory import MemoryStorage
 
 PAGE = Path(__file__).parent.parent / "docs" / "serving.md"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0\x90wS\xde"
-VIEWS = {"Flask": "in_flask.py", "FastAPI and Starlette": "in_fastapi.py", "Litestar": "in_litestar.py"}
+VIEWS = {
+    "Flask": "in_flask.py",
+    "FastAPI and Starlette": "in_fastapi.py",
+    "Litestar": "in_litestar.py",
+    "Pyramid": "in_pyramid.py",
+}
 MODELS = """
 from sqlalchemy import create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -221,6 +226,20 @@ def litestar() -> Get:
     return _asgi(Litestar([run(*blocks("Litestar"))["doc"]]))
 
 
+def pyramid() -> Get:
+    with warnings.catch_warnings(action="ignore"):  # WebOb imports cgi
+        pytest.importorskip("pyramid.response")
+        from pyramid.request import Request
+
+    app = run(*blocks("Pyramid"))["main"]().make_wsgi_app()
+
+    def get(row: int, **headers: str) -> Answer:
+        response = Request.blank(f"/docs/{row}", headers=_named(headers)).get_response(app)
+        return Answer(response.status_code, response.body, response.headers)
+
+    return get
+
+
 def _asgi(app: Any) -> Get:
     with warnings.catch_warnings(action="ignore"):  # a Starlette of 2026 likes another httpx better
         from starlette.testclient import TestClient
@@ -236,7 +255,7 @@ def _named(headers: dict[str, str]) -> dict[str, str]:
     return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-RANGES = [flask, werkzeug, starlette, asynchronous, fastapi]
+RANGES = [flask, werkzeug, starlette, asynchronous, fastapi, pyramid]
 ALL = [*RANGES, litestar]
 
 

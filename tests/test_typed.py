@@ -5,6 +5,7 @@ for SQLAlchemy: it is asked once.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -17,6 +18,8 @@ from tests.test_quickstart import write_quickstarts
 from tests.test_serving_page import write_views
 
 PROGRAM = Path(__file__).parent / "typed" / "program.py"
+STUBS = Path(__file__).parent / "typed" / "stubs"
+"""Of Pyramid and WebOb, which have no types of their own, what the page on serving calls."""
 CHECKERS = {
     "mypy": ["mypy", "--strict", "--cache-dir", os.devnull],
     "pyright": ["pyright", "--pythonpath", sys.executable],
@@ -38,10 +41,11 @@ def test_nothing_is_wrong_but_for_mistakes(checker: str, tmp_path: Path) -> None
     program = PROGRAM.read_text()
     (tmp_path / "program.py").write_text(program)
     (tmp_path / "mistaken.py").write_text(program + "\n\n" + "\n".join(MISTAKES) + "\n")
-    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({"typeCheckingMode": "strict", "stubPath": str(STUBS)}))
     names = ["program.py", "mistaken.py", *write_quickstarts(tmp_path), *write_views(tmp_path)]
     command = [sys.executable, "-m", *CHECKERS[checker], *names]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    environment = os.environ | {"MYPYPATH": str(STUBS)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, env=environment)
     said = done.stdout + done.stderr
     found = {(name, int(line)) for name, line in re.findall(r"(\w+\.py):(\d+):.*?error", said)}
     first = len(program.splitlines()) + 4

@@ -1,0 +1,6 @@
+from pyramid.response import Response
+
+class HTTPFound(Response):
+    def __init__(self, location: str) -> None: ...
+
+class HTTPNotFound(Response, Exception): ...

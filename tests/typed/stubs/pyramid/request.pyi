@@ -1,0 +1,2 @@
+class Request:
+    matchdict: dict[str, str]
