@@ -100,6 +100,31 @@ def test_both_replace_the_file(world: World, first: str, second: str) -> None:
     world.check(b"second" if second == "commit" else b"first" if first == "commit" else b"old")
 
 
+@servers
+def test_both_add_to_a_list_under_lock(world: World) -> None:
+    """As the guide says: without the lock, the second list takes the first one's file away."""
+    key = seed(world)
+
+    def add(data: bytes) -> None:
+        with world.session() as session:
+            doc = session.get_one(Doc, key, with_for_update=True)
+            doc.pages = [*doc.pages, data]
+            session.commit()
+
+    with world.session() as session, ThreadPoolExecutor(1) as pool:
+        doc = session.get_one(Doc, key, with_for_update=True)
+        doc.pages = [*doc.pages, b"1"]
+        session.flush()
+        future = pool.submit(add, b"2")
+        with pytest.raises(TimeoutError):
+            future.exception(0.3)
+        session.commit()
+        future.result(20)
+    with world.session() as session:
+        assert [page.read() for page in session.get_one(Doc, key).pages] == [b"1", b"2"]
+    world.check(b"old", b"1", b"2")
+
+
 @on("what", ["replace", "take away", "delete", "update"])
 @servers
 def test_the_file_moves_away_while_the_second_waits(world: World, what: str) -> None:
