@@ -76,7 +76,7 @@ def described(value: Any) -> tuple[str | None, str | None]:
     # The name of an upload is its form field's; that of a file is its own, and GzipFile warns of the other one.
     own = isinstance(value, io.IOBase) and hasattr(value, "name")
     name = getattr(value, "name", None) if own else getattr(value, "filename", getattr(value, "name", None))
-    content_type = getattr(value, "content_type", None)
+    content_type = getattr(value, "content_type", getattr(value, "type", None))  # that of WebOb
     return (name if isinstance(name, str) and name else None), (content_type if isinstance(content_type, str) else None)
 
 

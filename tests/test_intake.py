@@ -15,6 +15,7 @@ import socket
 import sys
 import tempfile
 import threading
+import warnings
 import zipfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
@@ -436,6 +437,15 @@ def test_werkzeug() -> None:
     assert isinstance(upload, FileStorage)
     assert described(upload) == ("../me.PNG", "image/png")
     assert isinstance(source(upload), FileSource)
+    assert read(upload) == DATA
+
+
+def test_webob() -> None:
+    with warnings.catch_warnings(action="ignore"):  # it imports cgi
+        webob = pytest.importorskip("webob")
+    form = {"content_type": "multipart/form-data; boundary=frontier", "body": MULTIPART}
+    upload = webob.Request.blank("/", method="POST", **form).POST["avatar"]
+    assert described(upload) == ("../me.PNG", "image/png")
     assert read(upload) == DATA
 
 
