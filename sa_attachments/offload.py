@@ -7,7 +7,8 @@ Inside SQLAlchemy's greenlet the calling coroutine awaits; elsewhere the calling
 [1, 2]
 
 A cancelled coroutine still waits for the jobs that run, so that whoever called knows what became of them; but not for
-what they wait for on its loop, nor for those that run ``aside``.
+what they wait for on its loop, nor for those that run ``aside``. So does an interrupted thread. What has not begun by
+then is not done.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def in_greenlet() -> bool:
 
 
 def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
-    """Run all jobs, at most ``parallel`` at a time, and wait for all of them; nothing is raised but the caller's own
-    cancellation.
+    """Run all jobs, at most ``parallel`` at a time, and wait for all of them; nothing is raised but what cancels or
+    interrupts the caller.
     """
     if in_greenlet():
         return await_only(_gathered(jobs, parallel))
@@ -63,24 +64,41 @@ def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
                 thread.start()
                 threads.append(thread)
         shared.work()
+    except BaseException:
+        shared.stop()
+        raise
     finally:
         for thread in threads:
             thread.join()
-    return shared.outcomes
+    return shared.results()
 
 
 class _Shared(Generic[T]):
     """Jobs that several threads take one after the other until none is left: with fewer threads it takes longer."""
 
     def __init__(self, jobs: Sequence[Callable[[], T]]) -> None:
-        self.outcomes: list[Outcome[T]] = [Outcome()] * len(jobs)
+        self._outcomes: list[Outcome[T]] = [Outcome()] * len(jobs)
         self._left = deque((number, contextvars.copy_context(), job) for number, job in enumerate(jobs))
+        self._interruption: BaseException | None = None
 
     def work(self) -> None:
         with contextlib.suppress(IndexError):  # none is left
             while True:
                 number, context, job = self._left.popleft()
-                self.outcomes[number] = context.run(_outcome, job)
+                self._outcomes[number] = outcome = context.run(_outcome, job)
+                if not isinstance(outcome.error, Exception | None):
+                    self._interruption = outcome.error
+                    self.stop()
+
+    def stop(self) -> None:
+        """No more of them are begun."""
+        self._left.clear()
+
+    def results(self) -> list[Outcome[T]]:
+        """What all came to; raises what interrupted one."""
+        if self._interruption is not None:
+            raise self._interruption
+        return self._outcomes
 
 
 async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
@@ -93,11 +111,11 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
     pool = ThreadPoolExecutor(most, "sa_attachments")
     futures: list[asyncio.Future[None]] = []
     try:
-        try:
-            futures.extend(loop.run_in_executor(pool, shared.work) for _ in range(most))
-        except RuntimeError:  # The system gives no more threads.
-            if not futures:
-                raise
+        with contextlib.suppress(RuntimeError):
+            for _ in range(most):
+                futures.append(loop.run_in_executor(pool, shared.work))
+        if not futures:
+            shared.work()
         running = asyncio.gather(*futures)
         try:
             await asyncio.shield(running)
@@ -107,13 +125,15 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
                 with contextlib.suppress(asyncio.CancelledError):  # once is enough
                     await asyncio.wait(futures)
             raise
-        return shared.outcomes
+        return shared.results()
     finally:
         pool.shutdown(wait=False)
 
 
 def _outcome(job: Callable[[], T]) -> Outcome[T]:
     try:
+        if (mine := pulls.get(None)) is not None:
+            mine.check()
         return Outcome(job())
     except BaseException as error:  # noqa: BLE001 - it is raised where the outcome is looked at
         return Outcome(error=error)

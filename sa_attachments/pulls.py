@@ -35,9 +35,11 @@ class Pulls:
     def take(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """In another thread than the loop's, what a coroutine returns. CancelledError when it was stopped."""
         with self._lock:
-            if self._stopped:
+            try:
+                self.check()
+            except CancelledError:
                 coroutine.close()
-                raise CancelledError
+                raise
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
             self._waiting.add(future)
         try:
@@ -45,6 +47,11 @@ class Pulls:
         finally:
             with self._lock:
                 self._waiting.discard(future)
+
+    def check(self) -> None:
+        """CancelledError when it was stopped."""
+        if self._stopped:
+            raise CancelledError
 
     def stop(self) -> None:
         """Nobody wants any more: a source that never gives anything, as a client that fell silent, must not be waited

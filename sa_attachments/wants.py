@@ -75,8 +75,8 @@ def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
 
 
 def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> None:
-    """Run the steps and put the bytes, in parallel, in each storage as many at a time as it says. All are waited for,
-    then the first error is raised.
+    """Run the steps and put the bytes, in parallel, in each storage as many at a time as it says. After one that failed
+    none is begun; those that were are waited for, then the first error is raised.
     """
     for want in wants:
         refuse_held(want.reference.type.files, want.attachment, want.reference.target)
@@ -84,8 +84,9 @@ def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> N
     limits = {place: max(1, place[0].resolve(place[1]).parallel) for place in dict.fromkeys(places.values())}
     slots = {place: threading.Semaphore(limit) for place, limit in limits.items()}
     groups: dict[_Place, list[_Job]] = {}
+    failed = threading.Event()
     for together in _apart(wants):
-        groups.setdefault(places[together[0]], []).append(_Job(together, places, started, slots))
+        groups.setdefault(places[together[0]], []).append(_Job(together, places, started, slots, failed))
     batches = []
     for place, jobs in groups.items():
         parallel = limits[place]
@@ -130,11 +131,13 @@ class _Job:
         places: Mapping[Want, _Place],
         started: Callable[[Any, Named], None],
         slots: Mapping[_Place, AbstractContextManager[Any]],
+        failed: threading.Event,
     ) -> None:
         self._wants = wants
         self._places = places
         self._started = started
         self._slots = slots
+        self._failed = failed
 
     @property
     def keeps_busy(self) -> bool:
@@ -142,11 +145,15 @@ class _Job:
 
     def __call__(self) -> None:
         done: dict[int, Attachment] = {}
-        for want in self._wants:
-            twin = done.get(id(want.attachment))
-            want.stored = self._store(want, want.attachment if twin is None else twin.copy())
-            set_origin(want.stored, want.attachment)
-            done.setdefault(id(want.attachment), want.stored)
+        try:
+            for want in () if self._failed.is_set() else self._wants:
+                twin = done.get(id(want.attachment))
+                want.stored = self._store(want, want.attachment if twin is None else twin.copy())
+                set_origin(want.stored, want.attachment)
+                done.setdefault(id(want.attachment), want.stored)
+        except BaseException:
+            self._failed.set()
+            raise
 
     def _store(self, want: Want, attachment: Attachment) -> Attachment:
         column_type, target, place = want.reference.type, want.reference.target, self._places[want]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -176,6 +177,45 @@ async def test_without_any_thread_a_coroutine_is_told_and_no_job_has_run(few_thr
     with pytest.raises(RuntimeError, match="can't start"):
         await greenlet_spawn(gather, [partial(done.append, 1)] * 3, 2)
     assert done == []
+
+
+@on("parallel", [1, 2])
+def test_jobs_that_an_interrupted_caller_has_not_begun_never_are(parallel: int) -> None:
+    main = threading.current_thread()
+    assert main is threading.main_thread()
+    done: list[int] = []
+
+    def job(number: int) -> None:
+        if number == 2:
+            signal.pthread_kill(main.ident or 0, signal.SIGINT)
+        time.sleep(0.05)
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt):
+        gather([partial(job, number) for number in range(50)], parallel)
+    assert set(range(2)) <= set(done) < set(range(10))
+    here = len(done)
+    time.sleep(0.1)
+    assert len(done) == here
+
+
+@on("parallel", [1, 2])
+async def test_jobs_that_a_cancelled_caller_has_not_begun_never_are(parallel: int) -> None:
+    """Not those of jobs either, which are gathered in threads."""
+    done: list[int] = []
+    begun = threading.Event()
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.05)
+        done.append(1)
+
+    task = asyncio.create_task(greenlet_spawn(gather, [partial(gather, [slow] * 50, parallel)] * 2, parallel))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert 1 <= len(done) < 20
 
 
 # The worker

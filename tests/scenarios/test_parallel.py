@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -45,6 +45,10 @@ class Crowd:
         yield
         with self._change:
             self.inside -= 1
+
+    def wait_for(self, many: int) -> bool:
+        with self._change:
+            return self._change.wait_for(lambda: self.most >= many, timeout=10)
 
 
 class Counting(MemoryStorage):
@@ -93,10 +97,13 @@ class Site:
         self.create: Callable[[Any], None] = Base.metadata.create_all
 
     def flush(self, many: int = 10, **values: Any) -> None:
+        self.add([self.docs(**values) for _ in range(many)])
+
+    def add(self, docs: Iterable[Any]) -> None:
         engine: Engine = create_engine("sqlite://")
         self.create(engine)
         with Session(engine) as session:
-            session.add_all([self.docs(**values) for _ in range(many)])
+            session.add_all(docs)
             session.commit()
 
     async def aflush(self, many: int = 10, **values: Any) -> None:
@@ -148,6 +155,7 @@ def test_an_error_is_raised_when_the_other_storages_have_ended_too() -> None:
 
     def fail(key: str, *arguments: Any, **options: Any) -> None:
         if is_key(key):  # not that of the place
+            assert site.other.here.wait_for(4)
             raise OSError("disk full")
         put(key, *arguments, **options)
 
@@ -155,6 +163,25 @@ def test_an_error_is_raised_when_the_other_storages_have_ended_too() -> None:
     with pytest.raises(StorageFailed, match="disk full"):
         site.flush(file=b"x", scan=b"y")
     assert (site.other.here.most, site.other.here.inside) == (4, 0)
+
+
+@on("parallel", [1, 2])
+def test_after_one_that_failed_none_is_begun(parallel: int) -> None:
+    """What is stored now would be deleted at once."""
+    site = Site(parallel, 1)
+    read: list[int] = []
+
+    def chunks(number: int) -> Iterator[bytes]:
+        read.append(number)
+        if number == 3:
+            raise OSError("the client is gone")
+        yield b"x"
+
+    uploads = [Attachment.upload(chunks(number)) for number in range(50)]
+    with pytest.raises(OSError, match="the client is gone"):
+        site.add(site.docs(file=upload) for upload in uploads)
+    assert 3 in read
+    assert len(read) < 10
 
 
 class Slow(io.BytesIO):
