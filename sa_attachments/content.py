@@ -23,7 +23,7 @@ from typing import BinaryIO, Generic, ParamSpec, TypeVar
 
 from . import filename as filenames
 from .errors import FileDamaged
-from .pulls import Pulls, pulls
+from .pulls import Pulls, pulls, running_loop
 from .source import CHUNK, Guards
 from .storage import Readable
 
@@ -173,7 +173,7 @@ class StoredSource(Generic[C]):
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """In a worker thread, which may pull async sources from this loop."""
-    mine = Pulls(asyncio.get_running_loop())
+    mine = Pulls(running_loop())
     token = pulls.set(mine)
     try:
         return await asyncio.to_thread(function, *args, **kwargs)

@@ -27,7 +27,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.util import await_only, concurrency, greenlet_spawn
 
-from .pulls import Pulls, pulls
+from .pulls import Pulls, pulls, running_loop
 
 T = TypeVar("T")
 
@@ -102,7 +102,7 @@ class _Shared(Generic[T]):
 
 
 async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
-    loop = asyncio.get_running_loop()
+    loop = running_loop()
     context = contextvars.copy_context()
     mine = Pulls(loop)
     context.run(pulls.set, mine)
@@ -246,7 +246,7 @@ class Tasks:
         await_only(self._run(job, seconds))
 
     async def _run(self, job: Callable[[], Any], seconds: float) -> None:
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         tasks, turns = self._loops.setdefault(loop, (set(), asyncio.Semaphore(self.AT_A_TIME)))
         if len(tasks) >= self.CAPACITY:
             return
@@ -263,7 +263,7 @@ class Tasks:
 
     async def idle(self) -> None:
         """Wait until this loop has none left."""
-        while (found := self._loops.get(asyncio.get_running_loop())) and found[0]:
+        while (found := self._loops.get(running_loop())) and found[0]:
             await asyncio.wait(found[0])
 
 

@@ -17,10 +17,23 @@ from contextvars import ContextVar
 from threading import Lock
 from typing import Any, TypeVar
 
+from .errors import BadConfiguration
+
 T = TypeVar("T")
 
 pulls: ContextVar[Pulls] = ContextVar("pulls")
 """In a worker thread of an asyncio application: by what async sources are read."""
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """BadConfiguration where there is none, as under trio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise BadConfiguration(
+            "no event loop of asyncio runs here: under trio, have a thread do what is not asynchronous, as "
+            "await trio.to_thread.run_sync(attachment.read)"
+        ) from None
 
 
 class Pulls:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
 
-from sa_attachments import Attachment
+from sa_attachments import Attachment, AttachmentType, BadConfiguration, Storages
 from sa_attachments.pulls import Pulls
 
 
@@ -21,6 +22,21 @@ async def test_what_a_coroutine_returns_or_raises() -> None:
     assert await asyncio.to_thread(pulls.take, asyncio.sleep(0, "it")) == "it"
     with pytest.raises(OSError, match="gone"):
         await asyncio.to_thread(pulls.take, fails())
+
+
+@pytest.mark.parametrize("what", ["aread", "achunks", "acheck", "astage", "asettled"])
+def test_where_no_loop_of_asyncio_runs_a_thread_is_advised(what: str) -> None:
+    """As under trio."""
+    files, new = Storages("memory:"), Attachment.upload(b"x")
+    coroutine: Coroutine[Any, Any, Any] = {
+        "aread": new.aread,
+        "achunks": lambda: anext(new.achunks()),
+        "acheck": lambda: new.acheck(AttachmentType(files)),
+        "astage": lambda: files.astage(new),
+        "asettled": files.asettled,
+    }[what]()
+    with pytest.raises(BadConfiguration, match=r"trio\.to_thread"):
+        coroutine.send(None)
 
 
 async def test_who_was_stopped_waits_no_longer_and_takes_nothing_more() -> None:
