@@ -675,13 +675,43 @@ def end():
 """
 
 
-@on("server", [False, True])
-def test_a_process_that_ends_may_still_commit(tmp_path: Path, request: pytest.FixtureRequest, server: bool) -> None:
+AWAITED_AT_EXIT = (
+    AT_EXIT.partition("@atexit")[0]
+    + """
+import asyncio
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+async def commit():
+    engine = create_async_engine(sys.argv[1].replace("psycopg", "asyncpg"))
+    async with AsyncSession(engine, expire_on_commit=False) as session:
+        docs = [Doc(file=data) for data in (b"one", b"two", b"three")]
+        session.add_all(docs)
+        await session.commit()
+        await session.delete(docs[0])
+        await session.commit()
+        print(sorted(doc.file.read() for doc in docs[1:]))
+    await engine.dispose()
+
+@atexit.register
+def end():
+    asyncio.run(commit())
+"""
+)
+
+
+@on(
+    ("program", "server"),
+    [(AT_EXIT, False), (AT_EXIT, True), (AWAITED_AT_EXIT, True)],
+    ids=["file", "server", "asyncio"],
+)
+def test_a_process_that_ends_may_still_commit(
+    tmp_path: Path, request: pytest.FixtureRequest, program: str, server: bool
+) -> None:
     """Pools of threads start none then; Python 3.12 starts no thread at all, so that a sweep cleans up."""
     url = f"sqlite:///{tmp_path / 'rows.db'}"
     if server:
         url = with_driver(request.getfixturevalue("postgres_url"), "psycopg").render_as_string(hide_password=False)
-    command = [sys.executable, "-c", AT_EXIT, url, str(tmp_path / "files")]
+    command = [sys.executable, "-c", program, url, str(tmp_path / "files")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=45)
     assert (done.returncode, done.stdout) == (0, "[b'three', b'two']\n"), done.stderr
 
