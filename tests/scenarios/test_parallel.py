@@ -155,14 +155,14 @@ def test_an_error_is_raised_when_the_other_storages_have_ended_too() -> None:
 
     def fail(key: str, *arguments: Any, **options: Any) -> None:
         if is_key(key):  # not that of the place
-            assert site.other.here.wait_for(4)
+            assert site.everywhere.wait_for(4)
             raise OSError("disk full")
         put(key, *arguments, **options)
 
     site.default.put = fail  # type: ignore[method-assign]
     with pytest.raises(StorageFailed, match="disk full"):
         site.flush(file=b"x", scan=b"y")
-    assert (site.other.here.most, site.other.here.inside) == (4, 0)
+    assert (site.everywhere.most, site.everywhere.inside) == (4, 0)
 
 
 @on("parallel", [1, 2])
