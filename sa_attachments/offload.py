@@ -112,8 +112,7 @@ async def _gathered(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outc
     futures: list[asyncio.Future[None]] = []
     try:
         with contextlib.suppress(RuntimeError):
-            for _ in range(most):
-                futures.append(loop.run_in_executor(pool, shared.work))
+            futures.extend(loop.run_in_executor(pool, shared.work) for _ in range(most))
         if not futures:
             shared.work()
         running = asyncio.gather(*futures)

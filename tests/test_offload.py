@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -153,7 +154,7 @@ def few_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Non
     monkeypatch.undo()
 
 
-@on(("in_loop", "given"), [(False, 0), (False, 1), (False, 2), (True, 1), (True, 2)])
+@on(("in_loop", "given"), list(itertools.product([False, True], [0, 1, 2])))
 async def test_where_the_system_gives_few_threads_jobs_wait_for_them(
     few_threads: Callable[[int], None], in_loop: bool, given: int
 ) -> None:
@@ -169,14 +170,6 @@ async def test_where_the_system_gives_few_threads_jobs_wait_for_them(
     outcomes = await greenlet_spawn(gather, jobs, 4) if in_loop else gather(jobs, 4)
     assert outcomes == [Outcome(number) for number in range(6)]
     assert sorted(done) == list(range(6))
-
-
-async def test_without_any_thread_a_coroutine_is_told_and_no_job_has_run(few_threads: Callable[[int], None]) -> None:
-    done: list[int] = []
-    few_threads(0)
-    with pytest.raises(RuntimeError, match="can't start"):
-        await greenlet_spawn(gather, [partial(done.append, 1)] * 3, 2)
-    assert done == []
 
 
 @on("parallel", [1, 2])
