@@ -186,7 +186,7 @@ def test_jobs_that_an_interrupted_caller_has_not_begun_never_are(parallel: int) 
 
     with pytest.raises(KeyboardInterrupt):
         gather([partial(job, number) for number in range(50)], parallel)
-    assert set(range(2)) <= set(done) < set(range(10))
+    assert 1 <= len(done) < 10
     here = len(done)
     time.sleep(0.1)
     assert len(done) == here
