@@ -17,6 +17,10 @@ A key with a segment that begins with a dot is *hidden*: the plain verbs take it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Protocol
+
+from sa_attachments.errors import FileMissing
 from sa_attachments.key import well_formed
 
 from .url import StorageURL
@@ -38,3 +42,38 @@ def checked(key: str) -> str:
 def hidden(key: str) -> bool:
     """Whether listings leave this key out."""
     return key.startswith(".") or "/." in key
+
+
+class _Place(Protocol):
+    @property
+    def readonly(self) -> bool: ...
+
+
+def writable(storage: _Place, key: str) -> str:
+    """The key itself. ValueError if it is none, PermissionError if nothing is written or deleted there."""
+    checked(key)
+    if storage.readonly:
+        raise PermissionError(f"{storage!r} is read-only")
+    return key
+
+
+def deletable(storage: _Place, keys: Iterable[str]) -> tuple[list[str], dict[str, Exception]]:
+    """Those of the keys that are ``writable``, and why the others are not."""
+    good: list[str] = []
+    failed: dict[str, Exception] = {}
+    for key in keys:
+        try:
+            good.append(writable(storage, key))
+        except (ValueError, PermissionError) as error:
+            failed[key] = error
+    return good, failed
+
+
+def missing(storage: object, key: str) -> FileMissing:
+    """The error that there is no such file."""
+    return FileMissing(f"there is no {key!r} in {storage!r}")
+
+
+def taken(storage: object, key: str) -> FileExistsError:
+    """The error that there is one already."""
+    return FileExistsError(f"{key!r} exists in {storage!r}, and is never overwritten")

@@ -64,7 +64,7 @@ from sa_attachments.errors import FileMissing
 from sa_attachments.lock import Lock
 from sa_attachments.storage import Readable, Stat
 
-from . import checked, hidden
+from . import checked, deletable, hidden, missing, taken, writable
 from .pieces import Pieces
 from .url import StorageURL, masked
 
@@ -144,7 +144,7 @@ class DatabaseStorage:
     # Verbs
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
-        self._writable(key)
+        writable(self, key)
         with self._transaction() as connection:
             self._announce(connection, key, content_type, self._piece_size)
             stored = number = 0
@@ -164,14 +164,7 @@ class DatabaseStorage:
         return Stat(row.size, _time(row.modified), row.content_type)
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        failed: dict[str, Exception] = {}
-        good: list[str] = []
-        for key in keys:
-            try:
-                self._writable(key)
-                good.append(key)
-            except (ValueError, PermissionError) as error:
-                failed[key] = error
+        good, failed = deletable(self, keys)
         for at in range(0, len(good), _KEYS):
             doomed = good[at : at + _KEYS]
             with self._transaction() as connection:
@@ -199,7 +192,7 @@ class DatabaseStorage:
     # Ability
 
     def copy(self, source: str, key: str) -> None:
-        self._writable(key)
+        writable(self, key)
         origin = self._row(source)
         pieces = self._pieces.c
         with self._transaction() as connection:
@@ -216,13 +209,13 @@ class DatabaseStorage:
         try:
             connection.execute(insert(self._files).values(key=key, **values))
         except IntegrityError as error:
-            raise FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten") from error
+            raise taken(self, key) from error
 
     def _row(self, key: str) -> Any:
         with self._connection() as connection:
             row = connection.execute(select(self._files).where(self._files.c.key == checked(key))).first()
         if row is None:
-            raise FileMissing(f"there is no {key!r} in {self!r}")
+            raise missing(self, key)
         return row
 
     @contextmanager
@@ -275,11 +268,6 @@ class DatabaseStorage:
                 if connection.dialect.name == "postgresql":
                     connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
                 yield connection
-
-    def _writable(self, key: str) -> None:
-        checked(key)
-        if self.readonly:
-            raise PermissionError(f"{self!r} is read-only")
 
     def __repr__(self) -> str:
         return f"DatabaseStorage({masked(self.engine.url.render_as_string())!r})"

@@ -41,7 +41,7 @@ from sa_attachments.lock import Lock
 from sa_attachments.source import CHUNK, Window
 from sa_attachments.storage import Readable, Stat
 
-from . import checked, hidden
+from . import checked, deletable, hidden, missing, taken, writable
 from .url import StorageURL
 
 KIB = 1 << 10
@@ -95,7 +95,7 @@ class GridFSStorage:
     # Verbs
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
-        self._writable(key)
+        writable(self, key)
         # With an id of its own: of two that put one key, the later must not touch the chunks of the earlier.
         file = self._bucket.open_upload_stream(key, self._chunk_size, {"content_type": content_type})
         try:
@@ -110,14 +110,14 @@ class GridFSStorage:
             if isinstance(error, FileExists) and self._files.find_one({"filename": key}, {"_id": 1}) is None:
                 raise self._discarded(key) from error  # What exists is the claim of who discards it just now.
             if isinstance(error, FileExists):
-                raise FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten") from error
+                raise taken(self, key) from error
             raise
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
         try:
             file = self._bucket.open_download_stream(self._document(key)["_id"])
         except NoFile:
-            raise self._missing(key) from None
+            raise missing(self, key) from None
         return cast(BinaryIO, io.BufferedReader(_Stream(file, start, end, key), CHUNK))
 
     def stat(self, key: str) -> Stat:
@@ -126,14 +126,7 @@ class GridFSStorage:
         return Stat(document["length"], document["uploadDate"].replace(tzinfo=UTC), metadata.get("content_type"))
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        failed: dict[str, Exception] = {}
-        good: list[str] = []
-        for key in keys:
-            try:
-                self._writable(key)
-                good.append(key)
-            except (ValueError, PermissionError) as error:
-                failed[key] = error
+        good, failed = deletable(self, keys)
         ids = [document["_id"] for document in self._files.find({"filename": {"$in": good}}, {"_id": 1})]
         if ids:
             self._remove(ids)
@@ -221,19 +214,11 @@ class GridFSStorage:
     def _document(self, key: str) -> dict[str, Any]:
         document = self._files.find_one({"filename": checked(key)})
         if document is None:
-            raise self._missing(key)
+            raise missing(self, key)
         return cast("dict[str, Any]", document)
 
     def _discarded(self, key: str) -> TimeoutError:
         return TimeoutError(f"{key!r} took so long that a sweep discarded what was there of it")
-
-    def _missing(self, key: str) -> FileMissing:
-        return FileMissing(f"there is no {key!r} in {self!r}")
-
-    def _writable(self, key: str) -> None:
-        checked(key)
-        if self.readonly:
-            raise PermissionError(f"{self!r} is read-only")
 
     def __repr__(self) -> str:
         place = self._url.rpartition("@")[2].partition("?")[0].removeprefix("mongodb://")

@@ -19,11 +19,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import BinaryIO, NamedTuple, Self
 
-from sa_attachments.errors import FileMissing
 from sa_attachments.source import CHUNK
 from sa_attachments.storage import Readable, Stat
 
-from . import checked, hidden
+from . import checked, deletable, hidden, missing, taken, writable
 from .url import StorageURL
 
 
@@ -49,11 +48,11 @@ class MemoryStorage:
         return made
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
-        self._check_writable(key)
+        writable(self, key)
         data = b"".join(iter(lambda: stream.read(CHUNK), b""))
         file = _File(data, Stat(len(data), datetime.now(UTC), content_type))
         if self._files.setdefault(key, file) is not file:
-            raise FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten")
+            raise taken(self, key)
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
         return io.BytesIO(self._get(key).data[start:end])
@@ -62,13 +61,9 @@ class MemoryStorage:
         return self._get(key).stat
 
     def delete(self, keys: Sequence[str]) -> dict[str, Exception]:
-        failed: dict[str, Exception] = {}
-        for key in keys:
-            try:
-                self._check_writable(key)
-                self._files.pop(key, None)
-            except (ValueError, PermissionError) as error:
-                failed[key] = error
+        good, failed = deletable(self, keys)
+        for key in good:
+            self._files.pop(key, None)
         return failed
 
     def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:
@@ -85,10 +80,5 @@ class MemoryStorage:
 
     def _get(self, key: str) -> _File:
         if (file := self._files.get(checked(key))) is None:
-            raise FileMissing(f"there is no {key!r} in {self!r}")
+            raise missing(self, key)
         return file
-
-    def _check_writable(self, key: str) -> None:
-        checked(key)
-        if self.readonly:
-            raise PermissionError(f"{self!r} is readonly: {key!r} is neither written nor deleted")

@@ -36,7 +36,7 @@ from typing import BinaryIO, Self, TypeVar
 from sa_attachments.errors import FileMissing
 from sa_attachments.storage import Copies, Readable, Stat, Storage, Unfinished
 
-from . import checked, hidden
+from . import checked, deletable, hidden, missing, writable
 from .url import StorageURL
 
 T = TypeVar("T")
@@ -98,11 +98,9 @@ class MirrorStorage:
         return self._first(key, lambda member: member.stat(key))
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        if self.readonly:
-            return {key: PermissionError(f"{self!r} is read-only") for key in keys}
-        failed: dict[str, Exception] = {}
+        good, failed = deletable(self, keys)
         for member in self.members.values():
-            failed.update(member.delete(keys))
+            failed.update(member.delete(good))
         return failed
 
     def keys(self, after: str | None = None, before: str | None = None) -> Iterator[tuple[str, datetime]]:
@@ -191,12 +189,10 @@ class MirrorStorage:
                 continue
             except Exception as error:  # noqa: BLE001 - raised if nobody has the file
                 failure = failure or error
-        raise failure or FileMissing(f"there is no {key!r} in {self!r}")
+        raise failure or missing(self, key)
 
     def _writable(self, key: str) -> list[Storage]:
-        checked(key)
-        if self.readonly:
-            raise PermissionError(f"{self!r} is read-only")
+        writable(self, key)
         return list(self.members.values())
 
     def __repr__(self) -> str:

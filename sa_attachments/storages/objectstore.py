@@ -39,7 +39,7 @@ from sa_attachments.errors import FileMissing
 from sa_attachments.source import Window
 from sa_attachments.storage import Readable, Stat
 
-from . import checked, hidden, well_formed
+from . import checked, deletable, hidden, missing, taken, well_formed, writable
 from .url import StorageURL
 
 MIB = 1 << 20
@@ -75,7 +75,7 @@ class ObjectStorage:
     # Verbs
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
-        name = self._writable(key)
+        name = self._name(writable(self, key))
         pieces = _Pieces(stream, self._part_size)
         first = next(pieces)
         token, begun = uuid4().hex, time.monotonic()
@@ -95,7 +95,7 @@ class ObjectStorage:
             if time.monotonic() - begun < _PATIENCE and self._token_of(name) == token:
                 return
             if isinstance(error, AlreadyExistsError):
-                raise self._taken(key) from error
+                raise taken(self, key) from error
             raise
         except BaseException:
             if pieces.error is not None:
@@ -106,7 +106,7 @@ class ObjectStorage:
         try:
             file = obstore.open_reader(self.store, self._name(key), buffer_size=MIB)
         except (NotFoundError, FileNotFoundError):
-            raise self._missing(key) from None
+            raise missing(self, key) from None
         size = file.size
         until = size if end is None else min(end, size)
         source = cast(BinaryIO, file)
@@ -116,17 +116,12 @@ class ObjectStorage:
         try:
             meta = obstore.head(self.store, self._name(key))
         except (NotFoundError, FileNotFoundError):
-            raise self._missing(key) from None
+            raise missing(self, key) from None
         return Stat(meta["size"], meta["last_modified"])
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        failed: dict[str, Exception] = {}
-        names: dict[str, str] = {}
-        for key in keys:
-            try:
-                names[self._writable(key)] = key
-            except (ValueError, PermissionError) as error:
-                failed[key] = error
+        good, failed = deletable(self, keys)
+        names = {self._name(key): key for key in good}
         begun = time.monotonic()
         try:
             obstore.delete(self.store, list(names))
@@ -158,7 +153,7 @@ class ObjectStorage:
     # Ability
 
     def copy(self, source: str, key: str) -> None:
-        name = self._writable(key)
+        name = self._name(writable(self, key))
         self.stat(source)
         self._refuse_taken(key)
         obstore.copy(self.store, self._name(source), name)
@@ -175,22 +170,10 @@ class ObjectStorage:
             self.stat(key)
         except FileMissing:
             return
-        raise self._taken(key)
+        raise taken(self, key)
 
     def _name(self, key: str) -> str:
         return self.prefix + checked(key)
-
-    def _writable(self, key: str) -> str:
-        name = self._name(key)
-        if self.readonly:
-            raise PermissionError(f"{self!r} is read-only")
-        return name
-
-    def _missing(self, key: str) -> FileMissing:
-        return FileMissing(f"there is no {key!r} in {self!r}")
-
-    def _taken(self, key: str) -> FileExistsError:
-        return FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten")
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self._store).__name__}, {self.prefix!r})"

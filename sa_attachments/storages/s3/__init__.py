@@ -37,7 +37,7 @@ from sa_attachments.errors import FileMissing, listing
 from sa_attachments.key import is_key
 from sa_attachments.storage import DirectUpload, Readable, Stat
 
-from .. import checked, hidden, well_formed
+from .. import checked, deletable, hidden, taken, well_formed, writable
 from ..url import StorageURL
 from .bucket import Bucket, OutOfRange
 from .direct import signed_form, signed_put
@@ -151,7 +151,8 @@ class S3Storage:
     # Verbs
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
-        upload = Upload(self._bucket, key, self._writable(key), self._new_files, content_type, self._conditional)
+        name = self._name(writable(self, key))
+        upload = Upload(self._bucket, key, name, self._new_files, content_type, self._conditional)
         upload.send(stream, size, self._part_size)
         self._conditional = upload.conditional
 
@@ -179,13 +180,8 @@ class S3Storage:
         return Stat(answer["ContentLength"], answer["LastModified"], answer.get("ContentType"))
 
     def delete(self, keys: Sequence[str]) -> Mapping[str, Exception]:
-        failed: dict[str, Exception] = {}
-        names: dict[str, str] = {}
-        for key in keys:
-            try:
-                names[self._writable(key)] = key
-            except (ValueError, PermissionError) as error:
-                failed[key] = error
+        good, failed = deletable(self, keys)
+        names = {self._name(key): key for key in good}
         doomed = list(self._all_versions(names)) if self._versions else [{"Key": name} for name in names]
         for at in range(0, len(doomed), 1000):
             answer = self._bucket.call("delete_objects", Delete={"Objects": doomed[at : at + 1000], "Quiet": True})
@@ -211,11 +207,11 @@ class S3Storage:
     # Abilities
 
     def copy(self, source: str, key: str) -> None:
-        name = self._writable(key)
+        name = self._name(writable(self, key))
         size = self.stat(source).size
         with suppress(FileMissing):
             self.stat(key)
-            raise FileExistsError(f"{key!r} exists in {self!r}, and is never overwritten")
+            raise taken(self, key)
         origin = {"Bucket": self._bucket.name, "Key": self._name(source)}
         if size > _LARGEST_COPY:
             self._bucket.call("copy", source, CopySource=origin, Key=name, ExtraArgs=self._new_files)
@@ -257,7 +253,7 @@ class S3Storage:
     def sign_upload(
         self, key: str, *, expires: timedelta, content_type: str, max_size: int, size: int | None = None
     ) -> DirectUpload:
-        name, seconds = self._writable(key), _seconds(expires)
+        name, seconds = self._name(writable(self, key)), _seconds(expires)
         parameters = {**self._new_files, "ContentType": content_type}
         if size is None:
             return signed_form(self._bucket, name, parameters, max_size, seconds)
@@ -284,12 +280,6 @@ class S3Storage:
 
     def _name(self, key: str) -> str:
         return self.prefix + checked(key)
-
-    def _writable(self, key: str) -> str:
-        name = self._name(key)
-        if self.readonly:
-            raise PermissionError(f"{self!r} is read-only")
-        return name
 
     def __repr__(self) -> str:
         return f"S3Storage('s3://{self._bucket.name}/{self.prefix}')"
