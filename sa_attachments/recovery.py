@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,7 @@ class Purger(Access):
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
-        self.io(partial(_delete, self.resolve, claimed, outcome))
+        self.io(partial(_delete_and_tell, self.resolve, claimed, outcome))
         if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
 
@@ -158,7 +158,7 @@ class Purger(Access):
             if not found:
                 return
             claimed = [file for file, _ in found]
-            failed = self.io(partial(_delete_bytes, self.resolve, claimed))
+            failed = self.delete(claimed)
             with self.begin() as connection:
                 self.finish(connection, claimed, failed, {file for file, stranger in found if stranger}, tombstone_ttl)
             yield claimed, failed
@@ -192,12 +192,17 @@ class Purger(Access):
 
     # Steps
 
+    def delete(self, files: Sequence[Named]) -> dict[Named, Exception]:
+        """Delete the bytes of claimed files; returns what failed."""
+        failed: dict[Named, Exception] = self.io(partial(_delete, self.resolve, files))
+        return failed
+
     def finish(
         self,
         connection: Connection,
         files: Sequence[Named],
         failed: dict[Named, Exception],
-        strangers: set[Named] = frozenset(),  # type: ignore[assignment]
+        strangers: Collection[Named] = (),
         tombstone_ttl: int = 0,
     ) -> None:
         """The bytes are gone: remove the lines. Strangers' stay as ``gone`` for a while, so that a late owner fails."""
@@ -295,13 +300,13 @@ def _remove(paths: Iterable[Path]) -> None:
             log.warning("could not remove %s, which was given away and is stored: %s", path, error)
 
 
-def _delete(resolve: Callable[[str], Storage], claimed: Sequence[Named], outcome: Purged) -> None:
-    """Delete bytes, and tell of each file what came of it, however late that is."""
-    failed = _delete_bytes(resolve, claimed)
+def _delete_and_tell(resolve: Callable[[str], Storage], claimed: Sequence[Named], outcome: Purged) -> None:
+    """Delete files, and tell of each what came of it, however late that is."""
+    failed = _delete(resolve, claimed)
     outcome.extend((file, failed.get(file)) for file in claimed)
 
 
-def _delete_bytes(resolve: Callable[[str], Storage], files: Iterable[Named]) -> dict[Named, Exception]:
+def _delete(resolve: Callable[[str], Storage], files: Iterable[Named]) -> dict[Named, Exception]:
     """Delete files from their storages; returns what failed."""
     by_storage: dict[str, list[Named]] = {}
     for file in files:

@@ -26,7 +26,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, and_, delete, false,
 from ..chunks import chunked, lockable
 from ..clock import now
 from ..descriptor import Name, Named
-from ..errors import AttachmentError, NoTransaction, OwnershipLost, storage_errors
+from ..errors import AttachmentError, NoTransaction, OwnershipLost
 from ..files import Storages
 from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
 from ..offload import run
@@ -161,20 +161,6 @@ class Workplace(Purger):
             unnamed = and_(c.state.in_([OWNED, CONDEMNED]), func.coalesce(c.names, 0) <= 0)
             values = {"state": PURGING, "since": now(), "purge_after": now(), "held": False}
             connection.execute(update(self.ledger.lines).where(self.ledger.among(chunk), unnamed).values(values))
-
-    def delete(self, files: Sequence[Named]) -> dict[Named, Exception]:
-        """Delete files from their storages; returns what failed."""
-        failed: dict[Named, Exception] = {}
-        for name in {file.storage for file in files}:
-            mine = [file for file in files if file.storage == name]
-            try:
-                with storage_errors(name, "delete"):
-                    storage, keys = self.files.resolve(name), [file.key for file in mine]
-                    errors = run(partial(storage.delete, keys))
-                failed |= {file: errors[file.key] for file in mine if file.key in errors}
-            except AttachmentError as error:
-                failed |= dict.fromkeys(mine, error)
-        return failed
 
 
 @contextmanager

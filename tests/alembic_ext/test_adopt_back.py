@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from alembic_ext.adoption.operations import AdoptColumn, FinishAdoption, HoldAdoption, RestoreColumn
 from sa_attachments import AdoptionFailed, Attachment, AttachmentWarning, BadConfiguration, StorageFailed
-from sa_attachments.adoption import Blobs, Plan, restoring
+from sa_attachments.adoption import Blobs, Paths, Plan, restoring
 from sa_attachments.adoption import adopt as adopt_column
+from sa_attachments.adoption import restore as restore_column
 from sa_attachments.adoption.folder import Folder
 from sa_attachments.storages.memory import MemoryStorage
 from tests.engines import ENGINES
@@ -568,3 +569,28 @@ def test_a_table_in_another_schema(museum: Museum, tmp_path: Path) -> None:
         connection.commit()
         assert adopt_column(connection, museum.files, plan).rows == 1
         assert connection.execute(museum.ledger.lines.select()).one().owner_table == "other.docs"
+
+
+@here
+def test_a_volume_that_is_unmounted_meanwhile_is_not_taken_for_deleted(museum: Museum) -> None:
+    museum.open()
+    for n in range(150):
+        museum.lay(f"{n}.txt", b"%d" % n)
+    museum.insert(*({"id": n, "path": f"{n}.txt"} for n in range(150)))
+    plan = Plan("docs", "path", "file", Paths(museum.root))
+    place, away = museum.folder / "default", museum.folder / "away"
+
+    def unmount(rows: int, total: int) -> None:
+        if not away.exists():
+            place.rename(away)
+            place.mkdir()
+
+    with museum.engine.connect() as connection:
+        assert adopt_column(connection, museum.files, plan).ok
+        with pytest.raises(StorageFailed, match="is its volume mounted"):
+            restore_column(connection, museum.files, plan, unmount)
+        place.rmdir()
+        away.rename(place)
+        assert len(museum.lines()) == len(museum.stored()) == 50
+        assert restore_column(connection, museum.files, plan).ok
+    assert (museum.lines(), museum.stored()) == ({}, set())
