@@ -51,10 +51,10 @@ from .offload import run
 from .patience import Busy, raise_unless_held
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current, is_there
-from .recovery import Purger
+from .recovery import Purger, discard
 from .references import Identity, is_damaged
 from .rows import Rows
-from .settling import discard, quietly
+from .settling import quietly
 
 log = logging.getLogger("sa_attachments")
 

@@ -19,7 +19,6 @@ application still holds in memory are read from the source, so keep ``retain`` l
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,14 +44,12 @@ from .errors import (
 )
 from .key import is_key, mint, moment
 from .ledger import Drop, Line
-from .offload import gather
+from .offload import gather, run
 from .patience import raise_unless_held
 from .processing.storing import Meter
-from .recovery import Purger
+from .recovery import Purger, discard
 from .references import Identity
 from .rows import Page, Rows, check_part, renamed_items, tried_again
-
-log = logging.getLogger("sa_attachments")
 
 Progress = Callable[[int, int], None]
 """Told ``(rows, of how many)``: how many were done since it was told before, and how many there are in all."""
@@ -326,12 +323,8 @@ class Move:
         self._report.size += file.size
 
     def _discard(self, copies: Sequence[Named]) -> None:
-        """Delete copies that no row names, and that nobody else knows of: what is left of them, a sweep finds."""
-        try:
-            if copies:
-                self._to.delete([copy.key for copy in copies])
-        except Exception as error:  # noqa: BLE001 - whatever the storage raises
-            log.warning("could not delete %d copies in %r, a sweep finds them: %s", len(copies), self._target, error)
+        """Delete copies that no row names."""
+        run(partial(discard, self._purger.scope.files.resolve, copies))
 
 
 def _is_older(file: Named, moment_: int) -> bool:

@@ -86,7 +86,7 @@ class Purger(Access):
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
-        self.io(partial(_delete_and_tell, self.resolve, claimed, outcome))
+        self.io(partial(_delete_and_tell, partial(_mounted, self.resolve), claimed, outcome))
         if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
 
@@ -194,7 +194,7 @@ class Purger(Access):
 
     def delete(self, files: Sequence[Named]) -> dict[Named, Exception]:
         """Delete the bytes of claimed files; returns what failed."""
-        failed: dict[Named, Exception] = self.io(partial(_delete, self.resolve, files))
+        failed: dict[Named, Exception] = self.io(partial(_delete, partial(_mounted, self.resolve), files))
         return failed
 
     def finish(
@@ -300,6 +300,14 @@ def _remove(paths: Iterable[Path]) -> None:
             log.warning("could not remove %s, which was given away and is stored: %s", path, error)
 
 
+def _mounted(resolve: Callable[[str], Storage], name: str) -> Storage:
+    """The storage of that name. OSError where every file would count as deleted, as its volume was unmounted."""
+    storage = resolve(name)
+    if has_left(name, storage):
+        raise OSError("its place has no marker any more: is its volume mounted?")
+    return storage
+
+
 def _delete_and_tell(resolve: Callable[[str], Storage], claimed: Sequence[Named], outcome: Purged) -> None:
     """Delete files, and tell of each what came of it, however late that is."""
     failed = _delete(resolve, claimed)
@@ -315,11 +323,14 @@ def _delete(resolve: Callable[[str], Storage], files: Iterable[Named]) -> dict[N
     for name, group in by_storage.items():
         try:
             with storage_errors(name, "delete"):
-                storage = resolve(name)
-                if has_left(name, storage):
-                    raise OSError("its place has no marker any more: is its volume mounted?")
-                errors = storage.delete([file.key for file in group])
+                errors = resolve(name).delete([file.key for file in group])
             failed.update((file, errors[file.key]) for file in group if file.key in errors)
         except AttachmentError as error:
             failed.update(dict.fromkeys(group, error))
     return failed
+
+
+def discard(resolve: Callable[[str], Storage], files: Iterable[Named]) -> None:
+    """Delete files that never came into a ledger: nobody else knows of them."""
+    for file, error in _delete(resolve, files).items():
+        log.warning("could not delete %s:%s, a sweep finds it: %s", file.storage, file.key, error)

@@ -16,7 +16,7 @@ import functools
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from time import monotonic
@@ -27,15 +27,13 @@ from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.util import greenlet_spawn
 
-from .descriptor import Named
-from .errors import AttachmentError, storage_errors
 from .frames import Frame, Work
 from .home import Home
 from .offload import Tasks, Worker, aside, in_greenlet, run, within
 from .patience import Busy, raise_unless_held
 from .places import Places
 from .pools import is_scarce, is_shared_and_busy
-from .recovery import Purged, Purger
+from .recovery import Purged, Purger, discard
 from .scope import Scope
 from .storage import Storage
 
@@ -180,18 +178,6 @@ class Override(AbstractContextManager[None]):
                     await self._settler.aidle()
         finally:
             self._inside.__exit__(*error)
-
-
-def discard(resolve: Callable[[str], Storage], files: Sequence[Named]) -> None:
-    """Delete files that never came into a ledger: nobody else knows of them."""
-    for name in {file.storage for file in files}:
-        try:
-            with storage_errors(name, "delete"):
-                failed = resolve(name).delete([file.key for file in files if file.storage == name])
-        except AttachmentError as error:
-            failed = {"all of them": error}
-        for key, reason in failed.items():
-            log.warning("could not delete %s of %r, a sweep finds it: %s", key, name, reason)
 
 
 def _beside(purger: Purger, work: Work, marked: bool) -> None:

@@ -355,7 +355,7 @@ def test_copies_that_can_t_be_deleted_are_left_to_the_sweep(world: World, caplog
     world.new.at("put", 2, change)  # the first is the marker of the place
     report = world.move()
     assert (report.ok, report.files, report.overtaken) == (True, 20, 1)
-    assert "could not delete 1 copies in 'new', a sweep finds them: not now" in caplog.text
+    assert "a sweep finds it: storage 'new' failed to delete: OSError: not now" in caplog.text
     world.new.heal()
     assert world.clean() == (0, 21)
 

@@ -27,9 +27,10 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..chunks import chunked
 from ..descriptor import Facts, Named, named
-from ..errors import BadConfiguration, OwnershipLost, storage_errors
+from ..errors import BadConfiguration, OwnershipLost
 from ..ledger import CONDEMNED, Line
 from ..offload import gather
+from ..recovery import discard
 from ..source import BytesSource, PathSource
 from .passes import passes
 from .plan import Plan
@@ -150,8 +151,7 @@ class Adopting:
                 elif isinstance(outcome.error, Unadoptable):
                     left += self._refuse(row, outcome.error)
         except BaseException:
-            for each in made:
-                self._discard(each.fresh)
+            self._discard(*made)
             raise
         return left + self._switch(made)  # from here on, only it knows which copies a row took
 
@@ -169,14 +169,14 @@ class Adopting:
             with self._place.begin() as connection:
                 verdicts = self._write(connection, made)
         except BadConfiguration:
-            self._discard([file for each in made for file in each.fresh])
+            self._discard(*made)
             raise
         except (DBAPIError, OwnershipLost, Unadoptable) as error:
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 raise  # Perhaps it was committed: copies that no row took are left to the sweep.
             if len(made) > 1:
                 return [left for each in made for left in self._switch([each])]
-            self._discard(made[0].fresh)
+            self._discard(*made)
             if isinstance(error, OwnershipLost) or self._is_taken_meanwhile(error):
                 return [made[0].row]
             refusal = refused(error, self._where)
@@ -188,7 +188,7 @@ class Adopting:
                 self._report.files += len(each.files)
                 self._report.size += sum(file.named.size for file in each.files)
                 continue
-            self._discard(each.fresh)
+            self._discard(each)
             if verdict == "again":
                 left.append(each.row)
             elif verdict == "shared":
@@ -293,11 +293,9 @@ class Adopting:
         self._left_alone.add(row.identity)
         return []
 
-    def _discard(self, files: Sequence[Named]) -> None:
-        """Delete copies that no row names, and that nobody else knows of."""
-        for name in {file.storage for file in files}:
-            with storage_errors(name, "delete"):
-                self._place.files.resolve(name).delete([file.key for file in files if file.storage == name])
+    def _discard(self, *made: Made) -> None:
+        """Delete copies that no row took."""
+        discard(self._place.files.resolve, [file for each in made for file in each.fresh])
 
 
 def _files(items: Sequence[Facts]) -> set[Named]:

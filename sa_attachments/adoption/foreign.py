@@ -25,6 +25,7 @@ from typing import Any
 from ..descriptor import Facts, named, variant_of
 from ..errors import FileMissing, UnknownStorage, storage_errors
 from ..files import Storages
+from ..recovery import discard
 from ..storage import HasPath, Storage
 from ..storages import well_formed
 from .libraries import LIBRARIES, Theirs
@@ -39,10 +40,10 @@ from .taking import (
     Unadoptable,
     can_be_key,
     check_others,
-    discard,
     in_place,
     put_back,
     stored,
+    take_away,
 )
 
 
@@ -84,8 +85,7 @@ class ForeignReader:
                 facts = self._taken(each, made, copying or self._origin.mode == "copy")
                 values.append(facts | {"adopted": {"value": each.said, **facts.get("adopted", {})}})
         except BaseException:
-            for name in {file.storage for file in made.fresh}:
-                discard(name, self._files.resolve(name), [file.key for file in made.fresh if file.storage == name])
+            discard(self._files.resolve, made.fresh)
             raise
         made.value = values if plural else values[0]
         return made
@@ -225,7 +225,7 @@ class ForeignReader:
             raise Unadoptable("unreadable", f"another file lies at {name}:{key}")
         aside = self._set_aside(facts, name, storage, key) if isinstance(storage, HasPath) else []
         value = json.dumps(self._library.write(facts, place, key))
-        undo = partial(discard, name, storage, [key, *aside])
+        undo = partial(take_away, name, storage, [key, *aside])
         return Returned(value, frozenset({(name, key)}), (undo,) if elsewhere else ())
 
     def _home(self, facts: Facts) -> tuple[str, str]:

@@ -51,11 +51,11 @@ from .taking import (
     can_be_key,
     check_others,
     chunks_of,
-    discard,
     in_place,
     names_of,
     put_back,
     stored,
+    take_away,
 )
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
@@ -248,7 +248,7 @@ class PathReader:
             self._root.remove(path)
         else:
             assert self._remote is not None
-            discard("root", self._remote, [path])
+            take_away("root", self._remote, [path])
 
 
 def _root(paths: Paths, storage: Storage) -> tuple[Folder | None, Storage | None]:

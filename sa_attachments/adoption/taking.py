@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -31,6 +31,7 @@ from ..places import MARKER
 from ..processing.sniffing import HEAD, content_type
 from ..processing.steps import run as run_steps
 from ..processing.storing import store
+from ..recovery import discard
 from ..source import CHUNK, Guards, Source
 from ..storage import Storage
 from ..storages import UNFINISHED, well_formed
@@ -144,15 +145,8 @@ def stored(
         ready = run_steps((), make(Attachment, body, None), label)
         return facts_of(store(ready, name, storage, started=put.append))
     except BaseException:
-        discard(name, storage, [file.key for file in put])
+        discard(lambda _: storage, put)
         raise
-
-
-def discard(name: str, storage: Storage, files: list[str]) -> None:
-    """Delete files that nobody names."""
-    if files:
-        with storage_errors(name, "delete"):
-            storage.delete(files)
 
 
 def in_place(
@@ -297,6 +291,12 @@ def put_back(name: str, storage: Storage, key: str, source: Storage, facts: Fact
         except FileExistsError:
             return bool(in_place(name, storage, key)["sha256"] == facts["sha256"])
     return True
+
+
+def take_away(name: str, storage: Storage, keys: Sequence[str]) -> None:
+    """Delete what was put back for a row that does not take it."""
+    with storage_errors(name, "delete"):
+        storage.delete(keys)
 
 
 class Chunks(io.RawIOBase):

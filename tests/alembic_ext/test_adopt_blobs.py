@@ -24,6 +24,7 @@ from sa_attachments.adoption import Blobs, Plan, adopt
 from sa_attachments.adoption import adopting as adopting_module
 from sa_attachments.adoption.rows import Rows
 from sa_attachments.storages.memory import MemoryStorage
+from sa_attachments.testing import Faulty
 from tests.engines import ENGINES
 
 from .museum import Museum
@@ -502,3 +503,19 @@ def test_what_is_no_blob_is_reported(museum: Museum, tmp_path: Path) -> None:
             "kind": "unreadable",
             "value": "a text",
         }
+
+
+@here
+def test_what_stopped_it_is_told_even_if_its_copies_can_t_be_deleted(
+    museum: Museum, caplog: pytest.LogCaptureFixture
+) -> None:
+    museum.open()
+    museum.insert(*({"id": n, "data": b"%d" % n} for n in range(3)))
+    full = Faulty(MemoryStorage())
+    full.fail("put", 4, OSError("disk full")).fail("delete", error=OSError("not now"))  # the first is the marker
+    museum.files.configure(full)
+    with pytest.raises(StorageFailed, match="disk full"):
+        museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file"))
+    assert caplog.text.count("a sweep finds it: storage 'default' failed to delete: OSError: not now") >= 2
+    full.heal()
+    assert museum.migrate(lambda op: op.adopt_blob_column("docs", "data", "file")).rows == 3
