@@ -52,27 +52,26 @@ def storages(operations: AbstractOperations, files: Any) -> Storages:
 
 def create(
     operations: AbstractOperations, plan: Plan, name: str, wanted: bool | TypeEngine[Any], usual: TypeEngine[Any]
-) -> bool:
-    """Add a column if it is wanted and not there; whether it was added."""
+) -> None:
+    """Add a column if it is wanted and not there."""
     context = operations.migration_context
     _flush(operations)
     if wanted is False:
-        return False
+        return
     if not context.as_sql:
         assert context.connection is not None
         there = inspect(context.connection)
         if not there.has_table(plan.table, plan.schema):
-            return False  # who reads it will say so
+            return  # who reads it will say so
         if name in {column["name"] for column in there.get_columns(plan.table, plan.schema)}:
-            return False
+            return
     # A script can't look; where a database can't either, the script stops, and that statement is to be left out.
     looks = context.as_sql and context.dialect.name in ("postgresql", "mariadb")
     column: Column[Any] = Column(name, usual if wanted is True else wanted, nullable=True)
     context.impl.add_column(plan.table, column, schema=plan.schema, if_not_exists=looks or None)
-    return True
 
 
-def carry_out(operations: AbstractOperations, plan: Plan, files: Any, *, back: bool, made: bool) -> AdoptionReport:
+def carry_out(operations: AbstractOperations, plan: Plan, files: Any, *, back: bool) -> AdoptionReport:
     """Adopt or take back, between two transactions of the migration."""
     found = storages(operations, files)
     verb = "restored from" if back else "adopted into"

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeEngine
 
 from sa_attachments.adoption import AdoptionReport, finish, hold
-from sa_attachments.adoption.plan import AdvancedAlchemy, Blobs, Depot, Origin, Paths, Plan, SQLAlchemyFile
+from sa_attachments.adoption.plan import AdvancedAlchemy, Blobs, Depot, Paths, Plan, SQLAlchemyFile
 
 from . import migration, offline
 
@@ -292,24 +292,22 @@ class HoldAdoption(_Adoption):
 def adopt_column(operations: AbstractOperations, operation: AdoptColumn) -> AdoptionReport | None:
     """Adopt; in offline mode, say how."""
     plan = operation.plan
-    made = migration.create(operations, plan, plan.into, operation.create, _ATTACHMENTS)
+    migration.create(operations, plan, plan.into, operation.create, _ATTACHMENTS)
     if operations.migration_context.as_sql:
         offline.refuse(operations, plan, back=False)
         return None
-    return migration.carry_out(operations, plan, operation.files, back=False, made=made)
+    return migration.carry_out(operations, plan, operation.files, back=False)
 
 
 def restore_column(operations: AbstractOperations, operation: RestoreColumn) -> AdoptionReport | None:
     """Take back; in offline mode, say how."""
     plan = operation.plan
-    kind: Origin = plan.origin
-    made = migration.create(
-        operations, plan, plan.source, operation.create, _BYTES if isinstance(kind, Blobs) else Text()
-    )
+    usual = _BYTES if isinstance(plan.origin, Blobs) else Text()
+    migration.create(operations, plan, plan.source, operation.create, usual)
     if operations.migration_context.as_sql:
         offline.refuse(operations, plan, back=True)
         return None
-    return migration.carry_out(operations, plan, operation.files, back=True, made=made)
+    return migration.carry_out(operations, plan, operation.files, back=True)
 
 
 def finish_adoption(operations: AbstractOperations, operation: FinishAdoption) -> AdoptionReport | None:

@@ -35,8 +35,9 @@ from sqlalchemy import Connection, MetaData, Table
 from ..errors import BadConfiguration
 from ..files import Storages
 from ..ledger import Ledger
+from ..moving import Progress
 from ..tables import require_transactions
-from .adopting import Adopting, Progress
+from .adopting import Adopting
 from .blobs import BlobReader
 from .finishing import Finishing
 from .foreign import ForeignReader
@@ -64,11 +65,9 @@ __all__ = [
 ]
 
 
-def _nobody(rows: int, total: int) -> None:
-    return
-
-
-def adopt(connection: Connection, files: Storages, plan: Plan, progress: Progress = _nobody) -> AdoptionReport:
+def adopt(
+    connection: Connection, files: Storages, plan: Plan, progress: Progress = lambda rows, total: None
+) -> AdoptionReport:
     """Adopt a column, on a connection that is in no transaction.
 
     Raises BadConfiguration, UnknownStorage, LedgerMissing, StorageFailed, and AdoptionFailed for rows that can't be
@@ -79,7 +78,9 @@ def adopt(connection: Connection, files: Storages, plan: Plan, progress: Progres
         return report
 
 
-def restore(connection: Connection, files: Storages, plan: Plan, progress: Progress = _nobody) -> AdoptionReport:
+def restore(
+    connection: Connection, files: Storages, plan: Plan, progress: Progress = lambda rows, total: None
+) -> AdoptionReport:
     """The reverse of ``adopt``: the column says again what it said, and what is not needed for that is purged."""
     with _working(connection, files, plan, back=True) as (place, rows, report):
         Restoring(place, rows, _reader(plan, files), report, progress).run()

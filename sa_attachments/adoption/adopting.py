@@ -16,8 +16,7 @@ strangers to the next sweep. Rows that somebody holds or changes are tried again
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,12 +24,13 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from ..chunks import chunked
 from ..descriptor import Facts, Named, named
 from ..errors import BadConfiguration, OwnershipLost
 from ..ledger import CONDEMNED, Line
+from ..moving import Progress
 from ..offload import gather
 from ..recovery import discard
+from ..rows import PAGE, tried_again
 from ..source import BytesSource, PathSource
 from .passes import passes
 from .plan import Plan
@@ -41,14 +41,8 @@ from .survey import Survey, items_of, note, pages
 from .taking import File, Made, Reader, Unadoptable, noted, refused
 from .workplace import Workplace
 
-Progress = Callable[[int, int], None]
-"""Told ``(rows, of how many)``: how many were done since it was told before, and how many there are in all."""
-
-PAGE = 100
-"""Rows that are adopted in one transaction."""
 MEMORY = 8 * 1024 * 1024
 """Bytes of blobs that are in memory at a time; larger ones go by a temporary file."""
-_TRIES = 5
 
 
 class Adopting:
@@ -87,11 +81,7 @@ class Adopting:
             rows = [row for row in page if row.identity not in self._left_alone]
             left += self._adopt(rows)
             self._progress(len(rows), self._total)
-        for attempt in range(_TRIES):
-            if left:
-                time.sleep(0.1 * attempt)
-                left = [row for rows in chunked(left, PAGE) for row in self._adopt(self._again(rows))]
-        for row in left:
+        for row in tried_again(left, lambda rows: self._adopt(self._again(rows))):
             self._refuse(row, Unadoptable("overtaken", "somebody held or changed it all the time"))
 
     # One page

@@ -6,19 +6,19 @@
 >>> made = reader.make(Row((1,), size=5, filename="a.txt", source=BytesSource(b"hello")))
 >>> made.value["filename"], made.value["size"], made.token == made.value["sha256"]
 ('a.txt', 5, True)
->>> reader.give_back([made.value], False, None).value
+>>> reader.give_back([made.value], False).value
 b'hello'
 """
 
 from __future__ import annotations
 
-from ..descriptor import Facts
+from ..descriptor import Facts, named
 from ..errors import FileMissing
 from ..files import Storages
 from .plan import Blobs, Plan
 from .rows import Row
 from .spot import Spot
-from .taking import File, Made, Returned, Unadoptable, names_of, stored, whole
+from .taking import File, Made, Returned, Unadoptable, stored, whole
 
 
 class BlobReader:
@@ -48,14 +48,12 @@ class BlobReader:
             claimed=row.content_type,
             label=self._label,
         )
-        return Made(row, facts, facts["sha256"], [File(each, True, False) for each in names_of(facts)])
+        return Made(row, facts, facts["sha256"], [File(each, True, False) for each in named(facts)])
 
     def spots(self, value: str) -> set[Spot]:
         return set()
 
-    def give_back(
-        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
-    ) -> Returned:
+    def give_back(self, items: list[Facts], plural: bool, avoid: frozenset[Spot] = frozenset()) -> Returned:
         if plural:
             raise Unadoptable("unreadable", f"{len(items)} attachments in a list do not fit into {self._label}")
         facts = items[0]

@@ -14,8 +14,8 @@ from ..chunks import lockable
 from ..descriptor import Facts, Name, Named, named, named_by, variants_of
 from ..errors import storage_errors
 from .report import AdoptionReport, counted
-from .rows import Identity, Rows
-from .survey import LOOK, items_of
+from .rows import Rows
+from .survey import LOOK, adopted_pages, items_of
 from .workplace import Workplace
 
 
@@ -84,15 +84,9 @@ class Finishing:
             self._report.size += sum(file.size for file in files)
 
     def _adopted(self) -> Iterator[list[Facts]]:
-        after: Identity | None = None
-        while True:
-            with self._place.begin() as connection:
-                page = self._rows.adopted(connection, after, LOOK)
+        for page in adopted_pages(self._place, self._rows, LOOK):
             self._report.rows += len(page)
             yield [facts for _, text, _ in page for facts in items_of(text) or []]
-            if len(page) < LOOK:
-                return
-            after = page[-1][0]
 
 
 def clear(place: Workplace, files: Sequence[Name]) -> None:

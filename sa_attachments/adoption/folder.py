@@ -28,7 +28,7 @@ from typing import BinaryIO
 from ..descriptor import Facts
 from ..errors import BadConfiguration
 from ..source import CHUNK
-from .taking import Unadoptable, check_others
+from .taking import Unadoptable, refuse_notes
 
 
 class Folder:
@@ -50,7 +50,7 @@ class Folder:
                 raise Unadoptable("missing", f"there is no file {path!r} in {self.path!r}") from error
             raise Unadoptable("unreadable", f"{path!r} can't be looked at: {error.strerror}") from error
         self._check_regular(found, path)
-        check_others(os.path.relpath(real, self.path))
+        refuse_notes(os.path.relpath(real, self.path))
         return real
 
     def straight(self, path: str) -> str:

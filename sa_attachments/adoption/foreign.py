@@ -10,7 +10,7 @@ Read and write the values of ``libraries``; their descriptor keeps the value, as
 >>> made = reader.make(Row((1,), text))
 >>> made.value["key"], made.value["filename"], made.files[0].fresh
 ('7', 'a.txt', False)
->>> reader.give_back([made.value], False, None).value == text
+>>> reader.give_back([made.value], False).value == text
 True
 """
 
@@ -39,9 +39,9 @@ from .taking import (
     StorageSource,
     Unadoptable,
     can_be_key,
-    check_others,
     in_place,
     put_back,
+    refuse_notes,
     stored,
     take_away,
 )
@@ -71,7 +71,7 @@ class ForeignReader:
         for theirs in self._read(row.value)[0]:
             for each in (theirs, *theirs.variants.values()):
                 self._ours(each.storage)
-                check_others(each.keys[0])
+                refuse_notes(each.keys[0])
                 fits = can_be_key if self._origin.mode == "in_place" and not self._origin.fallback else well_formed
                 if not any(fits(key) for key in each.keys):
                     raise Unadoptable("name", f"{each.keys[0]!r} can't be a key")
@@ -116,7 +116,7 @@ class ForeignReader:
         name = self._ours(theirs.storage)
         storage = self._files.resolve(name)
         key = self._found(theirs, name, storage)
-        check_others(key)
+        refuse_notes(key)
         if not copying and not can_be_key(key):
             raise Unadoptable("name", f"{key!r} is too long for the ledger: say fallback='copy'")
         about: dict[str, Any] = {
@@ -163,9 +163,7 @@ class ForeignReader:
                 found |= {spot_of(name, self._files.resolve(name), key) for key in each.keys}
         return found
 
-    def give_back(
-        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
-    ) -> Returned:
+    def give_back(self, items: list[Facts], plural: bool, avoid: frozenset[Spot] = frozenset()) -> Returned:
         given: list[Returned] = []
         try:
             for facts in items:

@@ -24,9 +24,9 @@ from ..descriptor import Facts, named
 from ..errors import UnknownStorage
 from ..ledger import CONDEMNED
 from ..offload import gather
-from .rows import Identity, Rows
+from .rows import Rows
 from .spot import Spot
-from .survey import LOOK, pages
+from .survey import LOOK, adopted_pages, pages
 from .taking import Reader, Unadoptable
 from .workplace import Found, Workplace
 
@@ -107,11 +107,5 @@ def _said(place: Workplace, rows: Rows) -> Iterator[list[str]]:
     """What the old column says."""
     for page in pages(place, rows, LOOK):
         yield [row.value or "" for row in page]
-    after: Identity | None = None
-    while True:
-        with place.begin() as connection:
-            left = rows.adopted(connection, after, LOOK)
+    for left in adopted_pages(place, rows, LOOK):
         yield [said or "" for _, _, said in left]
-        if len(left) < LOOK:
-            return
-        after = left[-1][0]

@@ -12,7 +12,7 @@ and where it really lies is asked once more after it was opened.
 >>> made = reader.make(Row((1,), "a.txt"))
 >>> made.value["filename"], made.value["size"], made.value["adopted"]
 ('a.txt', 5, {'path': 'a.txt'})
->>> reader.give_back([made.value], False, "a.txt").value
+>>> reader.give_back([made.value], False).value
 'a.txt'
 >>> reader.look(Row((2,), "../a.txt"))
 Traceback (most recent call last):
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from ..descriptor import Facts
+from ..descriptor import Facts, named
 from ..errors import BadConfiguration, FileMissing, StorageFailed
 from ..filename import extension
 from ..files import Storages
@@ -49,11 +49,10 @@ from .taking import (
     StorageSource,
     Unadoptable,
     can_be_key,
-    check_others,
     chunks_of,
     in_place,
-    names_of,
     put_back,
+    refuse_notes,
     stored,
     take_away,
 )
@@ -106,13 +105,13 @@ class PathReader:
             raise
         except OSError as error:
             raise Unadoptable("unreadable", f"{path!r} can't be read: {error}") from error
-        return Made(row, facts | adopted, row.value, [File(each, True, True) for each in names_of(facts)])
+        return Made(row, facts | adopted, row.value, [File(each, True, True) for each in named(facts)])
 
     def _in_place(self, row: Row, path: str, adopted: Facts) -> Made:
         key = self._key(path)
         name = row.filename or path.rpartition("/")[2]
         facts = in_place(self._name, self._storage, key, filename=name, claimed=row.content_type)
-        return Made(row, facts | adopted, row.value, [File(each, False, True) for each in names_of(facts)])
+        return Made(row, facts | adopted, row.value, [File(each, False, True) for each in named(facts)])
 
     def _copied(self, row: Row, path: str, link: bool) -> Facts:
         name = row.filename or path.rpartition("/")[2]
@@ -149,13 +148,13 @@ class PathReader:
         if self._root is not None:
             path = self._root.straight(path)
         key = self._inside + path
-        check_others(key)
+        refuse_notes(key)
         if not can_be_key(key):
             raise Unadoptable("name", f"{key!r} can't be a key: adopt it by mode='copy', or say fallback='copy'")
         return key
 
     def _check_name(self, path: str) -> None:
-        check_others(path)
+        refuse_notes(path)
         if not well_formed(path):
             raise Unadoptable("name", f"{path!r} can't be a key in {self._paths.root}")
 
@@ -190,9 +189,7 @@ class PathReader:
             return {Spot(None, real) for real in self._root.places(path)}
         return set() if self._paths.root is not None else {Spot(self._name, path)}
 
-    def give_back(
-        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
-    ) -> Returned:
+    def give_back(self, items: list[Facts], plural: bool, avoid: frozenset[Spot] = frozenset()) -> Returned:
         if plural:
             raise Unadoptable("unreadable", f"{len(items)} attachments in a list do not fit into {self._label}")
         facts = items[0]

@@ -33,15 +33,16 @@ from ..clock import milliseconds, now
 from ..descriptor import Facts, Named, named
 from ..errors import StorageFailed
 from ..ledger import CONDEMNED, PURGING
+from ..moving import Progress
 from ..offload import gather
-from .adopting import PAGE, Progress
+from ..rows import PAGE
 from .finishing import clear, noted_beside
 from .ground import Ground, look, spare, spots
 from .passes import passes
 from .plan import Paths
 from .report import AdoptionReport, Unadopted
-from .rows import Held, Identity, Rows
-from .survey import LOOK, items_of
+from .rows import Adopted, Held, Identity, Rows
+from .survey import LOOK, adopted_pages, items_of
 from .taking import Reader, Returned, Unadoptable, digest_of, refused, row_of
 from .workplace import Workplace
 
@@ -97,17 +98,11 @@ class Restoring:
             return self._rows.count_adopted(connection) - len(self._left_alone)
 
     def _pass(self, total: int) -> None:
-        after: Identity | None = None
         left: list[_Back] = []
-        while True:
-            with self._place.begin() as connection:
-                page = self._rows.adopted(connection, after, PAGE)
+        for page in adopted_pages(self._place, self._rows, PAGE):
             rows = [row for row in page if row[0] not in self._left_alone]
             left += self._return(self._read(rows))
             self._progress(len(rows), total)
-            if len(page) < PAGE:
-                break
-            after = page[-1][0]
         for attempt in range(_TRIES):
             time.sleep(0.1 * attempt if left else 0)
             is_last = attempt == _TRIES - 1
@@ -115,7 +110,7 @@ class Restoring:
         for back in left:
             self._refuse(back, Unadoptable("overtaken", "somebody held or changed it all the time"))
 
-    def _read(self, page: Sequence[tuple[Identity, str, str | None]]) -> list[_Back]:
+    def _read(self, page: Sequence[Adopted]) -> list[_Back]:
         found = []
         for identity, text, said in page:
             items = items_of(text)
@@ -189,7 +184,7 @@ class Restoring:
 
     def _put(self, back: _Back) -> Returned | None:
         """None if links lead elsewhere now."""
-        returned = self._reader.give_back(back.items, back.plural, back.said, back.ground.avoid)
+        returned = self._reader.give_back(back.items, back.plural, back.ground.avoid)
         return returned if spots(self._reader, back.items) == back.ground.spots else None
 
     # One transaction

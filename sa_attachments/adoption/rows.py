@@ -55,6 +55,10 @@ SLICE = 4 * 1024 * 1024
 """Bytes of a blob that are read at a time."""
 
 
+Adopted = tuple[Identity, str, str | None]
+"""A row that names attachments: its primary key, what names them, and what the source says, but of blobs."""
+
+
 @dataclass(slots=True)
 class Row:
     """One row; ``value`` is what the column holds, as text; of a blob, only its ``size`` is known at first."""
@@ -186,10 +190,8 @@ class Rows:
             found.append(row)
         return found
 
-    def adopted(
-        self, connection: Connection, after: Identity | None, limit: int
-    ) -> list[tuple[Identity, str, str | None]]:
-        """The next rows that name attachments: primary key, what names them, and what the source says, but of blobs."""
+    def adopted(self, connection: Connection, after: Identity | None, limit: int) -> list[Adopted]:
+        """The next rows that name attachments."""
         c, width = self._c, len(self._c.key)
         said = null() if self.binary else cast(c.source, Text)
         statement = select(*c.key, cast(c.into, Text), said).where(~self._is_empty)

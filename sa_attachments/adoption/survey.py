@@ -1,7 +1,7 @@
 """Survey: a look at all rows before anything is changed.
 
-It refuses a column that can't be adopted, and, unless rows may be passed over, rows that can't be. ``pages`` and
-``note`` serve whoever adopts them then.
+It refuses a column that can't be adopted, and, unless rows may be passed over, rows that can't be. ``pages``,
+``adopted_pages`` and ``note`` serve whoever adopts them then, or takes them back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..offload import gather
 from .columns import is_text
 from .plan import Plan
 from .report import AdoptionReport, Unadopted
-from .rows import Identity, Row, Rows
+from .rows import Adopted, Identity, Row, Rows
 from .taking import Reader, Unadoptable
 from .workplace import Workplace
 
@@ -61,22 +61,20 @@ class Survey:
 
     def _check_target(self) -> None:
         """Refuse a column that holds something that is not an attachment of ours, as another run's."""
-        after: Identity | None = None
         where = f"{self._plan.fullname}.{self._plan.into}"
-        while True:
+        for page in adopted_pages(self._place, self._rows, LOOK):
+            names: dict[Named, tuple[Identity, str]] = {}
+            for identity, text, _ in page:
+                items = items_of(text)
+                if items is None:
+                    raise BadConfiguration(
+                        f"{where} is not empty: row {identity} holds {text[:60]!r}, which is no attachment"
+                    )
+                names.update((file, (identity, text)) for facts in items for file in named(facts))
             with self._place.begin() as connection:
-                page = self._rows.adopted(connection, after, LOOK)
-                names: dict[Named, tuple[Identity, str]] = {}
-                for identity, text, _ in page:
-                    items = items_of(text)
-                    if items is None:
-                        raise BadConfiguration(
-                            f"{where} is not empty: row {identity} holds {text[:60]!r}, which is no attachment"
-                        )
-                    names.update((file, (identity, text)) for facts in items for file in named(facts))
                 known = self._place.ledger.states(connection, names)
                 unknown = {file: row for file, row in names.items() if file.name not in known}
-                if unknown:  # perhaps a row gave it up between the two statements
+                if unknown:  # perhaps a row gave it up since
                     says = self._rows.says(connection, [identity for identity, _ in unknown.values()])
                     unknown = {file: row for file, row in unknown.items() if says.get(row[0], ("",))[0] == row[1]}
             for file, (identity, _) in unknown.items():
@@ -84,9 +82,6 @@ class Survey:
                     f"{where} is not empty: row {identity} names {file.storage}:{file.key}, of which the ledger "
                     "of this database knows nothing"
                 )
-            if len(page) < LOOK:
-                return
-            after = page[-1][0]
 
     def _check_keys(self, page: Sequence[Row], after: Identity | None) -> None:
         """Refuse keys that don't lead back to their rows: NULL and text that is no UTF-8, which SQLite takes, and
@@ -127,6 +122,18 @@ def pages(place: Workplace, rows: Rows, size: int) -> Iterator[list[Row]]:
         if len(page) < size:
             return
         after = page[-1].identity
+
+
+def adopted_pages(place: Workplace, rows: Rows, size: int) -> Iterator[list[Adopted]]:
+    """All rows that name attachments, so many at a time."""
+    after: Identity | None = None
+    while True:
+        with place.begin() as connection:
+            page = rows.adopted(connection, after, size)
+        yield page
+        if len(page) < size:
+            return
+        after = page[-1][0]
 
 
 def note(report: AdoptionReport, plan: Plan, row: Row, problem: Unadoptable) -> None:

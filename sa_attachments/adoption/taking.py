@@ -24,7 +24,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from .. import filename as filenames
 from .. import intake
 from ..attachment import Attachment, facts_of, make
-from ..descriptor import VERSION, Facts, Name, Named, frozen, named
+from ..descriptor import VERSION, Facts, Name, Named, frozen
 from ..errors import AttachmentError, storage_errors
 from ..patience import raise_unless_held
 from ..places import MARKER
@@ -99,7 +99,7 @@ class Returned(NamedTuple):
 
 
 class Reader(Protocol):
-    """Knows what a column holds. Its methods but ``storages`` and ``check`` run in worker threads."""
+    """Knows what a column holds. Its methods but ``storages`` may run in worker threads."""
 
     def storages(self) -> set[str]:
         """Names of the storages that it writes to, or finds files in."""
@@ -117,11 +117,9 @@ class Reader(Protocol):
         """Where the files lie, or would, that a value of the column names. Raises Unadoptable, UnknownStorage."""
         ...
 
-    def give_back(
-        self, items: list[Facts], plural: bool, said: str | None, avoid: frozenset[Spot] = frozenset()
-    ) -> Returned:
-        """Put back what a row held; ``said`` is what its column holds now. What it held names no file at one of the
-        spots to ``avoid``: then it gets another value, for a copy. Raises Unadoptable, StorageFailed.
+    def give_back(self, items: list[Facts], plural: bool, avoid: frozenset[Spot] = frozenset()) -> Returned:
+        """Put back what a row held; if that names a file at one of the spots to ``avoid``, the row gets another value,
+        for a copy. Raises Unadoptable, StorageFailed.
         """
         ...
 
@@ -213,7 +211,7 @@ def can_be_key(text: str) -> bool:
     return well_formed(text) and len(text) <= LONGEST
 
 
-def check_others(path: str) -> None:
+def refuse_notes(path: str) -> None:
     """Unadoptable if a path, or key, leads to what a storage keeps for itself: dropped, it would be deleted."""
     if NOTES.intersection(path.split("/")):
         raise Unadoptable("outside", f"{path!r} is what a storage keeps in its place for itself")
@@ -222,11 +220,6 @@ def check_others(path: str) -> None:
 def row_of(identity: Identity) -> list[str]:
     """A row's primary key, as descriptors note it."""
     return [str(part) for part in identity]
-
-
-def names_of(facts: Facts) -> list[Named]:
-    """All files that a descriptor names."""
-    return list(named(facts))
 
 
 @dataclass(frozen=True, slots=True)

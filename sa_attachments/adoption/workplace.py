@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Connection, MetaData, Table, and_, delete, false, func, select, text, update
 
+from ..care import UNHURRIED
 from ..chunks import chunked, lockable
 from ..clock import now
 from ..descriptor import Name, Named
@@ -36,9 +37,6 @@ from ..scope import Scope
 from ..sight import Sight
 from .plan import Plan
 from .spot import Spot
-
-PATIENCE = 5000
-"""Milliseconds to wait for SQLite's one writer."""
 
 
 class Found(NamedTuple):
@@ -55,7 +53,7 @@ class Workplace(Purger):
     """Purges too, on the connection that it was given; ``connection()`` must not be entered twice."""
 
     def __init__(self, connection: Connection, files: Storages, ledger: Ledger) -> None:
-        super().__init__(Scope.seen_by(connection, files, ledger), files._places, run, PATIENCE)
+        super().__init__(Scope.seen_by(connection, files, ledger), files._places, run, UNHURRIED)
         self.files = files
         self._given = connection
 

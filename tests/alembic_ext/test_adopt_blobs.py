@@ -465,7 +465,7 @@ def test_keys_that_are_not_what_their_type_says(museum: Museum) -> None:
 
 @pytest.mark.parametrize("engine", [name for name in SERVERS if name != "sqlite"], indirect=True)
 def test_rows_that_somebody_holds(museum: Museum, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adopting_module, "_TRIES", 2)
+    monkeypatch.setattr("sa_attachments.rows._TRIES", 2)
     museum.open()
     museum.insert(*({"id": n, "data": b"%d" % n} for n in range(5)))
     with museum.engine.connect() as other, other.begin():
