@@ -40,6 +40,7 @@ from .scope import Scope
 from .settling import Override, Settler
 from .storages.registry import Registry, Value
 from .sweep import Progress, Sweep, SweepReport, Times
+from .tables import translated
 from .verify import Verification, VerifyReport
 from .workshop import Workshop
 
@@ -80,14 +81,15 @@ class Care(Registry):
             raise BadConfiguration(f"own_within ({own_within}) must be shorter than tombstone_ttl ({tombstone_ttl})")
         self.retain = retain
         self.own_within = own_within
-        self._times = Times(grace, own_within, tombstone_ttl, stranger_retain)
+        self.times = Times(grace, own_within, tombstone_ttl, stranger_retain)
         self._ledger = None if ledger is None else Ledger.of(ledger)
-        self._columns: WeakSet[ColumnType] = WeakSet()
+        self.columns: WeakSet[ColumnType] = WeakSet()
+        """Those that are mapped with it."""
         self._ready: WeakKeyDictionary[Pool, dict[Ledger, set[Hashable]]] = WeakKeyDictionary()
-        self._places = Places()
-        self._settler = Settler(self, self._places, budget)
+        self.places = Places()
+        self._settler = Settler(self, self.places, budget)
         self.custodies: WeakKeyDictionary[Connection, Custody] = WeakKeyDictionary()
-        self._workshop = Workshop(self._columns, self._purgers)
+        self._workshop = Workshop(self.columns, self._purgers)
 
     def override(self, target: Value | Mapping[str, Value] = "memory:") -> Override:
         """See ``Registry.override``. Before it ends, it waits for cleaning, for some seconds at most; for what tasks
@@ -108,10 +110,10 @@ class Care(Registry):
     ) -> SweepReport:
         """Condemn files that nobody will ever own, and purge what is due. ``full`` looks at old files too."""
         times = Times(
-            self._times.grace if grace is None else grace,
+            self.times.grace if grace is None else grace,
             self.own_within,
-            self._times.tombstone_ttl,
-            self._times.stranger_retain if stranger_retain is None else stranger_retain,
+            self.times.tombstone_ttl,
+            self.times.stranger_retain if stranger_retain is None else stranger_retain,
         )
         durations(grace=times.grace, stranger_retain=times.stranger_retain)
         report = SweepReport()
@@ -138,16 +140,10 @@ class Care(Registry):
         report = VerifyReport()
         for purger in self._purgers(engine, UNHURRIED):
             with purger.begin() as connection:
-                clock = connection.scalar(select(now())) or 0
-                columns = self._columns_in(connection, purger)
+                young = (connection.scalar(select(now())) or 0) - milliseconds(self.times.grace)
+            columns = self._columns_of(purger)
             verification = Verification(
-                purger,
-                columns,
-                report,
-                repair=repair,
-                checksums=checksums,
-                young=clock - milliseconds(self._times.grace),
-                progress=progress,
+                purger, columns, report, repair=repair, checksums=checksums, young=young, progress=progress
             )
             verification.run(self._names(purger))
         return report
@@ -177,9 +173,7 @@ class Care(Registry):
         report = MoveReport()
         for purger in self._purgers(engine, UNHURRIED):
             moving = Move(purger, report, source, target, retain=retain, part=part, dry_run=dry_run, progress=progress)
-            with purger.begin() as connection:
-                columns = self._columns_in(connection, purger)
-            moving.run(columns)
+            moving.run(self._columns_of(purger))
         return report
 
     async def amove(self, engine: Any, source: str, target: str, **options: Any) -> MoveReport:
@@ -204,11 +198,8 @@ class Care(Registry):
         """
         report = RebuildReport()
         for purger in self._purgers(engine, UNHURRIED):
-            with purger.begin() as connection:
-                columns = self._columns_in(connection, purger)
-            Rebuild(purger, report, names=variants, lazy=lazy, part=part, dry_run=dry_run, progress=progress).run(
-                columns
-            )
+            rebuild = Rebuild(purger, report, names=variants, lazy=lazy, part=part, dry_run=dry_run, progress=progress)
+            rebuild.run(self._columns_of(purger))
         return report
 
     async def arebuild(self, engine: Any, **options: Any) -> RebuildReport:
@@ -219,8 +210,8 @@ class Care(Registry):
         """Make the place of a storage belong to this database; its former one deletes nothing from then on."""
         purger = takeover.keeper(list(self._purgers(engine, UNHURRIED)), self.real(name))
         with purger.begin() as connection:
-            self._places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
-        self._places.known(engine, purger.scope.tables).verdicts.pop(self.real(name), None)
+            self.places.take_over(connection, purger.ledger, self.real(name), self.resolve(name), run)
+        self.places.known(purger.scope).verdicts.pop(self.real(name), None)
 
     def stats(self, engine: Engine) -> list[statistics.LedgerStats]:
         """Number and bytes of files, by storage and state of the ledger."""
@@ -242,13 +233,13 @@ class Care(Registry):
 
     def ledgers(self) -> list[Ledger]:
         """Those of all columns. The ledgers of several MetaData are one table in one database."""
-        found = [self.ledger_of(column.column.table) for column in self._columns if column.column is not None]
+        found = [self.ledger_of(column.column.table) for column in self.columns if column.column is not None]
         found += [self._ledger] if self._ledger else []
         return list({ledger.lines.fullname: ledger for ledger in found}.values())
 
     def attached(self, column_type: ColumnType) -> None:
         """Note a column."""
-        self._columns.add(column_type)
+        self.columns.add(column_type)
 
     def ready(self, ledger: Ledger, engine: Engine) -> set[Hashable]:
         """For which tables, in which schemas, this database is known to have the ledger; to be added to."""
@@ -271,9 +262,9 @@ class Care(Registry):
         storage = self.resolve(name)
         if storage.readonly:
             return
-        problem = self._places.problem(lambda: nullcontext(connection), ledger, name, storage, run, register=False)
+        problem = self.places.problem(lambda: nullcontext(connection), ledger, name, storage, run, register=False)
         if problem is not None:
-            warnings.warn(f"nothing will be deleted: {problem}", AttachmentWarning, stacklevel=2)
+            warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
 
     def settle(self, frame: Frame) -> None:
         """Clean up what an ended transaction left. Raises nothing, and waits for no longer than the budget."""
@@ -297,20 +288,22 @@ class Care(Registry):
                 )
             raise BadConfiguration(f"expected an Engine, not {engine!r}")
         for ledger in self.ledgers():
-            yield Purger(Scope.seen_by(engine, self, ledger), self._places, run, patience)
+            yield Purger(Scope.seen_by(engine, self, ledger), self.places, run, patience)
 
-    def _columns_in(self, connection: Connection, purger: Purger) -> list[ColumnType]:
+    def _columns_of(self, purger: Purger) -> list[ColumnType]:
         """The columns whose files the ledger knows and which are in this database: not in another one, and not in a
         migration that is still to come. In the order of their names.
         """
-        there, schemas, ledger = inspect(connection), dict(purger.scope.schemas), purger.ledger.lines.fullname
+        ledger = purger.ledger.lines.fullname
         found: dict[Owner, ColumnType] = {}
-        for each in self._columns:
-            if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger:
-                schema = schemas.get(table.schema, table.schema)
-                names = there.get_columns(table.name, schema) if there.has_table(table.name, schema) else []
-                if each.column.name in [name["name"] for name in names]:
-                    found[ledger_owner(each)] = each
+        with purger.begin() as connection:
+            there = inspect(connection)
+            for each in self.columns:
+                if each.column is not None and self.ledger_of(table := each.column.table).lines.fullname == ledger:
+                    schema = translated(connection, table.schema)
+                    names = there.get_columns(table.name, schema) if there.has_table(table.name, schema) else []
+                    if each.column.name in [name["name"] for name in names]:
+                        found[ledger_owner(each)] = each
         return [each for _, each in sorted(found.items())]
 
     def _names(self, purger: Purger) -> list[str]:

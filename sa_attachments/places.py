@@ -11,18 +11,18 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import NAMESPACE_URL, uuid4, uuid5
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, Engine, Pool, select, text
+from sqlalchemy import Connection, Pool, select, text
 
 from .birth import born
 from .chunks import insert_ignoring
 from .errors import FileMissing, storage_errors
 from .ledger import Ledger
+from .scope import Begin, Scope
 from .storage import HasPath, Heals, Storage
 from .tables import file_of, schema_of
 
@@ -60,15 +60,15 @@ class Places:
         self._in_memory: WeakKeyDictionary[Pool, str] = WeakKeyDictionary()
         self._known: WeakKeyDictionary[Pool, dict[Hashable, Known]] = WeakKeyDictionary()
 
-    def known(self, engine: Engine, tables: Hashable) -> Known:
-        """What is known of the places of a database's ledger, by its ``tables``, as long as the engine lives: its pool,
-        which it shares with those that ``Engine.execution_options`` makes of it, perhaps one for each request.
+    def known(self, scope: Scope) -> Known:
+        """What is known of the places of a database's ledger, as long as the engine lives: its pool, which it shares
+        with those that ``Engine.execution_options`` makes of it, perhaps one for each request.
         """
-        return self._known.setdefault(engine.pool, {}).setdefault(tables, Known({}, {}))
+        return self._known.setdefault(scope.engine.pool, {}).setdefault(scope.tables, Known({}, {}))
 
     def problem(
         self,
-        begin: Callable[[], AbstractContextManager[Connection]],
+        begin: Begin,
         ledger: Ledger,
         name: str,
         storage: Storage,

@@ -223,7 +223,7 @@ class Purger(Access):
 
         With ``mark``, a place that is nobody's becomes this database's.
         """
-        known = self._places.known(self.scope.engine, self.scope.tables)
+        known = self._places.known(self.scope)
         try:
             storage = self.resolve(name)
         except UnknownStorage as error:
@@ -249,7 +249,7 @@ class Purger(Access):
 
     def _ledger_of(self, name: str) -> str | None:
         """Which ledger it was whose database may delete in a storage's place."""
-        verdict = self._places.known(self.scope.engine, self.scope.tables).verdicts.get(name)
+        verdict = self._places.known(self.scope).verdicts.get(name)
         return None if verdict is None else verdict.ledger
 
     def _marker(

@@ -136,10 +136,10 @@ class Archive:
 
     def places(self) -> dict[str, Verdict]:
         """What is known of places, by the names of their storages."""
-        return self.files._places.known(self.engine, self.scope().tables).verdicts
+        return self.files.places.known(self.scope()).verdicts
 
     def purger(self, io: Any = run) -> Purger:
-        return Purger(self.scope(), self.files._places, io)
+        return Purger(self.scope(), self.files.places, io)
 
     def sweep(self, **options: Any) -> Any:
         """Sweep without waiting for anything, unless ``options`` say so."""

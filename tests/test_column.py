@@ -515,7 +515,7 @@ def test_a_copied_table_has_types_of_its_own() -> None:
 def test_mapping_a_column_notes_it_and_forgets_it_with_the_model() -> None:
     own = Storages("memory:")
     table = Table("t", MetaData(), Column("a", AttachmentType(own)))
-    assert len(own._columns) == 1
+    assert len(own.columns) == 1
     gone = weakref.ref(table.c.a.type)
     del table
     gc.collect()

@@ -129,7 +129,7 @@ async def test_async_with_gives_up_what_hangs_and_is_lifted_by_an_error(
 def test_options_have_defaults_that_are_safe() -> None:
     files = Storages()
     assert (files.retain, files.own_within) == (NO_TIME, timedelta(days=3))
-    assert files._times == Times(timedelta(hours=24), timedelta(days=3), timedelta(days=7), timedelta(days=7))
+    assert files.times == Times(timedelta(hours=24), timedelta(days=3), timedelta(days=7), timedelta(days=7))
 
 
 @on("within", [DAY, 2 * DAY])

@@ -486,7 +486,7 @@ def test_postgresql_finds_the_row_by_an_index(engine: Engine, recipe: Recipe) ->
         connection.execute(text("SET enable_seqscan = off"))
         event.listen(connection, "before_cursor_execute", _explain, retval=True)
         for attachment, index in ((song, "i"), (verse, "j")):
-            [column_type] = [each for each in gallery.files._columns if each.plural == (attachment is verse)]
+            [column_type] = [each for each in gallery.files.columns if each.plural == (attachment is verse)]
             maker = making.Maker(next(gallery.files._purgers(engine)), column_type)
             rows = connection.execute(select(gallery.Song.id).where(maker._names(attachment)))
             plan = "\n".join(str(row[0]) for row in rows)

@@ -169,7 +169,7 @@ def test_a_storage_that_hangs_is_not_waited_for(hasty: Archive) -> None:
 @sqlite
 def test_a_storage_too_slow_to_be_waited_for_is_cleaned_all_the_same(hasty: Archive) -> None:
     """Whose the place is, it tells too late for the first transaction: the second one need not ask again."""
-    hasty.files._places._known.clear()
+    hasty.files.places._known.clear()
     for verb in ("open", "delete"):
         hasty.storage.hang(verb, seconds=1)
     (first, one), (second, two) = suspect(hasty), suspect(hasty)
@@ -186,7 +186,7 @@ def test_a_storage_too_slow_to_be_waited_for_is_cleaned_all_the_same(hasty: Arch
 def test_what_would_have_had_to_wait_on_sqlite_is_done_by_who_waits(engine: Engine) -> None:
     """The test of an application asks for what is there; a sweep it does not run."""
     hasty = opened(engine, NO_TIME)
-    hasty.files._places._known.clear()
+    hasty.files.places._known.clear()
     hasty.storage.hang("open", seconds=1)
     for key in hasty.states():
         frame = Frame()
@@ -215,7 +215,7 @@ def test_what_a_writer_kept_from_cleaning_is_done_by_who_waits(hasty: Archive) -
 @sqlite
 def test_what_is_done_later_is_done_where_the_file_is(hasty: Archive) -> None:
     frame, key = suspect(hasty)
-    hasty.files._places._known.clear()
+    hasty.files.places._known.clear()
     hasty.storage.hang("open", seconds=1)
     hasty.files.settle(frame)
     with hasty.files.override("memory:"):
@@ -269,7 +269,7 @@ def test_a_storage_that_does_not_say_whose_it_is_keeps_no_connection(
     """Cleaning could take the whole pool otherwise, for as long as a storage hangs."""
     engine = open_engine(request.getfixturevalue(f"{name}_url"), pool_size=1, max_overflow=0, pool_timeout=2)
     hasty = opened(engine, NO_TIME)
-    hasty.files._places._known.clear()
+    hasty.files.places._known.clear()
     hasty.storage.hang("open")
     with hasty.session() as session:
         session.delete(session.get_one(hasty.Doc, 1))
@@ -288,7 +288,7 @@ def test_a_storage_that_does_not_say_whose_it_is_keeps_no_connection(
 @everywhere
 @on("verb", ["delete", "open"])
 def test_a_storage_that_fails_hurts_nobody(archive: Archive, verb: str, caplog: pytest.LogCaptureFixture) -> None:
-    archive.files._places._known.clear()
+    archive.files.places._known.clear()
     archive.storage.fail(verb, error=ConnectionError("no route"))
     frame, key = suspect(archive)
     with caplog.at_level(logging.WARNING, "sa_attachments"):
@@ -564,7 +564,7 @@ async def test_a_storage_that_does_not_say_whose_it_is_keeps_no_connection_of_an
     url = with_driver(postgres_url, "asyncpg")
     engine = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=2)
     hasty = await greenlet_spawn(opened, engine.sync_engine, NO_TIME)
-    hasty.files._places._known.clear()
+    hasty.files.places._known.clear()
     hasty.storage.hang("open")
     async with AsyncSession(engine) as session:
         await session.delete(await session.get_one(hasty.Doc, 1))
@@ -764,7 +764,7 @@ def test_a_process_ends_though_a_session_was_left_open(request: pytest.FixtureRe
 @on("async_engine", ["aiosqlite"], indirect=True)
 async def test_what_would_have_had_to_wait_is_done_under_asyncio_too(async_engine: AsyncEngine) -> None:
     hasty = await greenlet_spawn(opened, async_engine.sync_engine, NO_TIME)
-    hasty.files._places._known.clear()
+    hasty.files.places._known.clear()
     hasty.storage.hang("open", seconds=1)
     async with AsyncSession(async_engine) as session:
         await session.delete(await session.get_one(hasty.Doc, 1))

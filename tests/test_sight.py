@@ -326,7 +326,7 @@ def test_what_was_dropped_leaves_files_without_an_owner(engine: Engine, what: st
     key = archive.key(id_)
     run(engine, "DROP TABLE docs" if what == "table" else "ALTER TABLE docs DROP COLUMN file")
     if not mapped:
-        archive.files._columns.clear()
+        archive.files.columns.clear()
         archive.files._ledger = archive.ledger
     report = archive.files.verify(engine)
     assert kinds(report) == [("ownerless", False)]

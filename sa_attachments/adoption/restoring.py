@@ -288,7 +288,7 @@ class Restoring:
             self._storages |= set(connection.scalars(select(c.storage).where(owned_here).distinct()))
             connection.execute(update(self._place.ledger.lines).where(mine).values(purge_after=now()))
         trusted = [name for name in sorted(self._storages) if self._place.problem(name) is None]
-        ttl = milliseconds(self._place.files._times.tombstone_ttl)
+        ttl = milliseconds(self._place.files.times.tombstone_ttl)
         failed = (
             {file: e for _, some in self._place.purge_due(trusted, ttl) for file, e in some.items()} if trusted else {}
         )

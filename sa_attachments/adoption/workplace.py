@@ -53,7 +53,7 @@ class Workplace(Purger):
     """Purges too, on the connection that it was given; ``connection()`` must not be entered twice."""
 
     def __init__(self, connection: Connection, files: Storages, ledger: Ledger) -> None:
-        super().__init__(Scope.seen_by(connection, files, ledger), files._places, run, UNHURRIED)
+        super().__init__(Scope.seen_by(connection, files, ledger), files.places, run, UNHURRIED)
         self.files = files
         self._given = connection
 

@@ -74,13 +74,13 @@ class Application:
         application = cls(
             files, Database(database) if database else Database(table.database or "", table.folder or here)
         )
-        if files._ledger is None:
+        if not files.ledgers():
             application.require_columns()
         return application
 
     def require_columns(self) -> None:
         """Raises Failure if no mapped column uses the storages, as when the models were not imported."""
-        if not self.files._columns:
+        if not self.files.columns:
             raise Failure(
                 "no mapped column uses these Storages: name the modules with the models by --import (or under import "
                 "in pyproject.toml)"
@@ -90,9 +90,9 @@ class Application:
         """What ``work`` returns. Raises Failure, and LedgerMissing if the database has none."""
 
         def checked(engine: Engine) -> T:
-            for purger in self.files._purgers(engine):
-                with engine.connect() as connection:
-                    purger.ledger.require(connection)
+            with engine.connect() as connection:
+                for ledger in self.files.ledgers():
+                    ledger.require(connection)
             return work(engine)
 
         with redirect_stdout(sys.stderr), _io():

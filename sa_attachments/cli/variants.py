@@ -80,7 +80,7 @@ def variants(
 
 def _require(application: Application, names: tuple[str, ...]) -> None:
     """Refuse a slip of the pen. What no column declares any more may be named, if it looks like nobody's slip."""
-    declared = {name for column in application.files._columns for name in column.variants}
+    declared = {name for column in application.files.columns for name in column.variants}
     if declared and names and not declared & set(names):
         raise UnknownVariant(f"no column declares a variant {listing(names)}; declared are {listing(declared)}")
 

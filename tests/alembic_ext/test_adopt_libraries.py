@@ -610,7 +610,7 @@ def test_a_place_that_is_no_folder(world: Make) -> None:
 
 @here
 @pytest.mark.parametrize("mode", ["in_place", "copy"])
-@pytest.mark.filterwarnings("ignore:nothing will be deleted")
+@pytest.mark.filterwarnings("ignore:nothing is deleted")
 def test_what_a_storage_keeps_for_itself_is_no_file_of_a_library(engine: Engine, tmp_path: Path, mode: str) -> None:
     museum = Museum(engine, tmp_path).open()
     museum.lay(MARKER, b"somebody's")

@@ -322,7 +322,7 @@ def test_names_that_differ_by_case_and_one_that_is_too_long_for_the_ledger(museu
 @here
 @pytest.mark.parametrize(("mode", "options"), [*MODES, ("in_place", {"storage": "old", "root": None})])
 @pytest.mark.parametrize("policy", ["fail", "skip"])
-@pytest.mark.filterwarnings("ignore:nothing will be deleted")
+@pytest.mark.filterwarnings("ignore:nothing is deleted")
 def test_what_a_storage_keeps_for_itself_is_no_file_of_a_row(
     museum: Museum, mode: str, options: dict[str, Any], policy: str
 ) -> None:

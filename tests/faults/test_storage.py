@@ -259,7 +259,7 @@ FAULTS: dict[str, Callable[[Faulty], Faulty]] = {
 def test_no_end_of_a_transaction_raises_or_waits_for_cleaning(world: World, fault: str, end: str) -> None:
     change, finish, contents = ENDS[end]
     key = seed(world, file=b"old")
-    files._places._known.clear()  # as in a new process, which has still to find out whose place it is
+    files.places._known.clear()  # as in a new process, which has still to find out whose place it is
     with world.session() as session:
         change(session, session.get_one(Doc, key))
         session.flush()

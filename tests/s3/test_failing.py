@@ -111,7 +111,7 @@ def test_an_upload_in_parts_that_is_cut_leaves_no_parts(
 def test_no_end_of_a_transaction_raises_or_waits_for_cleaning(world: World, proxy: Proxy, fault: str, end: str) -> None:
     change, finish, contents = suite.ENDS[end]
     key = suite.seed(world, file=b"old")
-    files._places._known.clear()  # as in a new process, which has still to find out whose place it is
+    files.places._known.clear()  # as in a new process, which has still to find out whose place it is
     with world.session() as session:
         change(session, session.get_one(Doc, key))
         session.flush()

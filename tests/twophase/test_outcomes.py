@@ -257,7 +257,7 @@ def test_verify_does_not_mend_what_is_undecided(
     crash(session)
     report = files.verify(world.observer, repair=True, checksums=True)
     assert report.counts == {}
-    monkeypatch.setattr(files, "_times", replaced(files._times, grace=timedelta(0)))
+    monkeypatch.setattr(files, "times", replaced(files.times, grace=timedelta(0)))
     report = files.verify(world.observer, repair=True)
     assert (report.counts, [each.repaired for each in report.findings]) == ({"stranger": 2}, [False] * 2)
     assert set(world.stored().values()) == {*OLD, b"new", b"added"}
