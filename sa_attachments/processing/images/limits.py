@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 from ...attachment import Attachment
 from ...errors import BadConfiguration, Refused
-from .geometry import check_sides
+from .geometry import Size, check_sides
 from .gifblocks import MOST_FRAMES
 from .options import MAX_PIXELS
 from .pillow import require
@@ -50,42 +50,40 @@ class _Validator:
 
 
 @dataclass(frozen=True)
-class MaxDimensions(_Validator):
-    """At most ``width`` × ``height`` pixels; None for a height that does not matter."""
-
+class _Sides(_Validator):
     width: int
     height: int | None = None
 
     def __post_init__(self) -> None:
         check_sides(self, self.width, self.height)
         super().__post_init__()
+
+    def _refused_size(self, size: Size, expected: str) -> Refused:
+        sides = f"{self.width:,} in width" if self.height is None else f"{self.width:,} × {self.height:,}"
+        message = f"the image has {size[0]:,} × {size[1]:,} pixels, {expected} {sides}"
+        return self._refused(message, (self.width, self.height), size)
+
+
+@dataclass(frozen=True)
+class MaxDimensions(_Sides):
+    """At most ``width`` × ``height`` pixels; None for a height that does not matter."""
 
     def __call__(self, attachment: Attachment, /) -> None:
         with self._opened(attachment) as picture:
             width, height = picture.size
         if width > self.width or (self.height is not None and height > self.height):
-            message = f"the image has {width:,} × {height:,} pixels, allowed are {_sides(self.width, self.height)}"
-            raise self._refused(message, (self.width, self.height), (width, height))
+            raise self._refused_size((width, height), "allowed are")
 
 
 @dataclass(frozen=True)
-class MinDimensions(_Validator):
+class MinDimensions(_Sides):
     """At least ``width`` × ``height`` pixels; None for a height that does not matter."""
-
-    width: int
-    height: int | None = None
-
-    def __post_init__(self) -> None:
-        check_sides(self, self.width, self.height)
-        super().__post_init__()
 
     def __call__(self, attachment: Attachment, /) -> None:
         with self._opened(attachment) as picture:
             width, height = picture.size
         if width < self.width or (self.height is not None and height < self.height):
-            least = _sides(self.width, self.height)
-            message = f"the image has {width:,} × {height:,} pixels, expected are at least {least}"
-            raise self._refused(message, (self.width, self.height), (width, height))
+            raise self._refused_size((width, height), "expected are at least")
 
 
 @dataclass(frozen=True)
@@ -173,10 +171,6 @@ class Intact(_Validator):
             picture.bound(frames)
             for frame in range(frames):
                 picture.load(frame)
-
-
-def _sides(width: int, height: int | None) -> str:
-    return f"{width:,} in width" if height is None else f"{width:,} × {height:,}"
 
 
 def _ratio(said: str | float) -> Fraction:
