@@ -27,7 +27,7 @@ from .recovery import Purger
 from .storage import Unfinished
 
 Progress = Callable[[str, int], None]
-"""Told ``(storage, files)`` while work goes on."""
+"""Told ``(what, how many)`` while work goes on."""
 
 LATE = timedelta(days=1)
 """What is due for so long, and in no storage that is swept, nobody else sweeps either."""

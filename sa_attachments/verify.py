@@ -48,10 +48,7 @@ from .recovery import Purger
 from .rows import Page, Rows
 from .sight import Sight
 from .storage import Heals
-from .sweep import listed
-
-Progress = Callable[[str, int], None]
-"""Told ``(what, how many)`` while work goes on."""
+from .sweep import Progress, listed
 
 
 @dataclass(frozen=True, slots=True)
