@@ -27,6 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sa_attachments.clock import milliseconds
 from sa_attachments.errors import BadConfiguration, LedgerMissing, NoTransaction, listing
+from sa_attachments.patience import isolation_level
 from sa_attachments.tables import translated
 
 from .batch import after_batch, before_batch, table_of
@@ -281,8 +282,7 @@ def _check(connection: Connection, counting: Counting, columns: bool) -> None:
 
 def _check_isolation(connection: Connection) -> None:
     """Refuse where names could not be counted in one transaction, or not all of them."""
-    on_connect = getattr(connection.dialect, "_on_connect_isolation_level", None)
-    if (connection.get_execution_options().get("isolation_level") or on_connect) == "AUTOCOMMIT":
+    if isolation_level(connection) == "AUTOCOMMIT":
         raise NoTransaction(
             "names are counted in one transaction, and this connection commits each statement: say it outside of "
             "autocommit_block(), and don't let env.py connect with AUTOCOMMIT"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -75,6 +75,12 @@ def together(connection: Connection) -> Iterator[None]:
     except BaseException:
         connection.exec_driver_sql("ROLLBACK")
         raise
+
+
+def isolation_level(bind: Engine | Connection) -> str | None:
+    """The one that SQLAlchemy was told of, for a connection or its engine; None is the database's own."""
+    level: str | None = bind.get_execution_options().get("isolation_level")
+    return level or getattr(bind.dialect, "_on_connect_isolation_level", None)
 
 
 def commits_by_itself(driver: Any) -> bool:

@@ -23,7 +23,7 @@ from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction,
 from .frames import Frame
 from .ledger import CONDEMNED, Drop, owner_of
 from .offload import gather
-from .patience import commits_by_itself
+from .patience import commits_by_itself, isolation_level
 from .references import Reference
 from .scope import Scope
 from .source import PathSource
@@ -313,8 +313,7 @@ def _look_for(reference: Reference, file: Named) -> None:
 
 def refuse_autocommit(bind: Engine | Connection, reference: Reference) -> None:
     """NoTransaction if each statement is committed by itself."""
-    level = bind.get_execution_options().get("isolation_level")
-    if (level or getattr(bind.dialect, "_on_connect_isolation_level", None)) == "AUTOCOMMIT":
+    if isolation_level(bind) == "AUTOCOMMIT":
         raise NoTransaction(
             f"{reference.target}: the connection is set to AUTOCOMMIT, and files can't follow a transaction: "
             "use another isolation level for sessions with attachments"

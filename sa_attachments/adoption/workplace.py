@@ -31,7 +31,7 @@ from ..errors import AttachmentError, NoTransaction, OwnershipLost
 from ..files import Storages
 from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
 from ..offload import run
-from ..patience import impatient
+from ..patience import impatient, isolation_level
 from ..recovery import Purger
 from ..scope import Scope
 from ..sight import Sight
@@ -169,8 +169,7 @@ def workplace(connection: Connection, files: Storages, ledger: Ledger) -> Iterat
     if connection.in_transaction():
         raise NoTransaction("the connection is in a transaction: commit first, as each batch is committed by itself")
     dialect = connection.dialect
-    on_connect = getattr(dialect, "_on_connect_isolation_level", None)
-    before = connection.get_execution_options().get("isolation_level") or on_connect
+    before = isolation_level(connection)
     if change := dialect.name != "sqlite" or before == "AUTOCOMMIT":
         wanted = "SERIALIZABLE" if dialect.name == "sqlite" else "READ COMMITTED"
         connection.execution_options(isolation_level=wanted)
