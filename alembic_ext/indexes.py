@@ -31,7 +31,7 @@ from sa_attachments.files import Storages
 from sa_attachments.tables import translated
 
 from .batch import after_batch, before_batch, table_of
-from .script import as_it_is, execute, literal, quoter
+from .script import as_it_is, execute, literal, placed, quoter
 
 _KINDS = {"string": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "integer": "BIGINT", "float": "DOUBLE"}
 """How values compare, and what they are in a column of MySQL."""
@@ -184,14 +184,14 @@ def _create(operations: Operations, op: CreateAttachmentIndexOp) -> None:
         path = literal(dialect, "$" + "".join(f".{json.dumps(part, ensure_ascii=False)}" for part in op.path))
         value = f"JSON_VALUE({quote(op.column)}, {path})"
         statement = (
-            f"ALTER TABLE {_at(quote, op)} ADD COLUMN {quote(new)} {_KINDS[op.kind]} AS ({value}) VIRTUAL INVISIBLE,"
+            f"ALTER TABLE {placed(quote, op.schema, op.table)}"
+            f" ADD COLUMN {quote(new)} {_KINDS[op.kind]} AS ({value}) VIRTUAL INVISIBLE,"
             f" ADD INDEX {quote(op.name)} ({quote(new)})"
         )
     else:
-        on = op.table if op.schema is None or dialect.name != "sqlite" else None
-        table = _at(quote, op) if on else quote(op.table)
         # On SQLite an index is named with its schema, not its table.
-        name = quote(op.name) if on else f"{quote(str(op.schema))}.{quote(op.name)}"
+        of_index, of_table = (op.schema, None) if dialect.name == "sqlite" else (None, op.schema)
+        name, table = placed(quote, of_index, op.name), placed(quote, of_table, op.table)
         statement = f"CREATE INDEX {name} ON {table} (({_expression(dialect, op)}))"
     execute(operations, [statement])
 
@@ -202,10 +202,10 @@ def _drop(operations: Operations, op: DropAttachmentIndexOp) -> None:
     quote = quoter(dialect)
     if dialect.name in ("mysql", "mariadb"):
         new = quote(generated(op.column, op.path))
-        statement = f"ALTER TABLE {_at(quote, op)} DROP INDEX {quote(op.name)}, DROP COLUMN {new}"
+        table = placed(quote, op.schema, op.table)
+        statement = f"ALTER TABLE {table} DROP INDEX {quote(op.name)}, DROP COLUMN {new}"
     else:
-        schema = "" if op.schema is None else f"{quote(op.schema)}."
-        statement = f"DROP INDEX {schema}{quote(op.name)}"
+        statement = f"DROP INDEX {placed(quote, op.schema, op.name)}"
     execute(operations, [statement])
 
 
@@ -234,10 +234,6 @@ def _check(there: Any, op: _IndexOp) -> None:
     columns = [each["name"] for each in there.get_columns(op.table, op.schema)]
     if op.column not in columns:
         raise BadConfiguration(f"{op.table!r} has no column {op.column!r}: it has {listing(columns)}")
-
-
-def _at(quote: Callable[[str], str], op: _IndexOp) -> str:
-    return quote(op.table) if op.schema is None else f"{quote(op.schema)}.{quote(op.table)}"
 
 
 def _renderer(name: str) -> Callable[[Any, _IndexOp], str]:

@@ -41,6 +41,11 @@ def quoter(dialect: Dialect) -> Callable[[str], str]:
     return lambda name: as_it_is(dialect, dialect.identifier_preparer.quote_identifier(name))
 
 
+def placed(quote: Callable[[str], str], schema: str | None, name: str) -> str:
+    """A quoted name, in its schema."""
+    return quote(name) if schema is None else f"{quote(schema)}.{quote(name)}"
+
+
 def as_it_is(dialect: Dialect, sql: str) -> str:
     """What SQLAlchemy wrote, with each percent sign once: for some drivers it writes two, and once more in the end."""
     return sql.replace("%%", "%") if getattr(dialect.identifier_preparer, "_double_percents", False) else sql

@@ -17,22 +17,19 @@ from sqlalchemy import Dialect
 
 from sa_attachments.adoption.plan import Plan
 
+from ..counting import mysql, postgresql, sqlite
 from ..counting.counter import LEDGER
-from ..script import literal, quoter
+from ..script import literal, placed, quoter
 
 
 def unended(dialect: Dialect, plan: Plan, kind: str) -> str:
     """The condition that ``kind``, ``finish`` or ``hold``, has something to do."""
     named = {"postgresql": _named_postgresql, "sqlite": _named_sqlite}.get(dialect.name, _named_mysql)
     quote = quoter(dialect)
-
-    def at(schema: str | None, name: str) -> str:
-        return quote(name) if schema is None else f"{quote(schema)}.{quote(name)}"
-
-    ledger = f"{at(plan.ledger_schema, LEDGER)} AS line"
+    ledger = f"{placed(quote, plan.ledger_schema, LEDGER)} AS line"
     items, is_its, lay_there = named(f"doc.{quote(plan.into)}")
     # The ledger last: a lateral table sees those that stand before it.
-    rows = f"SELECT 1 FROM {at(plan.schema, plan.table)} AS doc, {items} AS item, {ledger} WHERE {is_its}"
+    rows = f"SELECT 1 FROM {placed(quote, plan.schema, plan.table)} AS doc, {items} AS item, {ledger} WHERE {is_its}"
     if kind == "hold":
         return f"EXISTS ({rows} AND {lay_there} AND NOT line.held)"
     owner = " AND ".join(
@@ -46,47 +43,31 @@ def unended(dialect: Dialect, plan: Plan, kind: str) -> str:
 
 
 def _named_postgresql(value: str) -> tuple[str, str, str]:
-    value = f"CAST({value} AS JSONB)"
-    items = (
-        f"jsonb_array_elements(CASE jsonb_typeof({value}) WHEN 'array' THEN {value}"
-        f" WHEN 'object' THEN jsonb_build_array({value}) ELSE '[]' END)"
-    )
     about = "CASE jsonb_typeof(item -> 'adopted') WHEN 'object' THEN item -> 'adopted' ELSE '{}' END"
     return (
-        items,
+        postgresql.items(f"CAST({value} AS JSONB)"),
         "line.key = item ->> 'key' AND line.storage = item ->> 'storage'",
         f"({about}) - 'row' <> CAST('{{}}' AS JSONB)",
     )
 
 
 def _named_sqlite(value: str) -> tuple[str, str, str]:
-    items = (
-        f"json_each(CASE WHEN NOT json_valid({value}) THEN '[]' WHEN json_type({value}) = 'array' THEN {value}"
-        f" WHEN json_type({value}) = 'object' THEN json_array(json({value})) ELSE '[]' END)"
-    )
-    item = "CASE item.type WHEN 'object' THEN item.value ELSE '{}' END"
+    item = sqlite.ITEM
     about = f"json_extract({item}, '$.adopted')"
     return (
-        items,
+        sqlite.items(value),
         f"line.key = json_extract({item}, '$.key') AND line.storage = json_extract({item}, '$.storage')",
         f"json_type({item}, '$.adopted') = 'object' AND json_remove({about}, '$.row') <> '{{}}'",
     )
 
 
 def _named_mysql(value: str) -> tuple[str, str, str]:
-    items = f"IF(JSON_VALID({value}), IF(JSON_TYPE({value}) = 'ARRAY', {value}, CONCAT('[', {value}, ']')), '[]')"
-    columns = (
-        "n FOR ORDINALITY, k VARCHAR(255) PATH '$.key' NULL ON EMPTY NULL ON ERROR,"
-        " s VARCHAR(100) PATH '$.storage' NULL ON EMPTY NULL ON ERROR"
-    )
+    items = mysql.items(value)
+    columns = f"n FOR ORDINALITY, k {mysql.KEY}, s {mysql.STORAGE}"
     # MariaDB before 10.6.15 gives no part of a document as a column.
     about = f"JSON_EXTRACT({items}, CONCAT('$[', item.n - 1, '].adopted'))"
     return (
         f"JSON_TABLE({items}, '$[*]' COLUMNS ({columns}))",
-        f"line.`key` = {_binary('item.k')} AND line.storage = {_binary('item.s')}",
+        f"line.`key` = {mysql.binary('item.k')} AND line.storage = {mysql.binary('item.s')}",
         f"JSON_TYPE({about}) = 'OBJECT' AND JSON_LENGTH(JSON_REMOVE({about}, '$.row')) > 0",
     )
-
-
-def _binary(value: str) -> str:
-    return f"CONVERT({value} USING utf8mb4) COLLATE utf8mb4_bin"

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Dialect
 
-from ..script import quoter
+from ..script import placed, quoter
 from .counted import Counted, Counting
 
 LEDGER = "attachment_ledger"
@@ -108,7 +108,7 @@ class Counter(ABC):
 
     def at(self, schema: str | None, name: str) -> str:
         """A quoted name, in its schema."""
-        return self.quote(name) if schema is None else f"{self.quote(schema)}.{self.quote(name)}"
+        return placed(self.quote, schema, name)
 
     def name(self, table: str, purpose: str, longest: int = 63) -> str:
         """A name for something that belongs to a table."""

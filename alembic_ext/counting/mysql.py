@@ -175,41 +175,43 @@ class MySQLCounter(Counter):
         return self.at(counting.schema, self.name(counting.table, event))
 
 
-_KEY = "VARCHAR(255) PATH '$.key' NULL ON EMPTY NULL ON ERROR"
-_STORAGE = "VARCHAR(100) PATH '$.storage' NULL ON EMPTY NULL ON ERROR"
+KEY = "VARCHAR(255) PATH '$.key' NULL ON EMPTY NULL ON ERROR"
+STORAGE = "VARCHAR(100) PATH '$.storage' NULL ON EMPTY NULL ON ERROR"
 _WITH_VARIANTS = (
-    f"COLUMNS (o {_STORAGE}, f {_KEY}, NESTED PATH '$.variants.*' COLUMNS (k {_KEY}, s {_STORAGE}))) AS item"
+    f"COLUMNS (o {STORAGE}, f {KEY}, NESTED PATH '$.variants.*' COLUMNS (k {KEY}, s {STORAGE}))) AS item"
     " WHERE item.f IS NOT NULL AND item.o IS NOT NULL"
 )
 
 
-def _items(value: str) -> str:
+def items(value: str) -> str:
+    """A list of the descriptors in a value."""
     return f"IF(JSON_VALID({value}), IF(JSON_TYPE({value}) = 'ARRAY', {value}, CONCAT('[', {value}, ']')), '[]')"
 
 
 def _files(value: str) -> list[str]:
     """SELECTs of ``(key, storage)`` of the files that a value names: the descriptors' own, and their variants'."""
-    items = _items(value)
+    of_value = items(value)
     return [
-        f"SELECT {_binary('item.k')} AS k, {_binary('item.s')} AS s FROM JSON_TABLE({items}, '$[*]'"
-        f" COLUMNS (k {_KEY}, s {_STORAGE})) AS item WHERE item.k IS NOT NULL AND item.s IS NOT NULL",
-        f"SELECT {_binary('item.k')} AS k, {_binary('coalesce(item.s, item.o)')} AS s FROM JSON_TABLE({items},"
+        f"SELECT {binary('item.k')} AS k, {binary('item.s')} AS s FROM JSON_TABLE({of_value}, '$[*]'"
+        f" COLUMNS (k {KEY}, s {STORAGE})) AS item WHERE item.k IS NOT NULL AND item.s IS NOT NULL",
+        f"SELECT {binary('item.k')} AS k, {binary('coalesce(item.s, item.o)')} AS s FROM JSON_TABLE({of_value},"
         f" '$[*]' {_WITH_VARIANTS} AND item.k IS NOT NULL",
     ]
 
 
 def _files_of_rows(table: str, column: str) -> str:
     """A SELECT of ``(row, key, storage)`` of the files that the rows name, each once for a row, as triggers count."""
-    key = _binary("IF(part.variant, item.k, item.f)")
-    storage = _binary("IF(part.variant, coalesce(item.s, item.o), item.o)")
+    key = binary("IF(part.variant, item.k, item.f)")
+    storage = binary("IF(part.variant, coalesce(item.s, item.o), item.o)")
     return (
         f"SELECT DISTINCT counted_row.n, {key} AS k, {storage} AS s"
         f" FROM (SELECT ROW_NUMBER() OVER () AS n, {column} AS value FROM {table}) AS counted_row,"
         " (SELECT FALSE AS variant UNION ALL SELECT TRUE) AS part,"
-        f" JSON_TABLE({_items('counted_row.value')}, '$[*]' {_WITH_VARIANTS}"
+        f" JSON_TABLE({items('counted_row.value')}, '$[*]' {_WITH_VARIANTS}"
         " AND (NOT part.variant OR item.k IS NOT NULL)"
     )
 
 
-def _binary(value: str) -> str:
+def binary(value: str) -> str:
+    """A text that compares by its bytes."""
     return f"CONVERT({value} USING utf8mb4) COLLATE utf8mb4_bin"

@@ -192,17 +192,22 @@ def _read(row: Any, ledgers: set[str]) -> Counting | None:
     return replace(counting, ledger_schema=next((each for each in looked_in if each in ledgers), None))
 
 
+def items(value: str) -> str:
+    """The table of the descriptors in a JSONB value."""
+    return (
+        f"jsonb_array_elements(CASE jsonb_typeof({value}) WHEN 'array' THEN {value}"
+        f" WHEN 'object' THEN jsonb_build_array({value}) ELSE '[]' END)"
+    )
+
+
 def _files(value: str) -> str:
     """A SELECT of ``(key, storage)`` of the files that a JSONB value names."""
-    items = (
-        f"jsonb_array_elements(CASE jsonb_typeof({value}) WHEN 'array' THEN {value}"
-        f" WHEN 'object' THEN jsonb_build_array({value}) ELSE '[]' END) AS item"
-    )
+    of_value = f"{items(value)} AS item"
     variants = "CASE jsonb_typeof(item -> 'variants') WHEN 'object' THEN item -> 'variants' ELSE '{}' END"
     is_file = "jsonb_typeof(item -> 'key') = 'string' AND jsonb_typeof(item -> 'storage') = 'string'"
     return (
-        f"SELECT item ->> 'key' AS key, item ->> 'storage' AS storage FROM {items} WHERE {is_file}"
+        f"SELECT item ->> 'key' AS key, item ->> 'storage' AS storage FROM {of_value} WHERE {is_file}"
         " UNION SELECT variant.value ->> 'key', coalesce(variant.value ->> 'storage', item ->> 'storage')"
-        f" FROM {items}, jsonb_each({variants}) AS variant"
+        f" FROM {of_value}, jsonb_each({variants}) AS variant"
         f" WHERE {is_file} AND jsonb_typeof(variant.value -> 'key') = 'string'"
     )

@@ -133,13 +133,21 @@ def _files_of_rows(table: str, column: str) -> str:
     )
 
 
+ITEM = "CASE item.type WHEN 'object' THEN item.value ELSE '{}' END"
+"""One of the ``items``, called ``item``; empty if it is no descriptor."""
+
+
+def items(value: str) -> str:
+    """The table of the descriptors in a value."""
+    return (
+        f"json_each(CASE WHEN NOT json_valid({value}) THEN '[]' WHEN json_type({value}) = 'array' THEN {value}"
+        f" WHEN json_type({value}) = 'object' THEN json_array(json({value})) ELSE '[]' END)"
+    )
+
+
 def _files(value: str) -> str:
     """A SELECT of ``(key, storage)`` of the files that a value names."""
-    items = (
-        f"json_each(CASE WHEN NOT json_valid({value}) THEN '[]' WHEN json_type({value}) = 'array' THEN {value}"
-        f" WHEN json_type({value}) = 'object' THEN json_array(json({value})) ELSE '[]' END) AS item"
-    )
-    item = "CASE item.type WHEN 'object' THEN item.value ELSE '{}' END"
+    of_value, item = f"{items(value)} AS item", ITEM
     variants = (
         f"CASE json_type({item}, '$.variants') WHEN 'object' THEN json_extract({item}, '$.variants') ELSE '{{}}' END"
     )
@@ -147,9 +155,9 @@ def _files(value: str) -> str:
     is_file = f"json_type({item}, '$.key') = 'text' AND json_type({item}, '$.storage') = 'text'"
     return (
         f"SELECT json_extract({item}, '$.key') AS key, json_extract({item}, '$.storage') AS storage"
-        f" FROM {items} WHERE {is_file}"
+        f" FROM {of_value} WHERE {is_file}"
         f" UNION SELECT json_extract({variant}, '$.key'),"
         f" coalesce(json_extract({variant}, '$.storage'), json_extract({item}, '$.storage'))"
-        f" FROM {items}, json_each({variants}) AS variant"
+        f" FROM {of_value}, json_each({variants}) AS variant"
         f" WHERE {is_file} AND json_type({variant}, '$.key') = 'text'"
     )
