@@ -115,7 +115,7 @@ class Maker:
             try:
                 wish = Wish(identity, present, name, seen, self.derive(present, name, variant))
             except FileMissing:
-                if self.names(identity, present):
+                if self.still_names(identity, present):
                     raise
                 continue  # It was dropped meanwhile, and its bytes are gone already.
             assert wish.new is not None
@@ -160,7 +160,7 @@ class Maker:
     def _find(self, attachment: Attachment, primary_key: Identity | None, name: str) -> tuple[Identity, Attachment]:
         """The row that names an attachment, and what it holds of it now."""
         by_key = primary_key is not None
-        found = self._rows.find(self._rows.is_one(primary_key) if primary_key is not None else self._names(attachment))
+        found = self._rows.find(self._rows.is_one(primary_key) if primary_key is not None else self._naming(attachment))
         for identity, items in found:
             for item in items:
                 try:
@@ -175,12 +175,12 @@ class Maker:
             "committed yet"
         )
 
-    def names(self, identity: Identity, attachment: Attachment) -> bool:
-        """Whether a row names an attachment (still)."""
+    def still_names(self, identity: Identity, attachment: Attachment) -> bool:
+        """Whether a row names an attachment still."""
         found = self._rows.find(self._rows.is_one(identity))
         return any(not is_damaged(item) and item == attachment for _, items in found for item in items)
 
-    def _names(self, attachment: Attachment) -> Any:
+    def _naming(self, attachment: Attachment) -> Any:
         """A condition that holds for the row that names an attachment, and perhaps for others."""
         column, key = self._type.column, attachment.key
         assert column is not None

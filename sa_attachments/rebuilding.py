@@ -126,7 +126,7 @@ class Rebuild:
         for wish, outcome in zip(making, gather(jobs, os.cpu_count() or 1), strict=True):
             if outcome.value is not None:
                 wish.new = outcome.value
-            elif isinstance(outcome.error, FileMissing) and not maker.names(wish.identity, wish.parent):
+            elif isinstance(outcome.error, FileMissing) and not maker.still_names(wish.identity, wish.parent):
                 self._report.overtaken += 1
                 wishes.remove(wish)
             elif isinstance(outcome.error, AttachmentError):

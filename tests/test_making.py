@@ -488,7 +488,7 @@ def test_postgresql_finds_the_row_by_an_index(engine: Engine, recipe: Recipe) ->
         for attachment, index in ((song, "i"), (verse, "j")):
             [column_type] = [each for each in gallery.files.columns if each.plural == (attachment is verse)]
             maker = making.Maker(next(gallery.files._purgers(engine)), column_type)
-            rows = connection.execute(select(gallery.Song.id).where(maker._names(attachment)))
+            rows = connection.execute(select(gallery.Song.id).where(maker._naming(attachment)))
             plan = "\n".join(str(row[0]) for row in rows)
             assert f"on {index} " in plan or f"using {index} " in plan, plan
 
