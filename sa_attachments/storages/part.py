@@ -1,4 +1,4 @@
-"""Part: a piece of an open file, seen as a file of its own.
+"""Part: some bytes, as a piece of an open file, seen as a file of their own.
 
 >>> import tempfile
 >>> file = tempfile.TemporaryFile()
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import os
+from abc import ABC, abstractmethod
 from typing import Any, BinaryIO, cast
 
 
@@ -22,16 +23,19 @@ def part(file: BinaryIO, start: int, end: int | None) -> BinaryIO:
 
     ``file`` needs a descriptor, and is closed with it; its own position doesn't matter.
     """
-    return cast(BinaryIO, io.BufferedReader(_Part(file, start, end)))
+    return cast(BinaryIO, io.BufferedReader(_OfFile(file, start, end)))
 
 
-class _Part(io.RawIOBase):
-    def __init__(self, file: BinaryIO, start: int, end: int | None) -> None:
-        size = os.fstat(file.fileno()).st_size
-        self._file = file
-        self._start = min(start, size)
-        self._size = max((size if end is None else min(end, size)) - self._start, 0)
+class Part(io.RawIOBase, ABC):
+    """So many bytes, wherever they are."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._at = 0
+
+    @abstractmethod
+    def _some(self, wanted: int) -> bytes:
+        """At most ``wanted`` of those that are at the position; there are so many."""
 
     def readable(self) -> bool:
         return True
@@ -40,15 +44,29 @@ class _Part(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(offset + (0, self._at, self._size)[whence], 0)
-        return self._at
+        target = offset + (0, self._at, self._size)[whence]
+        if target < 0:
+            raise ValueError(f"negative seek position {target}")
+        self._at = target
+        return target
 
     def readinto(self, buffer: Any) -> int:
-        count = min(len(buffer), max(self._size - self._at, 0))
-        data = os.pread(self._file.fileno(), count, self._start + self._at)
+        wanted = min(len(buffer), self._size - self._at)
+        data = self._some(wanted) if wanted > 0 else b""
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+
+class _OfFile(Part):
+    def __init__(self, file: BinaryIO, start: int, end: int | None) -> None:
+        size = os.fstat(file.fileno()).st_size
+        self._file = file
+        self._start = min(start, size)
+        super().__init__(max((size if end is None else min(end, size)) - self._start, 0))
+
+    def _some(self, wanted: int) -> bytes:
+        return os.pread(self._file.fileno(), wanted, self._start + self._at)
 
     def close(self) -> None:
         self._file.close()

@@ -5,7 +5,6 @@ Each piece is read on a connection of its own, and none is held in between.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,10 @@ from sqlalchemy import Connection, Table, select
 
 from sa_attachments.errors import FileMissing
 
+from .part import Part
 
-class Pieces(io.RawIOBase):
+
+class Pieces(Part):
     """The bytes of a file from ``start`` up to ``end``, fetched piece by piece."""
 
     def __init__(
@@ -26,32 +27,12 @@ class Pieces(io.RawIOBase):
         self._key = file.key
         self._piece_size = file.piece_size
         self._start = min(start, file.size)
-        self._size = max((file.size if end is None else min(end, file.size)) - self._start, 0)
-        self._at = 0
         self._fetched: tuple[int, bytes] = (-1, b"")
+        super().__init__(max((file.size if end is None else min(end, file.size)) - self._start, 0))
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        target = offset + (0, self._at, self._size)[whence]
-        if target < 0:
-            raise ValueError(f"negative seek position {target}")
-        self._at = target
-        return target
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), self._size - self._at)
-        if wanted <= 0:
-            return 0
+    def _some(self, wanted: int) -> bytes:
         number, offset = divmod(self._start + self._at, self._piece_size)
-        data = self._piece(number)[offset : offset + wanted]
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        return self._piece(number)[offset : offset + wanted]
 
     def _piece(self, number: int) -> bytes:
         if self._fetched[0] != number:

@@ -19,10 +19,12 @@ from typing import Any
 
 from sa_attachments.storage import Readable
 
+from ..part import Part
+
 _ATTEMPTS = 5
 
 
-class S3File(io.RawIOBase):
+class S3File(Part):
     """The bytes that an open request streams; ``reopen(at)`` begins another one at that byte, ``explain`` makes an
     error that says what broke.
     """
@@ -31,53 +33,34 @@ class S3File(io.RawIOBase):
         self, body: Any, size: int, reopen: Callable[[int], Any], explain: Callable[[Exception], Exception]
     ) -> None:
         self._body: Any = body
-        self._size = size
         self._reopen = reopen
         self._explain = explain
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        super().__init__(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        target = offset + (0, self._at, self._size)[whence]
-        if target < 0:
-            raise ValueError(f"negative seek position {target}")
-        if target != self._at:
+        before = self._at
+        if super().seek(offset, whence) != before:
             self._drop()
-        self._at = target
-        return target
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._next(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        return self._at
 
     def readall(self) -> bytes:
         pieces = []
-        while data := self._next(self._size - self._at):
-            pieces.append(data)
+        while (left := self._size - self._at) > 0:
+            pieces.append(self._some(left))
+            self._at += len(pieces[-1])
         return b"".join(pieces)
 
     def close(self) -> None:
         self._drop()
         super().close()
 
-    def _next(self, wanted: int) -> bytes:
-        """Some bytes; empty only at the end."""
-        wanted = min(wanted, self._size - self._at)
-        if wanted <= 0:
-            return b""
+    def _some(self, wanted: int) -> bytes:
         for attempt in range(1, _ATTEMPTS + 1):
             if self._body is None:
                 self._body = self._reopen(self._at)
             source: Readable = self._body
             try:
                 if data := source.read(wanted):
-                    self._at += len(data)
                     return data
                 raise ConnectionError(f"the connection ended {self._size - self._at:,} bytes before the file")
             except Exception as error:  # botocore passes some errors of urllib3 on as they are
