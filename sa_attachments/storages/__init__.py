@@ -1,7 +1,8 @@
 """Storages: the registry that names them, and one module per backend.
 
-What all of them promise is written in ``sa_attachments.storage``; this page adds what keys look like. Any
-``/``-separated printable ASCII will do, as long as it can't be mistaken for a way through folders:
+What all of them promise is written in ``sa_attachments.storage``; this page adds what keys look like, and the words in
+which backends refuse one. Any ``/``-separated printable ASCII will do, as long as it can't be mistaken for a way
+through folders:
 
 >>> checked("2026/01/01/00/a"), checked("old files/a.b")
 ('2026/01/01/00/a', 'old files/a.b')
