@@ -66,6 +66,7 @@ class Custody:
     def _new(self) -> None:
         self.frame = Watched(lambda: None)
         self._claims: dict[Named, tuple[Scope, Claim]] = {}
+        """By the first of their files."""
         self._tokens: list[tuple[tuple[str, ...], Token]] = []
         self._spoiled: list[tuple[tuple[str, ...], str]] = []
         self._drops: list[tuple[tuple[str, ...], Scope, Column[Any], Sequence[Named]]] = []
@@ -83,7 +84,7 @@ class Custody:
     def take(self, scope: Scope, files: Sequence[Named], owner: Owner | None, steps: tuple[Any, ...]) -> Claim:
         """A claim of files that are owned now."""
         claim = Claim(self, tuple(files), owner, steps, self._savepoints())
-        self._claims[_name(files)] = scope, claim
+        self._claims[files[0]] = scope, claim
         return claim
 
     def took(self, token: Token) -> None:
@@ -99,7 +100,7 @@ class Custody:
     def drop(self, scope: Scope, column: Column[Any], files: Sequence[Named]) -> bool:
         """Files of a column are dropped; whether this transaction had staged them."""
         self._drops.append((self._savepoints(), scope, column, files))
-        if (mine := self._claims.get(_name(files))) is None:
+        if (mine := self._claims.get(files[0])) is None:
             return False
         mine[1].dropped = self._savepoints()
         return True
@@ -114,7 +115,7 @@ class Custody:
         return True
 
     def _knows(self, claim: Claim) -> bool:
-        mine = self._claims.get(_name(claim.files))
+        mine = self._claims.get(claim.files[0])
         return mine is not None and mine[1] is claim
 
     # Statements
@@ -139,53 +140,53 @@ class Custody:
 
     def _after_execute(self, *said: Any) -> None:
         context = getattr(said[-1], "context", None)  # of a result; a default's is a plain value
-        statement = None if context is None else self._statements.pop(context, None)
-        if statement is None or not statement.writes:
+        naming = None if context is None else self._statements.pop(context, None)
+        if naming is None or not naming.writes:
             return
-        for claim, _type in statement.bound:
+        for claim, _type in naming.bound:
             claim.written, claim.doubtful = None, False
-        met_none = statement.rows == 0 and statement.met_no_row(said[0])
+        met_none = naming.rows == 0 and naming.met_no_row(said[0])
         if met_none or met_none is None:
-            for claim, _type in statement.bound:
+            for claim, _type in naming.bound:
                 claim.tried = met_none is True
-        elif statement.rows == 0 or statement.is_exact:
-            for claim, _type in statement.bound:
+        elif naming.rows == 0 or naming.is_exact:
+            for claim, _type in naming.bound:
                 claim.written = self._savepoints()
         else:
             message = (
-                f"{len(statement.bound)} staged files, {statement.sets} sets of parameters, {statement.rows} rows: "
+                f"{len(naming.bound)} staged files, {naming.sets} sets of parameters, {naming.rows} rows: "
                 "nobody can tell which row took which file, and a file has one owner. Roll this transaction, or the "
                 "savepoint, back; then execute the statement for one row at a time, with a file staged for each"
             )
             self._spoiled.append((self._savepoints(), message))
             raise OwnershipLost(message)
 
-    def _prove(self, connection: Connection, statement: Naming) -> None:
+    def _prove(self, connection: Connection, naming: Naming) -> None:
         """Before a statement runs that writes names."""
-        bound = statement.bound
-        if not statement.writes:
-            statement.proved = True
+        bound = naming.bound
+        if not naming.writes:
+            naming.proved = True
             return
         for number, (claim, column_type) in enumerate(bound):
             if claim.written is not None or any(claim is other for other, _ in bound[:number]):
                 self._refuse(claim, column_type, "a row has its name already; stage it again, which copies it")
             if column_type.column is None:
                 self._refuse(claim, column_type, "its type is no column's; use that one's, type_=table.c.column.type")
-        if why := statement.doubt():
+        if why := naming.doubt():
             self._refuse(*bound[0], why)
-        statement.foretell(connection)
+        naming.foretell(connection)
         for claim, column_type in bound:
-            scope, _ = self._claims[_name(claim.files)]
+            scope, _ = self._claims[claim.files[0]]
             if not _is_owned(connection, scope, claim):
                 self._refuse(claim, column_type, "it is not owned any more; stage it again")
             if claim.owner != ledger_owner(column_type):
                 claim.owner = ledger_owner(column_type)
                 for file in claim.files:
                     scope.ledger.transfer(connection, Line(file, *claim.owner))
-        if statement.is_several:  # If it fails in the middle, some databases keep what it did before.
+        if naming.is_several:  # If it fails in the middle, some databases keep what it did before.
             for claim, _ in bound:
                 claim.written, claim.doubtful = self._savepoints(), True
-        statement.proved = True
+        naming.proved = True
 
     def _refuse(self, claim: Claim, column_type: Any, why: str) -> NoReturn:
         file = claim.files[0]
@@ -323,7 +324,3 @@ def _is_owned(connection: Connection, scope: Scope, claim: Claim) -> bool:
     """Whether all of its files are."""
     states = scope.ledger.states(connection, claim.files)
     return all(states.get(file.name) == OWNED for file in claim.files)
-
-
-def _name(files: Sequence[Named]) -> Named:
-    return files[0]
