@@ -57,10 +57,10 @@ class Office(Home, Protocol):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Place(Reference):
+class Unmapped(Reference):
     """A column of a table that nobody needs to have mapped."""
 
-    label: str = ""
+    label: str
 
     @property
     def target(self) -> str:
@@ -80,23 +80,23 @@ class Where(NamedTuple):
     """What was said of a file besides itself."""
 
     connection: Connection | None
-    place: Place | None
+    reference: Unmapped | None
 
 
 def where(files: Office, said: Sequence[Any]) -> Where:
     """Sort what was said: a connection, a column or attribute of these files, both, or nothing. BadConfiguration."""
     connection: Connection | None = None
-    place: Place | None = None
+    reference: Unmapped | None = None
     for each in said:
         # An AsyncConnection, by what it has: its module needs greenlet.
         connects = isinstance(each, Connection) or hasattr(each, "sync_connection")
         if connects and connection is None:
             connection = _plain(each)
-        elif each is not None and not connects and place is None:
-            place = _place(files, each)
+        elif each is not None and not connects and reference is None:
+            reference = _reference(files, each)
         elif each is not None:
             raise BadConfiguration(f"{each!r} is one too many: expected a connection, a column, or one of each")
-    return Where(connection, place)
+    return Where(connection, reference)
 
 
 def _plain(connection: Any) -> Connection:
@@ -109,24 +109,23 @@ def _plain(connection: Any) -> Connection:
     return connection.sync_connection
 
 
-def _place(files: Office, said: Any) -> Place:
+def _reference(files: Office, said: Any) -> Unmapped:
     if isinstance(said, Session):
         raise BadConfiguration("a session's objects need no staging; for its connection, pass session.connection()")
     owner = getattr(said, "class_", None)
     column = said if owner is None else getattr(getattr(said, "property", None), "columns", [None])[0]
     if not isinstance(column, Column) or not isinstance(column.type, ColumnType):
         raise BadConfiguration(f"{said} holds no attachments: expected a column or attribute of AttachmentType")
-    label = column.type.label if owner is None else f"{owner.__name__}.{said.key}"
-    return _of_column(files, column, label)
+    return _of_column(files, column, column.type, None if owner is None else f"{owner.__name__}.{said.key}")
 
 
-def _of_column(files: Office, column: Column[Any], label: str) -> Place:
-    table: Any = column.table
-    column_type: Any = column.type
+def _of_column(files: Office, column: Column[Any], column_type: ColumnType, label: str | None = None) -> Unmapped:
+    label = label or column_type.label
     if column_type.files is not files:
         raise BadConfiguration(f"{label} keeps its files in another Storages than this one: use that")
+    table: Any = column.table
     key = tuple(table.primary_key)
-    return Place(cast(Mapper[Any], None), column.key, column, column_type, table, key, (), (), label)
+    return Unmapped(cast(Mapper[Any], None), column.key, column, column_type, table, key, (), (), label)
 
 
 class Desk:
@@ -136,50 +135,50 @@ class Desk:
         self._files = files
         self._connection = connection
 
-    def stage(self, attachment: Attachment, place: Place | None, storage: str | None) -> Attachment:
+    def stage(self, attachment: Attachment, reference: Unmapped | None, storage: str | None) -> Attachment:
         """Own a file, which is stored or copied if need be; see ``Storages.stage``."""
-        place = place or self._elsewhere(attachment)
-        stage, custody = self._open(place)
+        reference = reference or self._elsewhere(attachment)
+        stage, custody = self._open(reference)
         try:
-            if custody.waits(origin_of(attachment), place.type.steps):
+            if custody.waits(origin_of(attachment), reference.type.steps):
                 return attachment
-            stored, files = self._own(stage, custody, attachment, place, storage)
+            stored, files = self._own(stage, custody, attachment, reference, storage)
         finally:
             stage.close()
-        owner = None if place.table is self._files.ledger_of(place.table).lines else owner_of(place.column)
-        scope, _ = stage.of(place)
-        handed = make(place.type.attachment_class, facts_of(stored), place.type)
-        set_origin(handed, custody.take(scope, files, owner, place.type.steps))
+        owner = None if reference.table is self._files.ledger_of(reference.table).lines else owner_of(reference.column)
+        scope, _ = stage.of(reference)
+        handed = make(reference.type.attachment_class, facts_of(stored), reference.type)
+        set_origin(handed, custody.take(scope, files, owner, reference.type.steps))
         return handed
 
-    def drop(self, attachment: Attachment, place: Place | None) -> None:
+    def drop(self, attachment: Attachment, reference: Unmapped | None) -> None:
         """Condemn a file; see ``Storages.drop``."""
         files = list(named(facts_of(attachment)))
         binding = binding_of(attachment)
-        if place is None and isinstance(binding, ColumnType) and binding.column is not None:
-            place = _of_column(self._files, binding.column, binding.label)
-        place = place or self._elsewhere(attachment)
-        stage, custody = self._open(place)
+        if reference is None and isinstance(binding, ColumnType) and binding.column is not None:
+            reference = _of_column(self._files, binding.column, binding)
+        reference = reference or self._elsewhere(attachment)
+        stage, custody = self._open(reference)
         stage.close()
-        scope, connection = stage.of(place)
+        scope, connection = stage.of(reference)
         scope.ledger.begin_write(connection)
         found = scope.ledger.states(connection, files, lock=True)
         states = [found.get(file.name) for file in files]
         others = set(states) - {OWNED}
         # Triggers, where there are some, condemned already what the row's own statement left without a name.
-        if others and not (others == {CONDEMNED} and counts_names(connection, place)):
+        if others and not (others == {CONDEMNED} and counts_names(connection, reference)):
             what, state = ("it", states[0]) if states[0] != OWNED else ("a variant of it", others.pop())
             raise OwnershipLost(
                 f"{attachment!r} can't be dropped: the ledger calls {what} {state or 'unknown'}, not owned. Somebody "
                 "else may have replaced it: read the row with with_for_update(), and drop what it names then"
             )
         # What was staged in this transaction nobody has seen: there is nothing to go back to.
-        retain = 0 if custody.drop(scope, place.column, files) else kept_for(place.type)
+        retain = 0 if custody.drop(scope, reference.column, files) else kept_for(reference.type)
         scope.ledger.drop(connection, [Drop(file, retain) for file in files])
         if not retain:
             custody.frame.work(scope).dropped += files
 
-    def _open(self, place: Place) -> tuple[_Stage, Custody]:
+    def _open(self, reference: Unmapped) -> tuple[_Stage, Custody]:
         """Begin a transaction, unless there is one, and look whether it can keep files."""
         connection = self._connection
         began = None if connection.in_transaction() else connection.begin()
@@ -189,7 +188,7 @@ class Desk:
         custody.enter()
         stage = _Stage(connection, custody.frame)
         try:
-            stage.check([place])
+            stage.check([reference])
         except BaseException:
             stage.close()
             if began is not None:
@@ -198,14 +197,14 @@ class Desk:
         return stage, custody
 
     def _own(
-        self, stage: _Stage, custody: Custody, attachment: Attachment, place: Place, storage: str | None
+        self, stage: _Stage, custody: Custody, attachment: Attachment, reference: Unmapped, storage: str | None
     ) -> tuple[Attachment, list[Named]]:
-        want = Want(attachment, place)
+        want = Want(attachment, reference)
         if attachment.is_stored:
             files = list(named(facts_of(attachment)))
-            if self._owns_as_it_is(stage, custody, attachment, files, place):
+            if self._owns_as_it_is(stage, custody, attachment, files, reference):
                 return attachment, files
-            want = copy_wanted(attachment, place)
+            want = copy_wanted(attachment, reference)
         body = body_of(want.attachment)
         if storage is not None and isinstance(body, Upload):
             want.attachment = make(type(attachment), dataclasses.replace(body, storage=storage), binding_of(attachment))
@@ -214,27 +213,28 @@ class Desk:
         return want.stored, list(named(facts_of(want.stored)))
 
     def _owns_as_it_is(
-        self, stage: _Stage, custody: Custody, attachment: Attachment, files: list[Named], place: Place
+        self, stage: _Stage, custody: Custody, attachment: Attachment, files: list[Named], reference: Unmapped
     ) -> bool:
         """Whether a stored file can be had under its own key: nobody owned it before, or whoever did dropped it."""
-        if getattr(binding_of(attachment), "files", None) is not self._files or not has_passed(attachment, place.type):
+        is_ours = getattr(binding_of(attachment), "files", None) is self._files
+        if not (is_ours and has_passed(attachment, reference.type)):
             return False
         origin = origin_of(attachment)
         if isinstance(origin, Token):
-            if stage.claim(place, attachment, origin):
+            if stage.claim(reference, attachment, origin):
                 custody.took(origin)
                 return True
             return False
-        scope, connection = stage.of(place)
+        scope, connection = stage.of(reference)
         scope.ledger.begin_write(connection)
         states = scope.ledger.states(connection, files, lock=True)
         return all(states.get(file.name) == CONDEMNED for file in files) and all(
-            stage.take_over(place, file, None) for file in files
+            stage.take_over(reference, file, None) for file in files
         )
 
-    def _elsewhere(self, attachment: Attachment) -> Place:
-        """The place of a file that goes into some column that nobody named. Until one is known, the ledger itself
-        stands for it: ``verify`` leaves alone what is owned by no column of attachments.
+    def _elsewhere(self, attachment: Attachment) -> Unmapped:
+        """What stands for a column that nobody named: the ledger itself. ``verify`` leaves alone what is owned by no
+        column of attachments.
         """
         ledgers = self._files.ledgers()
         if len(ledgers) != 1:
@@ -242,10 +242,8 @@ class Desk:
                 f"there are {len(ledgers)} ledgers: name the column, Storages.stage(attachment, connection, "
                 "table.c.column), or the ledger, Storages(ledger=metadata)"
             )
-        lines = ledgers[0].lines
         column_type = AttachmentType(self._files, attachment_class=type(attachment))
-        key = tuple(lines.primary_key)
-        return Place(cast(Mapper[Any], None), "", lines.c.key, column_type, lines, key, (), (), "a staged attachment")
+        return _of_column(self._files, ledgers[0].lines.c.key, column_type, "a staged attachment")
 
 
 _TRIGGERS = {
@@ -256,12 +254,12 @@ _TRIGGERS = {
 }
 
 
-def counts_names(connection: Connection, place: Place) -> bool:
+def counts_names(connection: Connection, reference: Unmapped) -> bool:
     """Whether the database itself counts the names in a table, by triggers."""
     given = {
-        "name": place.table.name,
-        "schema": translated(connection, place.table.schema),
-        "quoted": quoted(connection, place.table),
+        "name": reference.table.name,
+        "schema": translated(connection, reference.table.schema),
+        "quoted": quoted(connection, reference.table),
         "body": "%attachment_ledger%",
     }
     statement = text("SELECT COUNT(*) FROM " + _TRIGGERS[connection.dialect.name.replace("mariadb", "mysql")])

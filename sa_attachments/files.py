@@ -64,16 +64,16 @@ class Storages(Care):
         NoTransaction, LedgerMissing.
         """
         desk.check(attachment)
-        connection, place = desk.where(self, where)
+        connection, reference = desk.where(self, where)
         if connection is not None:
-            return cast(A, desk.Desk(self, connection).stage(attachment, place, storage))
+            return cast(A, desk.Desk(self, connection).stage(attachment, reference, storage))
         if attachment.is_stored:
             return attachment
         body = body_of(attachment)
-        rules: Rules = _Bound(self) if place is None else place.type
-        cls = type(attachment) if place is None else place.type.attachment_class
-        target = "a staged attachment" if place is None else place.target
-        meant = None if place is None else place.type.storage
+        rules: Rules = _Bound(self) if reference is None else reference.type
+        cls = type(attachment) if reference is None else reference.type.attachment_class
+        target = "a staged attachment" if reference is None else reference.target
+        meant = None if reference is None else reference.type.storage
         name = self.real(storage or (isinstance(body, Upload) and body.storage) or meant)
 
         def job() -> Attachment:
@@ -94,12 +94,12 @@ class Storages(Care):
 
         OwnershipLost if nobody owns it: read the row with ``with_for_update()`` before.
         """
-        found, place = desk.where(self, [connection, column])
+        found, reference = desk.where(self, [connection, column])
         if found is None:
             raise BadConfiguration(f"{connection!r} is no connection: for a session, pass session.connection()")
         if attachment is not None:
             desk.check(attachment)
-            desk.Desk(self, found).drop(attachment, place)
+            desk.Desk(self, found).drop(attachment, reference)
 
     async def adrop(self, attachment: Attachment | None, connection: Any, column: Any = None) -> None:
         """``drop`` with an ``AsyncConnection``."""
