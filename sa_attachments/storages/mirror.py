@@ -117,16 +117,12 @@ class MirrorStorage:
                 if isinstance(member, Copies):
                     member.copy(source, key)
                 else:
-                    stat = member.stat(source)
-                    with member.open(source) as file:
-                        member.put(key, file, size=stat.size, content_type=stat.content_type or "")
+                    _copy(member, source, member, key)
                 done.append(member)
         except FileMissing:
             # A member lost the source: what is there is copied to all.
             _undo(done, key)
-            stat = self.stat(source)
-            with self.open(source) as file:
-                self.put(key, file, size=stat.size, content_type=stat.content_type or "application/octet-stream")
+            _copy(self, source, self, key)
         except BaseException:
             _undo(done, key)
             raise
@@ -139,10 +135,8 @@ class MirrorStorage:
         """Copy the file to the members that lack it; returns to how many. FileMissing if all do."""
         count = 0
         for name in self.lacking(key):
-            stat = self.stat(key)
-            with self.open(key) as file, suppress(FileExistsError):
-                content_type = stat.content_type or "application/octet-stream"
-                self.members[name].put(key, file, size=stat.size, content_type=content_type)
+            with suppress(FileExistsError):
+                _copy(self, key, self.members[name], key)
                 count += 1
         return count
 
@@ -205,6 +199,13 @@ def _has(member: Storage, key: str) -> bool:
     except FileMissing:
         return False
     return True
+
+
+def _copy(origin: Storage | MirrorStorage, source: str, target: Storage | MirrorStorage, key: str) -> None:
+    """Store the bytes of a file once more, by way of this process."""
+    stat = origin.stat(source)
+    with origin.open(source) as file:
+        target.put(key, file, size=stat.size, content_type=stat.content_type or "application/octet-stream")
 
 
 def _content(member: Storage, key: str) -> bytes:

@@ -192,11 +192,10 @@ def google(url: StorageURL) -> ObjectStorage:
     """The backend of ``gs:``. Raises BadConfiguration."""
     account, endpoint = url.text("service_account", None), url.text("endpoint_url", None)
     config: Any = {"service_account": account, "base_url": endpoint}
-    options, timeout = _options(url)
+    options, client = _options(url, endpoint)
     if not url.host:
         raise url.mistake("expected a bucket, as gs://bucket/prefix")
     given = {name: value for name, value in config.items() if value is not None}
-    client: Any = {"timeout": timeout, "allow_http": bool(endpoint and endpoint.startswith("http:"))}
     return SigningObjectStorage(GCSStore(url.host, client_options=client, **given), url.path, **options)
 
 
@@ -208,17 +207,17 @@ def azure(url: StorageURL) -> ObjectStorage:
         "sas_key": url.text("sas_key", None),
         "endpoint": endpoint,
     }
-    options, timeout = _options(url)
+    options, client = _options(url, endpoint)
     container, _, prefix = url.path.strip("/").partition("/")
     if not url.host or not container:
         raise url.mistake("expected account and container, as az://account/container/prefix")
     given = {name: value for name, value in config.items() if value is not None}
-    client: Any = {"timeout": timeout, "allow_http": bool(endpoint and endpoint.startswith("http:"))}
     store = AzureStore(container, account_name=url.host, client_options=client, **given)
     return SigningObjectStorage(store, prefix, **options)
 
 
-def _options(url: StorageURL) -> tuple[dict[str, Any], timedelta]:
+def _options(url: StorageURL, endpoint: str | None) -> tuple[dict[str, Any], Any]:
+    """Those of the storage, and those of obstore's client."""
     options: dict[str, Any] = {
         "parallel": url.number("parallel", 8),
         "part_size": url.number("part_size", 8, least=5),
@@ -226,7 +225,7 @@ def _options(url: StorageURL) -> tuple[dict[str, Any], timedelta]:
     }
     timeout = timedelta(seconds=url.number("timeout", 60))
     url.done()
-    return options, timeout
+    return options, {"timeout": timeout, "allow_http": bool(endpoint and endpoint.startswith("http:"))}
 
 
 class _Pieces:
