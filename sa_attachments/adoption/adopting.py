@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -292,13 +293,13 @@ def _files(items: Sequence[Facts]) -> set[Named]:
     return {file for facts in items for file in named(facts)}
 
 
-def grouped(rows: Sequence[Row], most: int) -> Iterator[list[Row]]:
+def grouped(rows: Sequence[Any], most: int) -> Iterator[list[Any]]:
     """Rows whose values fit into memory together; what is too large comes alone.
 
     >>> [[row.size for row in group] for group in grouped([Row((n,), size=n) for n in (3, 4, 9, 2)], 8)]
     [[3, 4], [9], [2]]
     """
-    group: list[Row] = []
+    group: list[Any] = []
     for row in rows:
         if group and sum(each.size for each in group) + row.size > most:
             yield group

@@ -36,6 +36,7 @@ from ..ledger import CONDEMNED, PURGING
 from ..moving import Progress
 from ..offload import gather
 from ..rows import PAGE
+from .adopting import grouped
 from .finishing import clear, noted_beside
 from .ground import Ground, look, spare, spots
 from .passes import passes
@@ -149,15 +150,8 @@ class Restoring:
 
     def _return(self, backs: Sequence[_Back], is_last: bool = False) -> list[_Back]:
         """Returns the rows that are to be tried again."""
-        left: list[_Back] = []
-        group: list[_Back] = []
-        for back in [*backs, None]:
-            if group and (back is None or (self._rows.binary and sum(b.size for b in group) + back.size > MEMORY)):
-                left += self._give_back(group, is_last)
-                group = []
-            if back is not None:
-                group.append(back)
-        return left
+        groups = grouped(backs, MEMORY) if self._rows.binary else [backs]
+        return [left for group in groups if group for left in self._give_back(group, is_last)]
 
     def _give_back(self, group: Sequence[_Back], is_last: bool) -> list[_Back]:
         grounds = look(self._place, self._reader, [back.items for back in group])
