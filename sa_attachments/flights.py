@@ -45,7 +45,8 @@ class Flights:
                 pass
             error = flight.exception()
             if error is None:
-                return flight.result()  # type: ignore[no-any-return]
+                result: T = flight.result()
+                return result
             if isinstance(error, Exception):
                 raise error
             # Whoever was at it was interrupted or cancelled, which is no answer for others.

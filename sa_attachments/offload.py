@@ -159,6 +159,9 @@ class Worker:
     """Jobs that may wait; what comes on top is left to the sweep."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = threading.Condition()
         self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy = False
@@ -209,7 +212,7 @@ class Worker:
 
     def _after_fork(self) -> None:
         if self._pid != os.getpid():
-            self.__init__()  # type: ignore[misc]
+            self._begin()
 
 
 def within(future: Future[Any] | None, seconds: float | None) -> bool:
