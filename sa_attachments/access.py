@@ -60,7 +60,7 @@ class Access:
         """A connection in such a transaction. BadConfiguration if it sees another ledger than those before."""
         with self.connection() as connection, self.transaction(connection):
             here = whereabouts(connection, self.ledger.lines)
-            if here != (here if self.sees is None else self.sees):
+            if self.sees not in (None, here):
                 raise BadConfiguration(
                     f"connections of {self.scope.engine!r} see several tables {self.ledger.lines.fullname!r}, by a "
                     "search path, USE or ATTACH of their own: pass an engine whose connections all see one"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -109,12 +110,8 @@ class Care(Registry):
         progress: Progress = lambda storage, files: None,
     ) -> SweepReport:
         """Condemn files that nobody will ever own, and purge what is due. ``full`` looks at old files too."""
-        times = Times(
-            self.times.grace if grace is None else grace,
-            self.own_within,
-            self.times.tombstone_ttl,
-            self.times.stranger_retain if stranger_retain is None else stranger_retain,
-        )
+        said = {"grace": grace, "stranger_retain": stranger_retain}
+        times = replace(self.times, **{name: value for name, value in said.items() if value is not None})
         durations(grace=times.grace, stranger_retain=times.stranger_retain)
         report = SweepReport()
         for purger in self._purgers(engine):
