@@ -177,7 +177,7 @@ class Stage(ABC):
                 self._claimed.remove(mine)  # The line is another one's, and not to be taken back where others go on.
                 raise
         if token.tried:
-            self._look_for(reference, files)
+            self._require_bytes(reference, files)
         if token.given is not None:
             self._frame.work(scope).given.append((token.given, files[0]))
         token.used = token.tried = True
@@ -208,7 +208,7 @@ class Stage(ABC):
             self._taken_over.append((scope, connection, file, before))
         return found
 
-    def _look_for(self, reference: Reference, files: Sequence[Named]) -> None:
+    def _require_bytes(self, reference: Reference, files: Sequence[Named]) -> None:
         """OwnershipLost if a file is gone: a commit that failed, as it seemed, may have dropped it. Nobody deletes what
         is owned, so what is there stays.
         """

@@ -32,9 +32,10 @@ _FOUND_IN = text(
 
 def make_room(metadata: MetaData, *names: str) -> None:
     """Remove tables from a ``MetaData`` that reflected all of a database, before it is said what they are."""
-    found = [metadata.tables.get(f"{metadata.schema}.{name}" if metadata.schema else name) for name in names]
-    for each in (each for each in found if each is not None and None not in found):
-        metadata.remove(each)
+    keys = [f"{metadata.schema}.{name}" if metadata.schema else name for name in names]
+    if all(key in metadata.tables for key in keys):
+        for key in keys:
+            metadata.remove(metadata.tables[key])
 
 
 def translated(connection: Connection, schema: str | None) -> str | None:
