@@ -78,7 +78,7 @@ class Adopting:
 
     def _pass(self) -> None:
         left: list[Row] = []
-        for page in pages(self._place, self._rows, PAGE):
+        for page in pages(self._place, self._rows.page, PAGE):
             rows = [row for row in page if row.identity not in self._left_alone]
             left += self._adopt(rows)
             self._progress(len(rows), self._total)

@@ -15,7 +15,7 @@ from ..descriptor import Facts, Name, Named, named, named_by, variants_of
 from ..errors import storage_errors
 from .report import AdoptionReport, counted
 from .rows import Rows
-from .survey import LOOK, adopted_pages, items_of
+from .survey import LOOK, items_of, pages
 from .workplace import Workplace
 
 
@@ -84,7 +84,7 @@ class Finishing:
             self._report.size += sum(file.size for file in files)
 
     def _adopted(self) -> Iterator[list[Facts]]:
-        for page in adopted_pages(self._place, self._rows, LOOK):
+        for page in pages(self._place, self._rows.adopted, LOOK):
             self._report.rows += len(page)
             yield [facts for _, text, _ in page for facts in items_of(text) or []]
 

@@ -26,7 +26,7 @@ from ..ledger import CONDEMNED
 from ..offload import gather
 from .rows import Rows
 from .spot import Spot
-from .survey import LOOK, adopted_pages, pages
+from .survey import LOOK, pages
 from .taking import Reader, Unadoptable
 from .workplace import Found, Workplace
 
@@ -105,7 +105,7 @@ def spare(place: Workplace, rows: Rows, reader: Reader) -> None:
 
 def _said(place: Workplace, rows: Rows) -> Iterator[list[str]]:
     """What the old column says."""
-    for page in pages(place, rows, LOOK):
+    for page in pages(place, rows.page, LOOK):
         yield [row.value or "" for row in page]
-    for left in adopted_pages(place, rows, LOOK):
+    for left in pages(place, rows.adopted, LOOK):
         yield [said or "" for _, _, said in left]

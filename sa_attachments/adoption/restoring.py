@@ -43,7 +43,7 @@ from .passes import passes
 from .plan import Paths
 from .report import AdoptionReport, Unadopted
 from .rows import Adopted, Held, Identity, Rows
-from .survey import LOOK, adopted_pages, items_of
+from .survey import LOOK, items_of, pages
 from .taking import Reader, Returned, Unadoptable, digest_of, refused, row_of
 from .workplace import Workplace
 
@@ -100,8 +100,8 @@ class Restoring:
 
     def _pass(self, total: int) -> None:
         left: list[_Back] = []
-        for page in adopted_pages(self._place, self._rows, PAGE):
-            rows = [row for row in page if row[0] not in self._left_alone]
+        for page in pages(self._place, self._rows.adopted, PAGE):
+            rows = [row for row in page if row.identity not in self._left_alone]
             left += self._return(self._read(rows))
             self._progress(len(rows), total)
         for attempt in range(_TRIES):
@@ -142,7 +142,7 @@ class Restoring:
         found = [(back, held.get(back.identity, Held(back.said, back.text))) for back in backs]  # or held by somebody
         return self._read(
             [
-                (back.identity, row.into, None if self._rows.binary else row.token)
+                Adopted(back.identity, row.into, None if self._rows.binary else row.token)
                 for back, row in found
                 if row.into not in (None, "null", "[]")
             ]

@@ -20,7 +20,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from sqlalchemy import (
@@ -55,10 +55,6 @@ SLICE = 4 * 1024 * 1024
 """Bytes of a blob that are read at a time."""
 
 
-Adopted = tuple[Identity, str, str | None]
-"""A row that names attachments: its primary key, what names them, and what the source says, but of blobs."""
-
-
 @dataclass(slots=True)
 class Row:
     """One row; ``value`` is what the column holds, as text; of a blob, only its ``size`` is known at first."""
@@ -71,6 +67,16 @@ class Row:
     source: Any = None
     """Of a blob that was read: what stores its bytes."""
     tries: int = 0
+
+
+class Adopted(NamedTuple):
+    """A row that names attachments."""
+
+    identity: Identity
+    text: str
+    """What names them."""
+    said: str | None
+    """What the source says; None of blobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +203,7 @@ class Rows:
         statement = select(*c.key, cast(c.into, Text), said).where(~self._is_empty)
         statement = statement.order_by(*self._keys.order).limit(limit)
         found = connection.execute(statement if after is None else statement.where(self._keys.later(after)))
-        return [(tuple(row[:width]), row[width], row[width + 1]) for row in found]
+        return [Adopted(tuple(row[:width]), row[width], row[width + 1]) for row in found]
 
     def doubles(self, connection: Connection, limit: int) -> list[tuple[str, int]]:
         """Values that several rows have, and how many."""

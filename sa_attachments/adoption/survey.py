@@ -1,13 +1,16 @@
 """Survey: a look at all rows before anything is changed.
 
-It refuses a column that can't be adopted, and, unless rows may be passed over, rows that can't be. ``pages``,
-``adopted_pages`` and ``note`` serve whoever adopts them then, or takes them back.
+It refuses a column that can't be adopted, and, unless rows may be passed over, rows that can't be. ``pages`` and
+``note`` serve whoever adopts them then, or takes them back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection
 
 from ..descriptor import Facts, Named, named, parse, split
 from ..errors import BadConfiguration
@@ -18,6 +21,8 @@ from .report import AdoptionReport, Unadopted
 from .rows import Adopted, Identity, Row, Rows
 from .taking import Reader, Unadoptable
 from .workplace import Workplace
+
+R = TypeVar("R", Row, Adopted)
 
 LOOK = 500
 """Rows that are looked at together."""
@@ -40,7 +45,7 @@ class Survey:
         self._check_target()
         is_strict = self._plan.policy == "fail"
         after: Identity | None = None
-        for page in pages(self._place, self._rows, LOOK):
+        for page in pages(self._place, self._rows.page, LOOK):
             self._check_keys(page, after)
             after = page[-1].identity
             for outcome, row in zip(gather([partial(self._reader.look, row) for row in page], 8), page, strict=True):
@@ -62,7 +67,7 @@ class Survey:
     def _check_target(self) -> None:
         """Refuse a column that holds something that is not an attachment of ours, as another run's."""
         where = f"{self._plan.fullname}.{self._plan.into}"
-        for page in adopted_pages(self._place, self._rows, LOOK):
+        for page in pages(self._place, self._rows.adopted, LOOK):
             names: dict[Named, tuple[Identity, str]] = {}
             for identity, text, _ in page:
                 items = items_of(text)
@@ -111,29 +116,19 @@ class Survey:
                     note(self._report, self._plan, Row(("...",), value), problem)
 
 
-def pages(place: Workplace, rows: Rows, size: int) -> Iterator[list[Row]]:
-    """All rows that are still to be adopted, so many at a time."""
+def pages(
+    place: Workplace, read: Callable[[Connection, Identity | None, int], list[R]], size: int
+) -> Iterator[list[R]]:
+    """What ``Rows.page`` or ``Rows.adopted`` reads, so many rows at a time."""
     after: Identity | None = None
     while True:
         with place.begin() as connection:
-            page = rows.page(connection, after, size)
+            page = read(connection, after, size)
         if page:
             yield page
         if len(page) < size:
             return
         after = page[-1].identity
-
-
-def adopted_pages(place: Workplace, rows: Rows, size: int) -> Iterator[list[Adopted]]:
-    """All rows that name attachments, so many at a time."""
-    after: Identity | None = None
-    while True:
-        with place.begin() as connection:
-            page = rows.adopted(connection, after, size)
-        yield page
-        if len(page) < size:
-            return
-        after = page[-1][0]
 
 
 def note(report: AdoptionReport, plan: Plan, row: Row, problem: Unadoptable) -> None:
