@@ -54,3 +54,12 @@ def test_closes_the_file(path: Path) -> None:
 def test_cannot_be_written(path: Path) -> None:
     with part(path.open("rb"), 1, 2) as file:
         assert not file.writable()
+
+
+def test_has_no_position_before_its_beginning(path: Path) -> None:
+    with part(path.open("rb"), 1, 5) as file:
+        for offset, whence in ((-1, io.SEEK_SET), (-2, io.SEEK_CUR), (-5, io.SEEK_END)):
+            file.seek(1)
+            with pytest.raises(ValueError, match="negative"):
+                file.seek(offset, whence)
+            assert file.tell() == 1
