@@ -21,15 +21,15 @@ What a row named before is not looked for: read it under lock, and drop it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Connection, text
 from sqlalchemy.orm import Mapper, Session
 
-from .attachment import Attachment, binding_of, body_of, facts_of, make, origin_of, set_origin
+from .attachment import Attachment, binding_of, facts_of, make, origin_of, set_origin
 from .column import AttachmentType, ColumnType, kept_for
 from .custody import Custody
 from .descriptor import Named, named
@@ -38,11 +38,11 @@ from .frames import Frame
 from .home import Home
 from .ledger import CONDEMNED, OWNED, Drop, Ledger, owner_of
 from .offload import in_greenlet
+from .processing.steps import changed
 from .references import Reference
 from .scope import Scope
 from .staging import Stage, Token
 from .tables import quoted, translated
-from .upload import Upload
 from .wants import Want, copy_wanted, has_passed
 
 
@@ -56,7 +56,7 @@ class Office(Home, Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Unmapped(Reference):
     """A column of a table that nobody needs to have mapped."""
 
@@ -205,9 +205,8 @@ class Desk:
             if self._owns_as_it_is(stage, custody, attachment, files, reference):
                 return attachment, files
             want = copy_wanted(attachment, reference)
-        body = body_of(want.attachment)
-        if storage is not None and isinstance(body, Upload):
-            want.attachment = make(type(attachment), dataclasses.replace(body, storage=storage), binding_of(attachment))
+        if storage is not None:
+            want.attachment = changed(want.attachment, storage=storage)
         stage.put([want])
         assert want.stored is not None
         return want.stored, list(named(facts_of(want.stored)))

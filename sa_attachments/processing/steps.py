@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..attachment import Attachment, binding_of, body_of, make
 from ..errors import AttachmentError, BadConfiguration, Refused
@@ -82,17 +82,17 @@ def run(steps: Iterable[Step], attachment: A, label: str) -> A:
     attachment = _typed(attachment)
     for step in steps:
         attachment = _through(step, attachment, label)
-    body = _body(attachment)
-    if body.guards:
-        guards = tuple(partial(_refusing, guard, label, body.filename, _name(guard)) for guard in body.guards)
-        attachment = _with(attachment, dataclasses.replace(body, guards=guards))
-    return attachment
+    body = upload_of(attachment)
+    if not body.guards:
+        return attachment
+    guards = tuple(partial(_refusing, guard, label, body.filename, _name(guard)) for guard in body.guards)
+    return changed(attachment, guards=guards)
 
 
 def check(steps: Iterable[Step], attachment: Attachment, label: str) -> None:
     """Run the steps without storing anything; the attachment can be stored afterwards. Raises Refused."""
     checked = run(steps, attachment.copy() if attachment.is_stored else attachment, label)
-    if _body(checked).guards:
+    if upload_of(checked).guards:
         checked.open().close()  # spools, under the eyes of the guards, what has not been read so far
 
 
@@ -102,7 +102,7 @@ def _through(step: Step, attachment: A, label: str) -> A:
         return attachment
     if not isinstance(result, Attachment) or result.is_stored:
         raise TypeError(f"step {_name(step)} returned {result!r}, expected None or a new attachment")
-    before, after = _body(attachment), _body(result)
+    before, after = upload_of(attachment), upload_of(result)
     source = _of_a_step(after, before)
     kept = dataclasses.replace(
         after,
@@ -113,7 +113,7 @@ def _through(step: Step, attachment: A, label: str) -> A:
         metadata=after.metadata or before.metadata,
         storage=before.storage,
     )
-    return _typed(_with(attachment, kept))
+    return _typed(make(type(attachment), kept, binding_of(attachment)))
 
 
 def _of_a_step(after: Upload, before: Upload) -> Source:
@@ -134,22 +134,24 @@ def _remove(path: Path) -> None:
 
 
 def _typed(attachment: A) -> A:
-    body = _body(attachment)
+    body = upload_of(attachment)
     if body.content_type is not None:
         return attachment
     found = content_type(body.source.head(HEAD), body.filename, body.claimed_content_type)
-    return _with(attachment, dataclasses.replace(body, content_type=found))
+    return changed(attachment, content_type=found)
 
 
-def _body(attachment: Attachment) -> Upload:
+def upload_of(attachment: Attachment) -> Upload:
+    """What a new attachment is. TypeError if it is stored."""
     body = body_of(attachment)
     if not isinstance(body, Upload):
         raise TypeError(f"{attachment!r} is stored already: steps are for new attachments")
     return body
 
 
-def _with(attachment: A, body: Upload) -> A:
-    return make(type(attachment), body, binding_of(attachment))
+def changed(attachment: A, **fields: Any) -> A:
+    """A new attachment with other fields of its upload."""
+    return make(type(attachment), dataclasses.replace(upload_of(attachment), **fields), binding_of(attachment))
 
 
 def _refusing(check: Callable[[T], R], label: str, filename: str | None, rule: str, value: T) -> R:

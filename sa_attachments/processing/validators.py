@@ -21,19 +21,18 @@ the rights of your pages: name such types in full, and serve them from another o
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from dataclasses import dataclass
 from typing import Any
 
-from ..attachment import Attachment, binding_of, body_of, make
+from ..attachment import Attachment
 from ..content import StoredSource
 from ..errors import BadConfiguration, Refused
 from ..filename import extension
 from ..source import BytesSource
-from ..upload import Upload
 from .mediatype import UNKNOWN, canonical, extensions, is_active, is_kind_of, is_textual, of_filename
 from .sniffing import HEAD, has_signature, require_signatures
+from .steps import changed, upload_of
 
 _ANYBODYS = {  # what formats of many makers and extensions are
     UNKNOWN,
@@ -57,15 +56,14 @@ class MaxSize:
         _check_size(self.limit_bytes)
 
     def __call__(self, attachment: Attachment, /) -> Attachment | None:
-        body = _upload(attachment)
+        body = upload_of(attachment)
         size = body.source.size()
         if size is not None and size > self.limit_bytes:
             raise self._refused(size, f"{size:,} bytes")
         if isinstance(body.source, BytesSource | StoredSource):
             return None
         # Other files can grow while they are read.
-        guarded = dataclasses.replace(body, guards=(*body.guards, self._guard))
-        return make(type(attachment), guarded, binding_of(attachment))
+        return changed(attachment, guards=(*body.guards, self._guard))
 
     def _guard(self, size: int) -> None:
         if size > self.limit_bytes:
@@ -86,7 +84,7 @@ class MinSize:
         _check_size(self.limit_bytes)
 
     def __call__(self, attachment: Attachment, /) -> None:
-        source = _upload(attachment).source
+        source = upload_of(attachment).source
         size = source.size()
         if size is None and self.limit_bytes <= HEAD:
             size = len(source.head(self.limit_bytes))
@@ -170,9 +168,3 @@ def _pattern(text: str) -> str:
 def _check_size(size: Any) -> None:
     if not isinstance(size, int | float) or size < 0:
         raise BadConfiguration(f"a size is a number of bytes from 0, as 5_000_000, not {size!r}")
-
-
-def _upload(attachment: Attachment) -> Upload:
-    body = body_of(attachment)
-    assert isinstance(body, Upload), "steps are for new attachments"
-    return body

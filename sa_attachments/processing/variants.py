@@ -24,16 +24,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
-from ..attachment import Attachment, binding_of, body_of, facts_of, make
+from ..attachment import Attachment, binding_of, facts_of, make
 from ..descriptor import Facts, frozen, variants_of
 from ..errors import BadConfiguration, Refused
-from ..upload import Upload
 from .recipe import digest
-from .steps import Step, as_steps, run
+from .steps import Step, as_steps, changed, run
 
 A = TypeVar("A", bound=Attachment)
 
@@ -88,10 +87,7 @@ def declared(variants: Mapping[str, Recipe] | None) -> Mapping[str, Variant]:
 
 def derived(variant: Variant, attachment: A, label: str) -> A:
     """Carry out the recipe on a new attachment; the result is to be stored. Raises what a step raises."""
-    body = body_of(attachment)
-    assert isinstance(body, Upload)
-    plain = replace(body, metadata=frozen(None), move=False)
-    return run(variant.steps, make(type(attachment), plain, binding_of(attachment)), label)
+    return run(variant.steps, changed(attachment, metadata=frozen(None), move=False), label)
 
 
 def entry(stored: Attachment, variant: Variant) -> Facts:
