@@ -12,12 +12,15 @@ Order matters here, and is the point of the module:
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session
 from sqlalchemy.orm.base import NO_VALUE
+from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment, binding_of, facts_of, make, origin_of
 from .descriptor import Name, named, named_by, variants_of
@@ -144,6 +147,7 @@ class Flush:
                 row = rows.get(known[slot])
                 slot.there = row is not None
                 slot.old = slot.reference.items_in(row)
+                _refuse_lost_update(slot)
 
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
@@ -227,3 +231,21 @@ class Flush:
             slot.state.committed_state[slot.reference.key] = before
         if any(isinstance(origin_of(item), Attachment) for item in slot.items):
             self.frame.undo.append(Undo(slot.state.obj(), slot.reference, slot.items))
+
+
+def _refuse_lost_update(slot: Slot) -> None:
+    """StaleDataError if a list takes the place of another one than it was made of, and somebody's new file would go."""
+    seen = slot.state.committed_state.get(slot.reference.key, NO_VALUE)
+    if slot.deleted or not slot.reference.type.plural or seen is NO_VALUE:
+        return
+    # By their bytes: their names are others where they were moved meanwhile.
+    unseen = _contents(slot.old) - _contents(slot.reference.type.items(seen))
+    if unseen:
+        raise StaleDataError(
+            f"{slot.reference.target} of row {slot.identity} was given {unseen.total()} more since this session read "
+            "it, which would be deleted: roll back and read it again, or read it with with_for_update=True"
+        )
+
+
+def _contents(items: Iterable[Attachment]) -> Counter[tuple[str, int]]:
+    return Counter((item.sha256, item.size) for item in items if not is_damaged(item))

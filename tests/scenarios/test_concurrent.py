@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy import event, insert, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 from sqlalchemy.orm.exc import StaleDataError
 
 from sa_attachments.references import of_class, read_locked
@@ -102,7 +102,7 @@ def test_both_replace_the_file(world: World, first: str, second: str) -> None:
 
 @servers
 def test_both_add_to_a_list_under_lock(world: World) -> None:
-    """As the guide says: without the lock, the second list takes the first one's file away."""
+    """As the guide says: without the lock, the second one fails."""
     key = seed(world)
 
     def add(data: bytes) -> None:
@@ -123,6 +123,77 @@ def test_both_add_to_a_list_under_lock(world: World) -> None:
     with world.session() as session:
         assert [page.read() for page in session.get_one(Doc, key).pages] == [b"1", b"2"]
     world.check(b"old", b"1", b"2")
+
+
+@on("then", ["assign", "clear"])
+@on("how", ["beside", "before"])
+@servers
+def test_a_list_does_not_take_away_what_its_session_never_saw(world: World, how: str, then: str) -> None:
+    """Decision 21: who adds to what it read would delete what another one added meanwhile, and nobody would be told."""
+    key = seed(world)
+
+    def add(data: bytes) -> None:
+        with world.session() as session:
+            doc = session.get_one(Doc, key)
+            assert len(doc.pages) == 0
+            if how == "before":
+                with world.session() as other:
+                    other.get_one(Doc, key).pages = [b"1"]
+                    other.commit()
+            doc.pages = [*doc.pages, data] if then == "assign" else []
+            with pytest.raises(StaleDataError, match=r"Doc\.pages.* 1 more"):
+                session.commit()
+            session.rollback()
+            doc.pages = [*doc.pages, data]
+            session.commit()
+
+    if how == "before":
+        add(b"2")
+    else:
+        with world.session() as session:
+            doc = session.get_one(Doc, key)
+            doc.pages = [*doc.pages, b"1"]
+            session.flush()
+            with meanwhile(partial(add, b"2")) as future:
+                session.commit()
+            future.result()
+    with world.session() as session:
+        assert [page.read() for page in session.get_one(Doc, key).pages] == [b"1", b"2"]
+    world.check(b"old", b"1", b"2")
+
+
+def test_a_list_that_outlived_its_transaction_takes_nothing_away(world: World) -> None:
+    """As that of a session with ``expire_on_commit=False``, which asyncio wants."""
+    with world.session(expire_on_commit=False) as session, world.session() as other:
+        session.add(doc := Doc(pages=[b"1"]))
+        session.commit()
+        other.get_one(Doc, doc.id).pages = [b"2"]
+        other.commit()
+        doc.pages = [*doc.pages, b"3"]
+        with pytest.raises(StaleDataError, match="1 more"):
+            session.commit()
+        session.rollback()
+        doc.pages = [*doc.pages, b"3"]
+        session.commit()
+    world.check(b"2", b"3")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_a_list_may_be_replaced_that_was_not_read_or_was_changed_by_its_own_session(world: World) -> None:
+    with world.session() as session:
+        doc = Doc(pages=[b"1", b"2"])
+        session.add(doc)
+        session.flush()
+        doc.pages = [doc.pages[1], b"3"]  # written by this session
+        session.flush()
+        doc.pages = [*doc.pages, b"2"]  # the same bytes once more
+        session.commit()
+        key = doc.id
+    with world.session() as session:
+        doc = session.get_one(Doc, key, options=[defer(Doc.pages)])
+        doc.pages = [b"4"]  # whatever was there
+        session.commit()
+    world.check(b"4")
 
 
 @on("what", ["replace", "take away", "delete", "update"])
