@@ -86,7 +86,7 @@ class Attachment(Content):
             raise BadSource("an attachment is assigned as it is; Attachment.copy() makes a new upload of a stored one")
         if move and not isinstance(source, Path):
             raise BadSource(f"only a pathlib.Path can be moved, not {type(source).__name__}")
-        if not isinstance(storage, str | None):
+        if storage is not None and not isinstance(storage, str):
             raise BadSource(f"a storage is given by its name, not as {type(storage).__name__}")
         said_name, said_type = described(source)
         upload = Upload(

@@ -31,6 +31,9 @@ Facts = dict[str, Any]
 _TEXTS = ("storage", "key", "filename", "content_type", "sha256", "stored_at")
 
 _read = json.JSONDecoder().decode  # json.loads, without asking what kind of text it was given
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one each time
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 Name = tuple[str, str]
@@ -83,7 +86,7 @@ def split(text: str) -> list[Facts | str]:
 
 def encode(facts: Any) -> str:
     """The descriptor as compact JSON text."""
-    return json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+    return _write(facts)
 
 
 def named(facts: Mapping[str, Any]) -> Iterator[Named]:
@@ -151,7 +154,7 @@ def renamed(facts: Facts, old: Named, new: Named) -> Facts:
 def frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """A deeply frozen copy of JSON values; BadSource if they are not JSON."""
     if not metadata:
-        return MappingProxyType({})
+        return _NOTHING
     try:
         plain = _freeze(json.loads(json.dumps(metadata, default=_thawed, allow_nan=False)))
     except (TypeError, ValueError, RecursionError) as error:
@@ -163,6 +166,8 @@ def frozen(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def checked(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """``frozen``, of what is to be stored; BadSource too for text that databases refuse to keep as JSON."""
+    if not metadata:
+        return _NOTHING
     plain = frozen(metadata)
     for text in _texts(plain):
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):

@@ -38,7 +38,9 @@ def clean(name: str) -> str:
     name = name.replace("\\", "/").rsplit("/", 1)[-1]
     if len(name) > _LOOKED_AT:
         name = name[: _LOOKED_AT // 2] + name[-_LOOKED_AT // 2 :]
-    name = "".join(filter(None, map(_printable, name))).replace(":", "_")
+    if not name.isprintable():
+        name = "".join(map(_printable, name))
+    name = name.replace(":", "_")
     name = unicodedata.normalize("NFC", name).strip(_INVISIBLE).rstrip(f".{_INVISIBLE}")
     if not name:
         return "unnamed"

@@ -29,6 +29,8 @@ from .errors import BadSource, FileMissing
 from .pulls import pulls
 from .source import CHUNK, BytesSource, FileSource, OnceSource, PathSource, Source, still_there
 
+_BYTES = bytes | bytearray | memoryview
+
 
 def source(value: Any) -> Source:
     """Wrap what a user assigned; nothing is read. Raises BadSource, or FileMissing for a path without a file."""
@@ -69,10 +71,10 @@ def source(value: Any) -> Source:
 
 def described(value: Any) -> tuple[str | None, str | None]:
     """``(filename, content_type)`` as the source itself tells them: what a client said, or the name of a file."""
+    if isinstance(value, _BYTES):
+        return None, None
     if isinstance(value, Path):
         return value.name, None
-    if isinstance(value, bytes | bytearray | memoryview):
-        return None, None
     # The name of an upload is its form field's; that of a file is its own, and GzipFile warns of the other one.
     own = isinstance(value, io.IOBase) and hasattr(value, "name")
     name = getattr(value, "name", None) if own else getattr(value, "filename", getattr(value, "name", None))
@@ -85,9 +87,11 @@ def claimed(content_type: str | None) -> str | None:
 
     Raises BadSource for what is no text.
     """
-    if not isinstance(content_type, str | None):
+    if content_type is None:
+        return None
+    if not isinstance(content_type, str):
         raise BadSource(f"a content type is text, not {type(content_type).__name__}")
-    printable = "".join(filter(str.isprintable, (content_type or "")[:1000]))
+    printable = "".join(filter(str.isprintable, content_type[:1000]))
     return printable.strip()[:255] or None
 
 
