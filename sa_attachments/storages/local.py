@@ -37,9 +37,10 @@ import io
 import os
 import stat as modes
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -101,11 +102,7 @@ class LocalStorage:
         return made
 
     def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
-        path = self._writable(key)
-        with self._new() as (descriptor, source):
-            _write(descriptor, stream)
-            self._complete(descriptor)
-            self._publish(source, path)
+        self._make(self._writable(key), partial(_write, stream))
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
         path = self._at(key)
@@ -153,13 +150,8 @@ class LocalStorage:
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
-            with self.open(source) as file, self._new() as (descriptor, copied):
-                try:
-                    fcntl.ioctl(descriptor, _FICLONE, file.fileno())
-                except OSError:
-                    _write(descriptor, file)
-                self._complete(descriptor)
-                self._publish(copied, path)
+            with self.open(source) as file:
+                self._make(path, partial(_clone, file))
 
     def path(self, key: str) -> Path:
         self.stat(key)
@@ -231,12 +223,13 @@ class LocalStorage:
 
     # Writing
 
-    @contextmanager
-    def _new(self) -> Iterator[tuple[int, str | int]]:
-        """A file that nobody sees yet, and what ``_publish`` takes to give it its name."""
+    def _make(self, path: str, fill: Callable[[int], None]) -> None:
+        """A file that nobody sees before it is whole."""
         descriptor, name = self._create()
         try:
-            yield descriptor, name or descriptor
+            fill(descriptor)
+            self._complete(descriptor)
+            self._publish(name or descriptor, path)
         finally:
             os.close(descriptor)
             if name:
@@ -269,7 +262,7 @@ class LocalStorage:
 
     def _publish(self, source: str | int, path: str) -> None:
         """Give a complete file its name: an open one, or one that has a name already. On failure the name is free."""
-        folder = os.path.dirname(path)
+        folder = path.rpartition("/")[0]
         try:
             self._name(source, path, folder)
             try:
@@ -326,7 +319,14 @@ class LocalStorage:
         return sorted(found)
 
 
-def _write(descriptor: int, stream: Readable) -> None:
+def _clone(file: BinaryIO, descriptor: int) -> None:
+    try:
+        fcntl.ioctl(descriptor, _FICLONE, file.fileno())
+    except OSError:
+        _write(file, descriptor)
+
+
+def _write(stream: Readable, descriptor: int) -> None:
     size = -1 if isinstance(stream, io.BytesIO) else CHUNK  # what is in memory goes at once
     while chunk := stream.read(size):
         rest = memoryview(chunk)
