@@ -17,7 +17,6 @@ import os
 import re
 import time
 from functools import lru_cache
-from uuid import UUID
 
 _FORM = re.compile(
     r"\d{4}/\d{2}/\d{2}/\d{2}/([0-9a-f]{8}-[0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII
@@ -36,7 +35,8 @@ def mint(now: int | None = None) -> str:
     ms = time.time_ns() // 1_000_000 if now is None else now
     random = int.from_bytes(os.urandom(10), "big")
     value = (ms << 80) | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & 0x3FFF_FFFF_FFFF_FFFF
-    return f"{_hour(ms // 3_600_000)}/{UUID(int=value)}"
+    hour, digits = _hour(ms // 3_600_000), f"{value:032x}"
+    return f"{hour}/{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def well_formed(text: str) -> bool:
@@ -46,12 +46,12 @@ def well_formed(text: str) -> bool:
 
 def is_key(text: str) -> bool:
     """Whether ``text`` has the form that ``mint`` gives, its folders agreeing with its UUID's time."""
-    return _minted(text) is not None
+    return minted(text) is not None
 
 
 def moment(key: str) -> int:
     """When ``key`` was minted, in milliseconds since the epoch; ValueError if it is not of our form."""
-    ms = _minted(key)
+    ms = minted(key)
     if ms is None:
         raise ValueError(f"{key!r} is not a key of the form YYYY/MM/DD/HH/<uuid7>")
     return ms
@@ -63,7 +63,8 @@ def floor(ms: int) -> str:
     return f"{_hour(max(ms, 0) // 3_600_000)}/{digits[:8]}-{digits[8:]}-7"
 
 
-def _minted(text: str) -> int | None:
+def minted(text: str) -> int | None:
+    """``moment``, but None if it is not of our form."""
     match = _FORM.fullmatch(text)
     if match is None:
         return None

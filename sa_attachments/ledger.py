@@ -59,7 +59,7 @@ from .chunks import chunked, lockable, one_of
 from .clock import milliseconds, now
 from .descriptor import Name, Named
 from .errors import LedgerMissing, OwnershipLost
-from .key import is_key, moment
+from .key import minted
 from .tables import identity_of, make_room, require_transactions, schema_of, translated
 
 OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
@@ -167,7 +167,7 @@ class Ledger:
                 "owner_table": line.owner_table,
                 "owner_column": line.owner_column,
                 "size": line.named.size,
-                "deadline": moment(line.named.key) + within if is_key(line.named.key) else 1 << 62,
+                "deadline": 1 << 62 if (put := minted(line.named.key)) is None else put + within,
             }
             for line in lines
         ]

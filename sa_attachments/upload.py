@@ -32,6 +32,11 @@ class Upload:
     guards: Guards = ()
     """They watch while the bytes are stored, or spooled to be read before that."""
 
+    def typed(self, content_type: str) -> Upload:
+        """The same, now that it is known what the bytes say."""
+        said = self.source, self.filename, self.claimed_content_type, self.metadata, self.storage, self.move
+        return Upload(*said, content_type, self.guards)
+
     def __reduce__(self) -> tuple[Any, ...]:
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         return _upload, ({**fields, "metadata": thawed(self.metadata)},)

@@ -138,7 +138,7 @@ def _typed(attachment: A) -> A:
     if body.content_type is not None:
         return attachment
     found = content_type(body.source.head(HEAD), body.filename, body.claimed_content_type)
-    return changed(attachment, content_type=found)
+    return make(type(attachment), body.typed(found), binding_of(attachment))
 
 
 def upload_of(attachment: Attachment) -> Upload:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from ..binding import Binding
 from ..content import StoredSource
 from ..descriptor import VERSION, Facts, Named, thawed
 from ..errors import AttachmentError, BadSource, FileDamaged, StorageFailed, storage_errors
-from ..key import mint, moment
+from ..key import mint
 from ..source import CHUNK, PathSource
 from ..storage import Copies, Readable, Storage, TakesFile
 from ..upload import Upload, given
@@ -76,13 +77,13 @@ def store(
     """
     body = body_of(attachment)
     assert isinstance(body, Upload)
-    key = mint()
-    started(Named(name, key, body.source.size() or 0))
-    content_type = attachment.content_type
+    now = time.time_ns() // 1_000_000
+    key, hint, content_type = mint(now), body.source.size(), attachment.content_type
+    started(Named(name, key, hint or 0))
     size, sha256 = (
         _copy(body, name, storage, key)
         or _take(body, name, storage, key)
-        or _put(body, name, storage, key, content_type)
+        or _put(body, name, storage, key, hint, content_type)
     )
     facts: Facts = {
         "v": VERSION,
@@ -92,7 +93,7 @@ def store(
         "content_type": content_type,
         "size": size,
         "sha256": sha256,
-        "stored_at": datetime.fromtimestamp(moment(key) / 1000, UTC).isoformat(),
+        "stored_at": datetime.fromtimestamp(now / 1000, UTC).isoformat(),
         "metadata": thawed(body.metadata),
         "variants": {},
     }
@@ -141,8 +142,9 @@ def _measured(source: PathSource, body: Upload) -> Meter:
     return meter
 
 
-def _put(body: Upload, name: str, storage: Storage, key: str, content_type: str) -> tuple[int, str]:
-    size = body.source.size()
+def _put(
+    body: Upload, name: str, storage: Storage, key: str, size: int | None, content_type: str
+) -> tuple[int, str]:
     stream: Any = body.source.stream()
     meter = Meter(stream, body.guards)
     try:
