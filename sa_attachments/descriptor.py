@@ -5,7 +5,7 @@
 
 >>> facts = decode('{"v": 2, "storage": "s", "key": "k", "filename": "f", "content_type": "text/plain", "size": 1,'
 ...                '"sha256": "00", "stored_at": "2026-01-01T00:00:00+00:00", "novel": true}', "docs.file")
->>> facts["novel"], list(named(facts))
+>>> facts["novel"], named(facts)
 (True, [Named(storage='s', key='k', size=1)])
 >>> decode('{"key": 1}', "docs.file")
 Traceback (most recent call last):
@@ -89,14 +89,13 @@ def encode(facts: Any) -> str:
     return _write(facts)
 
 
-def named(facts: Mapping[str, Any]) -> Iterator[Named]:
+def named(facts: Mapping[str, Any]) -> list[Named]:
     """All files that a descriptor names: the attachment's own first, then its variants'."""
-    yield Named(facts["storage"], facts["key"], facts["size"])
-    variants = facts.get("variants")
-    if isinstance(variants, dict):
-        for variant in variants.values():
-            if isinstance(variant, dict) and isinstance(variant.get("key"), str):
-                yield named_by(variant, facts)
+    found, variants = [Named(facts["storage"], facts["key"], facts["size"])], facts.get("variants")
+    if variants and isinstance(variants, dict):
+        each = (variant for variant in variants.values() if isinstance(variant, dict))
+        found += [named_by(variant, facts) for variant in each if isinstance(variant.get("key"), str)]
+    return found
 
 
 def named_by(variant: Mapping[str, Any], facts: Mapping[str, Any]) -> Named:

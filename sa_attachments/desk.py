@@ -153,7 +153,7 @@ class Desk:
 
     def drop(self, attachment: Attachment, reference: Unmapped | None) -> None:
         """Condemn a file; see ``Storages.drop``."""
-        files = list(named(facts_of(attachment)))
+        files = named(facts_of(attachment))
         binding = binding_of(attachment)
         if reference is None and isinstance(binding, ColumnType) and binding.column is not None:
             reference = _of_column(self._files, binding.column, binding)
@@ -201,7 +201,7 @@ class Desk:
     ) -> tuple[Attachment, list[Named]]:
         want = Want(attachment, reference)
         if attachment.is_stored:
-            files = list(named(facts_of(attachment)))
+            files = named(facts_of(attachment))
             if self._owns_as_it_is(stage, custody, attachment, files, reference):
                 return attachment, files
             want = copy_wanted(attachment, reference)
@@ -209,7 +209,7 @@ class Desk:
             want.attachment = changed(want.attachment, storage=storage)
         stage.put([want])
         assert want.stored is not None
-        return want.stored, list(named(facts_of(want.stored)))
+        return want.stored, named(facts_of(want.stored))
 
     def _owns_as_it_is(
         self, stage: _Stage, custody: Custody, attachment: Attachment, files: list[Named], reference: Unmapped

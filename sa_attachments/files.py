@@ -78,7 +78,7 @@ class Storages(Care):
 
         def job() -> Attachment:
             refuse_held(self, attachment, target)
-            return Whole(self, name, rules, target, lambda named: None).store(attachment, cls)
+            return Whole(name, self.resolve(name), rules, target, lambda named: None).store(attachment, cls)
 
         staged = run(job)
         set_origin(staged, Token(given(body)))

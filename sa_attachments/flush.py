@@ -204,7 +204,7 @@ class Flush:
         giver = None if present is None else getattr(binding_of(present), "column", None)
         prove = partial(self._stage.take_over, slot.reference, giver=giver)
         facts = facts_of(item if present is None else present)
-        own, *_ = named(facts)
+        own = named(facts)[0]
         if not prove(own):
             return None
         stays = getattr(binding_of(item), "column", None) is slot.reference.column

@@ -21,9 +21,8 @@ knows it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     JSON,
@@ -77,8 +76,7 @@ def owner_of(column: Column[Any]) -> Owner:
     return column.table.fullname, column.name
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """What the ledger is told about a staged file: its name, and the column that will own it."""
 
     named: Named
@@ -86,8 +84,7 @@ class Line:
     owner_column: str
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """A file that a row no longer names: kept for ``retain`` milliseconds, with what a restore needs if that is more
     than none.
     """

@@ -187,7 +187,8 @@ def names(items: Iterable[Attachment]) -> set[Name]:
     for item in items:
         if item.is_stored:
             try:
-                found.update(file.name for file in named(facts_of(item)))
+                for file in named(facts_of(item)):
+                    found.add(file.name)
             except DescriptorDamaged:
                 continue
     return found

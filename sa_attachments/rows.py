@@ -184,7 +184,7 @@ def renamed_items(
     try:
         for item in items:
             facts = facts_of(item)
-            for file in list(named(facts)):
+            for file in named(facts):
                 if (copy := copies.get(file.name)) is not None:
                     facts = renamed(facts, file, copy)
                     used[file.name] = copy

@@ -6,7 +6,7 @@ A ``Stage`` does the work for one flush or statement: of a session here, of a co
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from copy import copy
 from functools import partial
@@ -28,7 +28,7 @@ from .references import Reference
 from .scope import Scope
 from .source import PathSource
 from .upload import given
-from .wants import Want, let_in, line, store_all
+from .wants import Place, Want, let_in, line, places_of, store_all
 
 _OF_A_DROP = ("state", "since", "purge_after", "attempts", "descriptor", "owner_pk", "owner_table", "owner_column")
 """What the ledger knows of a file that was dropped, and forgets when it is owned again."""
@@ -93,20 +93,17 @@ class Stage(ABC):
         """Store the files and own them; until that has succeeded nobody but the frame knows of them."""
         if not wants:
             return
-        self._meet(wants)
+        places = places_of(wants)
+        self._meet(places)
         loose: list[tuple[Any, Named]] = []
         try:
             try:
-                store_all(wants, lambda files, file: loose.append((files, file)))
+                store_all(places, lambda files, file: loose.append((files, file)))
             except Exception as error:
                 self._elsewhere = error
                 raise
-            by_scope: dict[Scope, list[Want]] = {}
-            for want in wants:
-                by_scope.setdefault(self.of(want.reference)[0], []).append(want)
-            for scope, group in by_scope.items():
-                self.own(scope, self.of(group[0].reference)[1], group)
-                owned = {file.key for want in group for file in want.files}
+            for scope, (connection, group) in self._by_scope(wants).items():
+                owned = self.own(scope, connection, group)
                 loose[:] = [(files, file) for files, file in loose if file.key not in owned]
         except BaseException as error:
             self.abandon(error)
@@ -146,12 +143,22 @@ class Stage(ABC):
         """
         return error is not self._elsewhere and is_in_doubt(error)
 
-    def _meet(self, wants: Sequence[Want]) -> None:
-        for reference, name in {(want.reference, want.place()) for want in wants}:
+    def _meet(self, places: Mapping[Want, Place]) -> None:
+        for reference, (_, name) in {(want.reference, place) for want, place in places.items()}:
             Scope.of(reference, self._bind(reference)).meet(name, partial(self._beginning, reference))
 
-    def own(self, scope: Scope, connection: Connection, wants: Sequence[Want]) -> None:
-        """Insert the lines of files that were just put."""
+    def _by_scope(self, wants: Iterable[Want]) -> dict[Scope, tuple[Connection, list[Want]]]:
+        by_reference: dict[Reference, list[Want]] = {}
+        for want in wants:
+            by_reference.setdefault(want.reference, []).append(want)
+        found: dict[Scope, tuple[Connection, list[Want]]] = {}
+        for reference, group in by_reference.items():
+            scope, connection = self.of(reference)
+            found.setdefault(scope, (connection, []))[1].extend(group)
+        return found
+
+    def own(self, scope: Scope, connection: Connection, wants: Sequence[Want]) -> set[str]:
+        """Insert the lines of files that were just put. Returns their keys."""
         lines = [line for want in wants for line in want.lines()]
         work = self._frame.work(scope)
         self._owned += [(scope, connection, line.named) for line in lines]  # before: it may be interrupted
@@ -160,6 +167,7 @@ class Stage(ABC):
         for want in wants:
             if (source := given(body_of(want.attachment))) is not None:
                 work.given.append((source, want.files[0]))
+        return {line.named.key for line in lines}
 
     def claim(self, reference: Reference, item: Attachment, token: Token) -> bool:
         """Own a file that was staged before the transaction; False if a row claimed it, or other steps let it in."""

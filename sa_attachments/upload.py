@@ -44,8 +44,9 @@ class Upload:
 
 def given(body: object) -> PathSource | None:
     """The local file that a new attachment gives away, if it does."""
-    source = body.source if isinstance(body, Upload) and body.move else None
-    return source if isinstance(source, PathSource) else None
+    if isinstance(body, Upload) and body.move and isinstance(body.source, PathSource):
+        return body.source
+    return None
 
 
 def _upload(fields: dict[str, Any]) -> Upload:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from .processing.steps import Step, run
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current
 from .references import Reference
+from .storage import Storage
 from .upload import Upload, given
 
 log = logging.getLogger("sa_attachments")
@@ -39,24 +40,33 @@ class Want:
     reference: Reference
     stored: Attachment | None = None
 
-    def place(self) -> str:
-        """Name of the storage that it goes to."""
-        body, column_type = body_of(self.attachment), self.reference.type
-        return column_type.files.real((isinstance(body, Upload) and body.storage) or column_type.storage)
-
     @property
     def files(self) -> list[Named]:
         """What it became: its own file first, then those of its variants."""
         assert self.stored is not None
-        return list(named(facts_of(self.stored)))
+        return named(facts_of(self.stored))
 
     def lines(self) -> list[Line]:
         """What the ledger is to know."""
-        return [line(file, self.reference) for file in self.files]
+        owner = owner_of(self.reference.column)
+        return [Line(file, *owner) for file in self.files]
 
 
-_Place = tuple[Home, str]
-"""Storages, and the name of one of them."""
+Place = tuple[Home, str]
+"""Storages, and the real name of one of them."""
+
+
+def places_of(wants: Iterable[Want]) -> dict[Want, Place]:
+    """Where each of them goes. A name is looked up once, for all of them."""
+    found: dict[Want, Place] = {}
+    known: dict[tuple[Home, str | None], Place] = {}
+    for want in wants:
+        column_type, body = want.reference.type, body_of(want.attachment)
+        said = column_type.files, (isinstance(body, Upload) and body.storage) or column_type.storage
+        if said not in known:
+            known[said] = said[0], said[0].real(said[1])
+        found[want] = known[said]
+    return found
 
 
 def line(file: Named, reference: Reference) -> Line:
@@ -74,25 +84,34 @@ def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
     return Want(attachment.copy(), reference)
 
 
-def store_all(wants: Sequence[Want], started: Callable[[Any, Named], None]) -> None:
+def store_all(places: Mapping[Want, Place], started: Callable[[Any, Named], None]) -> None:
     """Run the steps and put the bytes, in parallel, in each storage as many at a time as it says. After one that failed
     none is begun; those that were are waited for, then the first error is raised.
     """
-    for want in wants:
-        refuse_held(want.reference.type.files, want.attachment, want.reference.target)
-    places = {want: (want.reference.type.files, want.place()) for want in wants}
     limits = {place: max(1, place[0].resolve(place[1]).parallel) for place in dict.fromkeys(places.values())}
-    slots = {place: threading.Semaphore(limit) for place, limit in limits.items()}
-    groups: dict[_Place, list[_Job]] = {}
+    slots: dict[Place, AbstractContextManager[Any]]
+    slots = {place: threading.Semaphore(limit) if limit > 1 else threading.Lock() for place, limit in limits.items()}
+    wholes = {
+        (reference, place): Whole(
+            place[1],
+            place[0].resolve(place[1]),
+            reference.type,
+            reference.target,
+            partial(started, place[0]),
+            slots[place],
+        )
+        for reference, place in {(want.reference, place) for want, place in places.items()}
+    }
+    for want, place in places.items():
+        refuse_held(place[0], want.attachment, wholes[want.reference, place].target)
+    jobs: dict[Place, list[Callable[[], None]]] = {}
     failed = threading.Event()
-    for together in _apart(wants):
-        groups.setdefault(places[together[0]], []).append(_Job(together, places, started, slots, failed))
-    batches = []
-    for place, jobs in groups.items():
-        parallel = limits[place]
-        if any(job.keeps_busy for job in jobs):
-            parallel = max(parallel, os.cpu_count() or 1)  # the storage takes no more at a time all the same
-        batches.append(partial(gather, jobs, parallel))
+    for together in _apart(places):
+        of_each = [(want, wholes[want.reference, places[want]]) for want in together]
+        jobs.setdefault(places[together[0]], []).append(partial(_store, of_each, failed))
+    for _, place in (each for each, whole in wholes.items() if _keeps_busy(whole.rules)):
+        limits[place] = max(limits[place], os.cpu_count() or 1)  # the storage takes no more at a time all the same
+    batches = [partial(gather, each, limits[place]) for place, each in jobs.items()]
     for stored in gather(batches, len(batches)):
         outcomes: list[Outcome[Any]] = [stored, *(stored.value or [])]
         for outcome in outcomes:
@@ -110,61 +129,40 @@ def refuse_held(files: Home, attachment: Attachment, target: str) -> None:
         )
 
 
-def _apart(wants: Sequence[Want]) -> Iterable[list[Want]]:
+def _apart(places: Mapping[Want, Place]) -> Iterable[list[Want]]:
     """Wants that can be stored at the same time; those that read one object's position are kept together, whatever
     storages they go to.
     """
     groups: dict[Hashable, list[Want]] = {}
-    for want in wants:
+    for want, place in places.items():
         body: Any = body_of(want.attachment)
         shared = body.source.shared
-        groups.setdefault((id(want.attachment), want.place()) if shared is None else id(shared), []).append(want)
+        groups.setdefault((id(want.attachment), place) if shared is None else id(shared), []).append(want)
     return groups.values()
 
 
-class _Job:
-    """Stores wants one after the other."""
+def _store(together: Iterable[tuple[Want, Whole]], failed: threading.Event) -> None:
+    """One after the other, unless another one ``failed``."""
+    done: dict[int, Attachment] = {}
+    try:
+        for want, whole in () if failed.is_set() else together:
+            twin = done.get(id(want.attachment))
+            want.stored = _stored(whole, want.attachment if twin is None else twin.copy(), want.reference)
+            set_origin(want.stored, want.attachment)
+            done.setdefault(id(want.attachment), want.stored)
+    except BaseException:
+        failed.set()
+        raise
 
-    def __init__(
-        self,
-        wants: list[Want],
-        places: Mapping[Want, _Place],
-        started: Callable[[Any, Named], None],
-        slots: Mapping[_Place, AbstractContextManager[Any]],
-        failed: threading.Event,
-    ) -> None:
-        self._wants = wants
-        self._places = places
-        self._started = started
-        self._slots = slots
-        self._failed = failed
 
-    @property
-    def keeps_busy(self) -> bool:
-        return any(_keeps_busy(want.reference.type) for want in self._wants)
-
-    def __call__(self) -> None:
-        done: dict[int, Attachment] = {}
-        try:
-            for want in () if self._failed.is_set() else self._wants:
-                twin = done.get(id(want.attachment))
-                want.stored = self._store(want, want.attachment if twin is None else twin.copy())
-                set_origin(want.stored, want.attachment)
-                done.setdefault(id(want.attachment), want.stored)
-        except BaseException:
-            self._failed.set()
+def _stored(whole: Whole, new: Attachment, reference: Reference) -> Attachment:
+    try:
+        return whole.store(new, reference.type.attachment_class)
+    except FileMissing as error:
+        if _original(new) is None:
             raise
-
-    def _store(self, want: Want, attachment: Attachment) -> Attachment:
-        column_type, target, place = want.reference.type, want.reference.target, self._places[want]
-        whole = Whole(*place, column_type, target, partial(self._started, place[0]), self._slots[place])
-        try:
-            return whole.store(attachment, column_type.attachment_class)
-        except FileMissing as error:
-            if _original(attachment) is None:
-                raise
-            gone = f"{target} may not name a file that is gone (dropped and purged, or rolled back): {error}"
-            raise OwnershipLost(gone) from error
+        gone = f"{whole.target} may not name a file that is gone (dropped and purged, or rolled back): {error}"
+        raise OwnershipLost(gone) from error
 
 
 class Rules(Binding, Protocol):
@@ -185,9 +183,9 @@ class Rules(Binding, Protocol):
 class Whole:
     """Stores files with all that belongs to them: through the steps, and with their variants."""
 
-    files: Home
     name: str
     """Of the storage."""
+    storage: Storage
     rules: Rules
     target: str
     started: Callable[[Named], None]
@@ -202,6 +200,8 @@ class Whole:
             ready = attachment
         else:
             original, ready = None, run(self.rules.steps, attachment, self.target)
+        if not self.rules.variants:
+            return self._put(ready, cls)
         if _is_read_twice(self.rules) and original is None:
             ready.open().close()  # spools what can be read only once: the variants read it after the file was stored
         stored = self._put(ready, cls)
@@ -215,9 +215,8 @@ class Whole:
         return holding(stored, entries) if entries else stored
 
     def _put(self, ready: Attachment, cls: type[Attachment]) -> Attachment:
-        storage = self.files.resolve(self.name)
         with self.slots:
-            return store(ready, self.name, storage, started=self.started, binding=self.rules, cls=cls)
+            return store(ready, self.name, self.storage, started=self.started, binding=self.rules, cls=cls)
 
     def _copied(self, original: Attachment, name: str, variant: Variant, cls: type[Attachment]) -> Facts | None:
         """A variant that the original has, made by the same recipe: copied with it."""

@@ -129,7 +129,7 @@ class ForeignReader:
                 target = self._target or name
                 source = StorageSource(storage, name, key)
                 facts = stored(source, target, self._files.resolve(target), label=self._label, **about)
-                made.files.append(File(next(named(facts)), True, True))
+                made.files.append(File(named(facts)[0], True, True))
                 return facts
             facts = in_place(name, storage, key, stored_at=theirs.stored_at, **about)
         except FileMissing as error:
@@ -137,7 +137,7 @@ class ForeignReader:
         beside = theirs.beside(key) if isinstance(storage, HasPath) else None
         if beside is not None:
             facts["adopted"] = {"beside": [beside]}
-        made.files.append(File(next(named(facts)), False, True, (beside,) if beside else ()))
+        made.files.append(File(named(facts)[0], False, True, (beside,) if beside else ()))
         return facts
 
     def _found(self, theirs: Theirs, name: str, storage: Storage) -> str:

@@ -202,7 +202,7 @@ class Restoring:
             self._refuse(backs[0], refusal)
             return []
         self._report.rows += len(done)
-        self._report.files += sum(len(list(named(facts))) for back in done for facts in back.items)
+        self._report.files += sum(len(named(facts)) for back in done for facts in back.items)
         self._report.size += sum(back.size for back in done)
         self._purge(doomed)
         return left

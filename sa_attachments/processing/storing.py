@@ -142,9 +142,7 @@ def _measured(source: PathSource, body: Upload) -> Meter:
     return meter
 
 
-def _put(
-    body: Upload, name: str, storage: Storage, key: str, size: int | None, content_type: str
-) -> tuple[int, str]:
+def _put(body: Upload, name: str, storage: Storage, key: str, size: int | None, content_type: str) -> tuple[int, str]:
     stream: Any = body.source.stream()
     meter = Meter(stream, body.guards)
     try:
