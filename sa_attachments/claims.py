@@ -22,7 +22,10 @@ def executing() -> tuple[object, object] | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_name != "_init_compiled":
         frame = frame.f_back
-    return None if frame is None else (frame.f_locals.get("connection"), frame.f_locals.get("self"))
+    if frame is None:
+        return None
+    there = frame.f_locals  # made anew each time that it is asked for
+    return there.get("connection"), there.get("self")
 
 
 def lets_once(proved: dict[Any, Any], what: object) -> bool:

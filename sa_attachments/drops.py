@@ -29,6 +29,7 @@ class Drops:
         self._frame = frame
         self._named: dict[Name, tuple[Reference, Drop]] = {}
         self._kept: set[Name] = set()
+        self._seen: list[Attachment] = []  # kept too: their names are asked for only where something lost its name
         self._brought: set[Named] = set()
         self._tenants: dict[Table, tuple[str, ...]] = {}
 
@@ -62,11 +63,11 @@ class Drops:
 
     def keep(self, items: Iterable[Attachment]) -> None:
         """Files that rows name afterwards."""
-        self._kept |= names(items)
+        self._seen += items
 
     def keeps(self, items: Iterable[Attachment]) -> bool:
         """Whether a row was seen to name all of these files."""
-        return names(items) <= self._kept
+        return names(items) <= self._all_kept()
 
     def of_listeners(self, deleted: Container[tuple[Any, Identity | None]]) -> None:
         """What statements of listeners wrote during a flush, which may have written it again. A row that is not seen
@@ -86,7 +87,12 @@ class Drops:
     @property
     def rest(self) -> set[Name]:
         """What lost its name."""
-        return self._named.keys() - self._kept
+        return self._named.keys() - self._all_kept() if self._named else set()
+
+    def _all_kept(self) -> set[Name]:
+        self._kept |= names(self._seen)
+        self._seen.clear()
+        return self._kept
 
     def carry_out(self) -> None:
         """Condemn the rest."""

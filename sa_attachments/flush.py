@@ -26,7 +26,7 @@ from .attachment import Attachment, binding_of, facts_of, make, origin_of
 from .descriptor import Name, named, named_by, variants_of
 from .frames import Frame
 from .processing.variants import is_there
-from .references import is_damaged, names, of_row, of_state, read_waiting
+from .references import Reference, is_damaged, names, of_row, of_state, read_waiting
 from .review import Review
 from .slots import Course, Slot, by_table, doomed, heirs_of, is_there_still, slot_of
 from .staging import SessionStage, Token
@@ -72,7 +72,7 @@ class Flush:
         """Before an object's INSERT or UPDATE: what a mapper hook may have changed since ``prepare``."""
         course = self._course
         course.saved.add(state)
-        if state.key is None:
+        if state.key is None and self._session.identity_map:
             self._row_switch(state)
         late = []
         for reference in of_state(state):
@@ -127,9 +127,7 @@ class Flush:
         self._put(new)
         self._read_old(slots)
         self._put(self._unproved(slots, set(new)))
-        for slot in slots:
-            if not slot.deleted:
-                self._place(slot)
+        self._place([slot for slot in slots if not slot.deleted])
 
     def _put(self, wants: dict[tuple[Slot, int], Want]) -> None:
         self._stage.put(list(wants.values()))
@@ -152,8 +150,9 @@ class Flush:
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
         copies: dict[tuple[Slot, int], Want] = {}
-        stored = any((slot, index) not in fresh for slot in slots for index in range(len(slot.items)))
-        given = self._given() if stored else {}
+        if len(fresh) == sum(len(slot.items) for slot in slots):
+            return copies
+        given = self._given()
         for slot in slots:
             own = {item: item for item in slot.old if not is_damaged(item)} if slot.items else {}
             for index, item in enumerate(slot.items):
@@ -216,21 +215,27 @@ class Flush:
         }
         return make(type(item), {**facts, "variants": entries}, slot.reference.type)
 
-    def _place(self, slot: Slot) -> None:
-        """Put the stored attachments on the object."""
-        self._stage.allow(slot.reference, slot.items)
-        self._course.taken |= names(slot.items)
-        if slot.reference.key not in slot.state.dict:
-            return
-        slot.value = slot.reference.type.value(slot.items)
-        slot.state.dict[slot.reference.key] = slot.value
+    def _place(self, slots: list[Slot]) -> None:
+        """Put the stored attachments on their objects."""
+        placed: dict[Reference, list[Attachment]] = {}
+        for slot in slots:
+            placed.setdefault(slot.reference, []).extend(slot.items)
+        for reference, items in placed.items():
+            self._stage.allow(reference, items)
+            self._course.taken |= names(items)
+        for slot in slots:
+            if slot.reference.key in slot.state.dict:
+                self._set(slot)
+
+    def _set(self, slot: Slot) -> None:
+        slot.value = slot.state.dict[slot.reference.key] = slot.reference.type.value(slot.items)
         if slot.identity is not None:
             # To a stale object it may seem no change: SQLAlchemy would not write what was just proved, nor see that
             # the row is gone.
             before = slot.reference.type.value(slot.old) if slot.there else NO_VALUE
             slot.state.committed_state[slot.reference.key] = before
-        if any(isinstance(origin_of(item), Attachment) for item in slot.items):
-            self.frame.undo.append(Undo(slot.state.obj(), slot.reference, slot.items))
+        if new := [(item, origin) for item in slot.items if isinstance(origin := origin_of(item), Attachment)]:
+            self.frame.undo.append(Undo(slot.state.obj(), slot.reference, new))
 
 
 def _refuse_lost_update(slot: Slot) -> None:

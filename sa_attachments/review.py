@@ -37,7 +37,7 @@ class Review:
         """
         course, drops = self._course, self._drops
         slots = course.slots.values()
-        objects = Counter((slot.reference.column, slot.identity) for slot in slots)
+        objects = Counter((slot.reference.column, slot.identity) for slot in slots if slot.identity is not None)
         alone = {s for s in slots if s.identity is None or objects[s.reference.column, s.identity] == 1}
         unforeseen = list(course.replaced)
         for slot in slots:

@@ -24,6 +24,7 @@ from weakref import ref
 
 from sqlalchemy import Connection, Table, event, inspect
 from sqlalchemy.orm import (
+    EXT_CONTINUE,
     InstanceState,
     Mapper,
     ORMExecuteState,
@@ -272,8 +273,8 @@ def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
         _listen(reference)
         if not reference.type.triggers:
             _warn_of_cascades(reference.table)
-    event.listen(mapper, "before_insert", _saving, raw=True)
-    event.listen(mapper, "before_update", _saving, raw=True)
+    event.listen(mapper, "before_insert", _saving, raw=True, retval=True)  # else SQLAlchemy wraps it
+    event.listen(mapper, "before_update", _saving, raw=True, retval=True)
     event.listen(cls, "pickle", _pickle)
     event.listen(cls, "unpickle", _unpickle)
 
@@ -282,10 +283,10 @@ def _listen(reference: Reference) -> None:
     attribute = getattr(reference.mapper.class_, reference.key)
     column_type = reference.type
 
-    def set_(target: Any, value: Any, oldvalue: Any, initiator: Any) -> Any:
+    def set_(state: Any, value: Any, oldvalue: Any, initiator: Any, **_: Any) -> Any:
         return column_type.coerce(value)
 
-    event.listen(attribute, "set", set_, retval=True)
+    event.listen(attribute, "set", set_, raw=True, retval=True, include_key=True)  # else SQLAlchemy wraps it
     if isinstance(column_type, AttachmentListType):
 
         def init_scalar(target: Any, value: Any, dict_: Any) -> Any:
@@ -322,7 +323,7 @@ def _warn_of_cascades(table: Table) -> None:
             )
 
 
-def _saving(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:
+def _saving(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> Any:
     session = state.session
     if session is not None:
         _flush_of(session).saving(state)
@@ -333,6 +334,7 @@ def _saving(mapper: Mapper[Any], connection: Connection, state: InstanceState[An
                     f"{reference.target}: a listener took a new object out of its session, whose row is written "
                     "nevertheless: nobody would take care of its file. Let it go before the flush, or after it"
                 )
+    return EXT_CONTINUE
 
 
 def _deleting(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> None:

@@ -6,7 +6,7 @@ transaction ends may have been read from the database since, and is told by its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 from weakref import ref
 
@@ -18,14 +18,13 @@ from .references import Reference
 class Undo:
     """Puts the new attachments of one attribute back on its object, should its transaction be void."""
 
-    __slots__ = ("_before", "_key", "_object", "_type")
+    __slots__ = ("_key", "_new", "_object", "_type")
 
-    def __init__(self, obj: Any, reference: Reference, items: Iterable[Attachment]) -> None:
-        """``items``: what was put there."""
-        before = {item: origin for item in items if isinstance(origin := origin_of(item), Attachment)}
-        self._before = before
+    def __init__(self, obj: Any, reference: Reference, new: list[tuple[Attachment, Attachment]]) -> None:
+        """``new``: what was put there, and what it came from."""
+        self._new = new
         # A transaction may go on for long after its objects, and must not keep what was uploaded.
-        self._object = ref(obj, lambda _: before.clear())
+        self._object = ref(obj, lambda _: new.clear())
         self._key = reference.key
         self._type = reference.type
 
@@ -33,7 +32,8 @@ class Undo:
         """The transaction is void: a retry stores the sources again."""
         obj = self._object()
         if obj is not None and (value := obj.__dict__.get(self._key)) is not None:
-            obj.__dict__[self._key] = self._type.value([self._was(item) for item in self._type.items(value)])
+            before = dict(self._new)
+            obj.__dict__[self._key] = self._type.value([_was(before, item) for item in self._type.items(value)])
 
     def done(self) -> None:
         """The transaction is committed: the sources may go."""
@@ -43,8 +43,9 @@ class Undo:
                 if isinstance(origin_of(item), Attachment):
                     set_origin(item, None)
 
-    def _was(self, item: Attachment) -> Attachment:
-        try:
-            return self._before.get(item, item)
-        except DescriptorDamaged:
-            return item
+
+def _was(before: Mapping[Attachment, Attachment], item: Attachment) -> Attachment:
+    try:
+        return before.get(item, item)
+    except DescriptorDamaged:
+        return item
