@@ -73,7 +73,8 @@ def owner_of(column: Column[Any]) -> Owner:
     >>> owner_of(Table("docs", MetaData(), Column("file"), schema="archive").c.file)
     ('archive.docs', 'file')
     """
-    return column.table.fullname, column.name
+    # Plain text: to drivers SQLAlchemy's own kind, that knows how it is quoted, is something to look at twice.
+    return str(column.table.fullname), str(column.name)
 
 
 class Line(NamedTuple):
