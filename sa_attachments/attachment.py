@@ -28,9 +28,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, BinaryIO, Never, NoReturn, Self, TypeVar, cast
@@ -376,17 +377,10 @@ def bind(attachment: Attachment, binding: Binding) -> None:
         set_binding(attachment, binding)
 
 
-def binding_of(attachment: Attachment) -> Binding | None:
-    return attachment._binding
-
-
-def body_of(attachment: Attachment) -> Upload | str | Facts:
-    return attachment._body
-
-
-def facts_of(attachment: Attachment) -> Facts:
-    """The decoded descriptor; not to be changed. NotStored, DescriptorDamaged."""
-    return attachment._facts()
+binding_of: Callable[[Attachment], Binding | None] = attrgetter("_binding")
+body_of: Callable[[Attachment], Upload | str | Facts] = attrgetter("_body")
+facts_of: Callable[[Attachment], Facts] = Attachment._facts
+"""The decoded descriptor; not to be changed. NotStored, DescriptorDamaged."""
 
 
 def origin_of(attachment: Attachment) -> object:

@@ -196,19 +196,18 @@ class _ColumnType(TypeDecorator[Any]):
                 "Core statements come too late for that. Assign it to a mapped attribute, use "
                 "session.execute(insert(Model), ...), or Storages.stage(attachment, connection, table.c.column)"
             )
-        proved, claim = lets_once(nameable.get() or {}, (self.column, attachment.key)), origin_of(attachment)
-        if not (proved or (isinstance(claim, Claim) and claim.lets(self))):
+        facts = facts_of(attachment)
+        proved = lets_once(nameable.get() or {}, (self.column, facts["key"]))
+        if not (proved or (isinstance(claim := origin_of(attachment), Claim) and claim.lets(self))):
             raise _Unproved(
                 f"nobody proved that {self.label} may name {attachment!r}: a file has one owner. "
                 "Assign it to a mapped attribute, use session.execute(insert(Model), ...), or stage it in the "
                 "transaction of this statement, for this column: Storages.stage(attachment, connection, table.c.column)"
             )
-        return facts_of(attachment)
+        return facts
 
 
 # What SQLAlchemy is to pass on as it is, instead of wrapping it in a StatementError.
-
-
 class _WrongType(BadSource, DontWrapMixin): ...
 
 

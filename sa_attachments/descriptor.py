@@ -15,7 +15,7 @@ sa_attachments.errors.DescriptorDamaged: docs.file holds '{"key": 1}', which doe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from reprlib import repr as short
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,7 +31,6 @@ Facts = dict[str, Any]
 _TEXTS = ("storage", "key", "filename", "content_type", "sha256", "stored_at")
 
 _read = json.JSONDecoder().decode  # json.loads, without asking what kind of text it was given
-_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps would make one each time
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -84,9 +83,8 @@ def split(text: str) -> list[Facts | str]:
     return [item if _describes(item) else encode(item) for item in items] if isinstance(items, list) else [text]
 
 
-def encode(facts: Any) -> str:
-    """The descriptor as compact JSON text."""
-    return _write(facts)
+encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""A descriptor as compact JSON text. Like json.dumps, which would make an encoder each time."""
 
 
 def named(facts: Mapping[str, Any]) -> list[Named]:
@@ -183,7 +181,7 @@ def _said(metadata: Any) -> str:
 
 def thawed(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """A plain copy, as it goes into a descriptor."""
-    return {name: _thaw(value) for name, value in metadata.items()}
+    return {name: _thaw(value) for name, value in metadata.items()} if metadata else {}
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -46,7 +46,7 @@ def clean(name: str) -> str:
         return "unnamed"
     if _RESERVED.fullmatch(name):
         name = f"_{name}"
-    return _shorten(name)
+    return name if len(name.encode()) <= MAX_BYTES else _shortened(name)
 
 
 def extension(name: str | None) -> str:
@@ -65,9 +65,7 @@ def _printable(character: str) -> str:
     return " " if unicodedata.category(character) == "Zs" else ""  # as before AM and PM in the names of screenshots
 
 
-def _shorten(name: str) -> str:
-    if len(name.encode()) <= MAX_BYTES:
-        return name
+def _shortened(name: str) -> str:
     _, dot, suffix = name.rpartition(".")
     kept = f".{suffix}" if dot and len(suffix.encode()) < 32 else ""
     stem = name.encode()[: MAX_BYTES - len(kept.encode())].decode(errors="ignore")

@@ -85,7 +85,8 @@ class Flush:
                 course.replace(slot)
             if state.key is None or reference.key in state.committed_state:
                 late += slot_of(state, reference)
-        self._process(late)
+        if late:
+            self._process(late)
 
     def _take_back(self, slot: Slot) -> None:
         """A listener took the deletion of a row back, whose file another one got: it is to name a copy."""
@@ -118,15 +119,12 @@ class Flush:
             return
         self._course.foresee(slots)
         self._stage.check({slot.reference for slot in slots})
-        new = {
-            (slot, i): Want(item, slot.reference)
-            for slot in slots
-            for i, item in enumerate(slot.items)
-            if not item.is_stored
-        }
+        items = [(slot, index, item) for slot in slots for index, item in enumerate(slot.items)]
+        new = {(slot, index): Want(item, slot.reference) for slot, index, item in items if not item.is_stored}
         self._put(new)
         self._read_old(slots)
-        self._put(self._unproved(slots, set(new)))
+        if len(new) < len(items):
+            self._put(self._unproved(slots, set(new)))
         self._place([slot for slot in slots if not slot.deleted])
 
     def _put(self, wants: dict[tuple[Slot, int], Want]) -> None:
@@ -150,8 +148,6 @@ class Flush:
     def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
         copies: dict[tuple[Slot, int], Want] = {}
-        if len(fresh) == sum(len(slot.items) for slot in slots):
-            return copies
         given = self._given()
         for slot in slots:
             own = {item: item for item in slot.old if not is_damaged(item)} if slot.items else {}
@@ -224,11 +220,13 @@ class Flush:
             self._stage.allow(reference, items)
             self._course.taken |= names(items)
         for slot in slots:
-            if slot.reference.key in slot.state.dict:
-                self._set(slot)
+            self._set(slot)
 
     def _set(self, slot: Slot) -> None:
-        slot.value = slot.state.dict[slot.reference.key] = slot.reference.type.value(slot.items)
+        values = slot.state.dict
+        if slot.reference.key not in values:
+            return
+        slot.value = values[slot.reference.key] = slot.reference.type.value(slot.items)
         if slot.identity is not None:
             # To a stale object it may seem no change: SQLAlchemy would not write what was just proved, nor see that
             # the row is gone.

@@ -187,8 +187,8 @@ def names(items: Iterable[Attachment]) -> set[Name]:
     for item in items:
         if item.is_stored:
             try:
-                for file in named(facts_of(item)):
-                    found.add(file.name)
+                for storage, key, _ in named(facts_of(item)):
+                    found.add((storage, key))
             except DescriptorDamaged:
                 continue
     return found

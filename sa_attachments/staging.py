@@ -21,7 +21,8 @@ from .column import nameable
 from .descriptor import Named, named
 from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction, OwnershipLost, storage_errors
 from .frames import Frame
-from .ledger import CONDEMNED, Drop, owner_of
+from .home import Home
+from .ledger import CONDEMNED, Drop, Line, owner_of
 from .offload import gather
 from .patience import commits_by_itself, isolation_level
 from .references import Reference
@@ -95,21 +96,21 @@ class Stage(ABC):
             return
         places = places_of(wants)
         self._meet(places)
-        loose: list[tuple[Any, Named]] = []
+        loose: dict[Home, list[Named]] = {}
         try:
             try:
-                store_all(places, lambda files, file: loose.append((files, file)))
+                store_all(places, loose)
             except Exception as error:
                 self._elsewhere = error
                 raise
             for scope, (connection, group) in self._by_scope(wants).items():
                 owned = self.own(scope, connection, group)
-                loose[:] = [(files, file) for files, file in loose if file.key not in owned]
+                loose[scope.files] = [file for file in loose[scope.files] if file.key not in owned]
         except BaseException as error:
             self.abandon(error)
             raise
         finally:
-            self._frame.loose += loose
+            self._frame.loose += [(files, file) for files, some in loose.items() for file in some]
 
     def abandon(self, error: BaseException | None = None) -> None:
         """The flush or statement failed: should the transaction be committed nevertheless, no row names what this one
@@ -159,7 +160,8 @@ class Stage(ABC):
 
     def own(self, scope: Scope, connection: Connection, wants: Sequence[Want]) -> set[str]:
         """Insert the lines of files that were just put. Returns their keys."""
-        lines = [line for want in wants for line in want.lines()]
+        owners = {reference: owner_of(reference.column) for reference in {want.reference for want in wants}}
+        lines = [Line(file, *owners[want.reference]) for want in wants for file in want.files]
         work = self._frame.work(scope)
         self._owned += [(scope, connection, line.named) for line in lines]  # before: it may be interrupted
         work.identities.add(scope.ledger.own(connection, lines, scope.files.own_within))

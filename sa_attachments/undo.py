@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import ref
 
-from .attachment import Attachment, origin_of, set_origin
+from .attachment import Attachment, set_origin
 from .errors import DescriptorDamaged
 from .references import Reference
 
@@ -37,11 +37,8 @@ class Undo:
 
     def done(self) -> None:
         """The transaction is committed: the sources may go."""
-        obj = self._object()
-        if obj is not None:
-            for item in self._type.items(obj.__dict__.get(self._key)):
-                if isinstance(origin_of(item), Attachment):
-                    set_origin(item, None)
+        for item, _ in self._new:
+            set_origin(item, None)
 
 
 def _was(before: Mapping[Attachment, Attachment], item: Attachment) -> Attachment:

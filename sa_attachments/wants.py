@@ -46,11 +46,6 @@ class Want:
         assert self.stored is not None
         return named(facts_of(self.stored))
 
-    def lines(self) -> list[Line]:
-        """What the ledger is to know."""
-        owner = owner_of(self.reference.column)
-        return [Line(file, *owner) for file in self.files]
-
 
 Place = tuple[Home, str]
 """Storages, and the real name of one of them."""
@@ -61,8 +56,9 @@ def places_of(wants: Iterable[Want]) -> dict[Want, Place]:
     found: dict[Want, Place] = {}
     known: dict[tuple[Home, str | None], Place] = {}
     for want in wants:
-        column_type, body = want.reference.type, body_of(want.attachment)
-        said = column_type.files, (isinstance(body, Upload) and body.storage) or column_type.storage
+        column_type = want.reference.type
+        body: Any = body_of(want.attachment)
+        said = column_type.files, body.storage or column_type.storage
         if said not in known:
             known[said] = said[0], said[0].real(said[1])
         found[want] = known[said]
@@ -84,9 +80,10 @@ def copy_wanted(attachment: Attachment, reference: Reference) -> Want:
     return Want(attachment.copy(), reference)
 
 
-def store_all(places: Mapping[Want, Place], started: Callable[[Any, Named], None]) -> None:
+def store_all(places: Mapping[Want, Place], started: dict[Home, list[Named]]) -> None:
     """Run the steps and put the bytes, in parallel, in each storage as many at a time as it says. After one that failed
-    none is begun; those that were are waited for, then the first error is raised.
+    none is begun; those that were are waited for, then the first error is raised. Names are added to ``started`` before
+    their first byte is stored.
     """
     limits = {place: max(1, place[0].resolve(place[1]).parallel) for place in dict.fromkeys(places.values())}
     slots: dict[Place, AbstractContextManager[Any]]
@@ -97,7 +94,7 @@ def store_all(places: Mapping[Want, Place], started: Callable[[Any, Named], None
             place[0].resolve(place[1]),
             reference.type,
             reference.target,
-            partial(started, place[0]),
+            started.setdefault(place[0], []).append,
             slots[place],
         )
         for reference, place in {(want.reference, place) for want, place in places.items()}
@@ -106,9 +103,9 @@ def store_all(places: Mapping[Want, Place], started: Callable[[Any, Named], None
         refuse_held(place[0], want.attachment, wholes[want.reference, place].target)
     jobs: dict[Place, list[Callable[[], None]]] = {}
     failed = threading.Event()
-    for together in _apart(places):
-        of_each = [(want, wholes[want.reference, places[want]]) for want in together]
-        jobs.setdefault(places[together[0]], []).append(partial(_store, of_each, failed))
+    for together in _apart(places, wholes):
+        first, _ = together[0]
+        jobs.setdefault(places[first], []).append(partial(_store, together, failed))
     for _, place in (each for each, whole in wholes.items() if _keeps_busy(whole.rules)):
         limits[place] = max(limits[place], os.cpu_count() or 1)  # the storage takes no more at a time all the same
     batches = [partial(gather, each, limits[place]) for place, each in jobs.items()]
@@ -129,15 +126,18 @@ def refuse_held(files: Home, attachment: Attachment, target: str) -> None:
         )
 
 
-def _apart(places: Mapping[Want, Place]) -> Iterable[list[Want]]:
+def _apart(
+    places: Mapping[Want, Place], wholes: Mapping[tuple[Reference, Place], Whole]
+) -> Iterable[list[tuple[Want, Whole]]]:
     """Wants that can be stored at the same time; those that read one object's position are kept together, whatever
     storages they go to.
     """
-    groups: dict[Hashable, list[Want]] = {}
+    groups: dict[Hashable, list[tuple[Want, Whole]]] = {}
     for want, place in places.items():
         body: Any = body_of(want.attachment)
         shared = body.source.shared
-        groups.setdefault((id(want.attachment), place) if shared is None else id(shared), []).append(want)
+        group = groups.setdefault((id(want.attachment), place) if shared is None else id(shared), [])
+        group.append((want, wholes[want.reference, place]))
     return groups.values()
 
 
@@ -146,10 +146,11 @@ def _store(together: Iterable[tuple[Want, Whole]], failed: threading.Event) -> N
     done: dict[int, Attachment] = {}
     try:
         for want, whole in () if failed.is_set() else together:
-            twin = done.get(id(want.attachment))
-            want.stored = _stored(whole, want.attachment if twin is None else twin.copy(), want.reference)
+            wanted = id(want.attachment)
+            new = done[wanted].copy() if wanted in done else want.attachment
+            want.stored = _stored(whole, new, want.reference)
             set_origin(want.stored, want.attachment)
-            done.setdefault(id(want.attachment), want.stored)
+            done.setdefault(wanted, want.stored)
     except BaseException:
         failed.set()
         raise

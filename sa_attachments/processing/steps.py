@@ -79,7 +79,7 @@ def run(steps: Iterable[Step], attachment: A, label: str) -> A:
 
     Raises Refused, which names ``label``, and whatever else reading the source or a step raises.
     """
-    attachment = _typed(attachment)
+    attachment = _typed(attachment, upload_of(attachment))
     for step in steps:
         attachment = _through(step, attachment, label)
     body = upload_of(attachment)
@@ -113,7 +113,7 @@ def _through(step: Step, attachment: A, label: str) -> A:
         metadata=after.metadata or before.metadata,
         storage=before.storage,
     )
-    return _typed(make(type(attachment), kept, binding_of(attachment)))
+    return _typed(make(type(attachment), kept, binding_of(attachment)), kept)
 
 
 def _of_a_step(after: Upload, before: Upload) -> Source:
@@ -133,8 +133,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _typed(attachment: A) -> A:
-    body = upload_of(attachment)
+def _typed(attachment: A, body: Upload) -> A:
     if body.content_type is not None:
         return attachment
     found = content_type(body.source.head(HEAD), body.filename, body.claimed_content_type)
