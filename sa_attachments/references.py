@@ -27,7 +27,7 @@ from .attachment import Attachment, facts_of
 from .chunks import chunked, one_of
 from .column import ColumnType, mentions
 from .descriptor import Name, named
-from .errors import DescriptorDamaged
+from .errors import DescriptorDamaged, NotStored
 
 _INFO = "sa_attachments.references"
 _ROW = "sa_attachments.row"
@@ -182,15 +182,14 @@ def is_damaged(item: Attachment) -> bool:
 
 
 def names(items: Iterable[Attachment]) -> set[Name]:
-    """Those of all files that stored attachments name; a damaged descriptor names nothing."""
+    """Those of all files that attachments name; a new one names nothing, nor does a damaged descriptor."""
     found: set[Name] = set()
     for item in items:
-        if item.is_stored:
-            try:
-                for storage, key, _ in named(facts_of(item)):
-                    found.add((storage, key))
-            except DescriptorDamaged:
-                continue
+        try:
+            for storage, key, _ in named(facts_of(item)):
+                found.add((storage, key))
+        except (NotStored, DescriptorDamaged):
+            continue
     return found
 
 

@@ -41,7 +41,8 @@ class Review:
         alone = {s for s in slots if s.identity is None or objects[s.reference.column, s.identity] == 1}
         unforeseen = list(course.replaced)
         for slot in slots:
-            drops.named(slot.reference, slot.old, slot.identity)
+            if slot.old:
+                drops.named(slot.reference, slot.old, slot.identity)
             foreseen = slot in alone and not self._frame.met and course.is_written(slot)
             if foreseen and (not slot.old or names(slot.old) <= names(slot.items)):
                 drops.keep(slot.items)
@@ -100,6 +101,8 @@ class Review:
         holders: dict[Name, Slot] = {}
         for slot, name in ((slot, name) for slot, items in holding for name in names(items) & self._course.taken):
             first = holders.setdefault(name, slot)
+            if first is slot:
+                continue
             if (first.reference.column, row_of(first)) != (slot.reference.column, row_of(slot)):
                 giver, heir = (slot, first) if name in names(slot.old) else (first, slot)
                 raise OwnershipLost(
