@@ -83,11 +83,10 @@ class Course:
     objects: list[Any] = field(default_factory=list)
     """Held: a listener may take them out of the session meanwhile."""
 
-    def foresee(self, slots: Iterable[Slot]) -> None:
+    def foresee(self, slots: Sequence[Slot]) -> None:
         """Slots that are to be written or deleted."""
-        for slot in slots:
-            self.slots[slot.state, slot.reference.key] = slot
-            self.objects.append(slot.state.obj())
+        self.slots |= {(slot.state, slot.reference.key): slot for slot in slots}
+        self.objects += [slot.state.obj() for slot in slots]
 
     def replace(self, slot: Slot) -> None:
         """A hook changed its object: it is looked at anew."""
