@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -31,6 +32,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Index,
+    Insert,
     Integer,
     MetaData,
     String,
@@ -152,12 +154,7 @@ class Ledger:
         OwnershipLost if one of them was condemned meanwhile, or was put longer ago than ``own_within`` by the
         database's clock; LedgerMissing if there is no table.
         """
-        c = self.lines.c
         within = milliseconds(own_within)
-        # A line that comes too late must not be written at all, whenever the statement runs: NULL violates NOT NULL.
-        since = case((now() < bindparam("deadline", type_=BigInteger), now()), else_=null())
-        # No row names it yet: triggers, where there are any, count from 0.
-        statement = self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since, names=text("0"))
         parameters = [
             {
                 "key": line.named.key,
@@ -169,16 +166,11 @@ class Ledger:
             }
             for line in lines
         ]
-        columns = [c.key, c.storage, c.owner_table, c.owner_column, c.size]
-        statement = statement.values({column: bindparam(column.name, type_=column.type) for column in columns})
         try:
             if connection.dialect.name == "postgresql" and connection.dialect.use_insertmanyvalues:
-                return (
-                    connection.execute(statement.returning(literal_column("tableoid", BigInteger)), parameters)
-                    .scalars()
-                    .all()[0]
-                )
-            connection.execute(statement, parameters)
+                told = self._owning.returning(literal_column("tableoid", BigInteger))
+                return connection.execute(told, parameters).scalars().all()[0]
+            connection.execute(self._owning, parameters)
         except IntegrityError as error:
             raise OwnershipLost(
                 f"{lines[0].named.key!r} (or one of {len(lines) - 1} more) came too late: a sweep condemned it, "
@@ -187,6 +179,17 @@ class Ledger:
         except DBAPIError as error:
             raise self._explained(error) from error
         return self.identity(connection)
+
+    @cached_property
+    def _owning(self) -> Insert:
+        """The statement of ``own``; each flush comes by here."""
+        c = self.lines.c
+        # A line that comes too late must not be written at all, whenever the statement runs: NULL violates NOT NULL.
+        since = case((now() < bindparam("deadline", type_=BigInteger), now()), else_=null())
+        # No row names it yet: triggers, where there are any, count from 0.
+        statement = self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since, names=text("0"))
+        columns = [c.key, c.storage, c.owner_table, c.owner_column, c.size]
+        return statement.values({column: bindparam(column.name, type_=column.type) for column in columns})
 
     def adopt(self, connection: Connection, line: Line) -> None:
         """Insert an ``owned`` line for a file that a row names already, however old it is."""
