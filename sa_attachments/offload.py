@@ -86,7 +86,7 @@ class _Shared(Generic[T]):
             while True:
                 number, context, job = self._left.popleft()
                 self._outcomes[number] = outcome = context.run(_outcome, job)
-                if not isinstance(outcome.error, Exception | None):
+                if outcome.error is not None and not isinstance(outcome.error, Exception):
                     self._interruption = outcome.error
                     self.stop()
 
