@@ -207,6 +207,7 @@ class Actor:
             return False
         finally:
             self.young |= self.world.put_since()
+        assert not excuses.unseen, "a list took away what its session never saw"
         if flushes:
             self.wishes.clear()
         with self._reader(commits) as connection:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError, OperationalError, SAWarning
+from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
 from sa_attachments import Attachment, OwnershipLost, StorageFailed
 
 from .model import Row
+from .models import PLURAL
 from .wishes import ABSENT, Hopes, Wish, original
 from .world import World
 
@@ -18,11 +22,12 @@ from .world import World
 class Excuses:
     """What was known before it was tried."""
 
-    def __init__(self, world: World, *, lost: bool, clash: bool, stale: bool, locked: bool) -> None:
+    def __init__(self, world: World, *, lost: bool, clash: bool, stale: bool, unseen: bool, locked: bool) -> None:
         """
         :param lost: a file that is to be named, or copied, is gone.
         :param clash: a constraint will be violated.
         :param stale: an object stands for a row that is gone.
+        :param unseen: a list would take away what others added to it, and its session never saw.
         :param locked: another session may hold a lock on a row, a title or a file.
         """
         self._world = world
@@ -30,6 +35,7 @@ class Excuses:
         self._lost = lost
         self._clash = clash
         self._stale = stale
+        self.unseen = unseen
         self._locked = locked
 
     @classmethod
@@ -58,6 +64,7 @@ class Excuses:
             lost=not names <= set(world.stored()) - world.unheard,
             clash=clash or twice or len(titles) > len(set(titles)) or not taken.isdisjoint(titles),
             stale=any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh),
+            unseen=any(_unseen(world, visible[pk], wish) for pk, wish in wishes.items() if pk in visible),
             locked=is_locked(locks - {None}),
         )
 
@@ -70,8 +77,16 @@ class Excuses:
             case IntegrityError():
                 return self._clash
             case StaleDataError() | ObjectDeletedError() | SAWarning():
-                return self._stale
+                return self._stale or self.unseen
             case OperationalError():
                 return self._locked and "lock timeout" in str(error)
             case _:
                 return False
+
+
+def _unseen(world: World, row: Row, wish: Wish) -> bool:
+    seen = inspect(wish.doc).committed_state.get(PLURAL, NO_VALUE)
+    if wish.fresh or wish.deleted or seen is NO_VALUE:
+        return False
+    known = Counter(world.item(each).content for each in seen or ())
+    return bool(Counter(entry.item.content for entry in row.slots[PLURAL]) - known)
