@@ -24,6 +24,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, inspect, update
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.util import greenlet_spawn
 
 from . import desk
@@ -196,7 +197,7 @@ def _present(connection: Connection, ledger: Ledger, reference: Reference, row: 
         identity = reference.identity(state)
         found = read_locked(connection, [reference], [identity]).get(identity)
         if found is not None:
-            return found[reference.column.name]
+            set_committed_value(row, reference.key, reference.type.value(found[reference.column.name]))
     return reference.type.items(getattr(row, reference.key))
 
 

@@ -31,7 +31,6 @@ from sa_attachments.storage import (
     TakesFile,
     Unfinished,
 )
-from sa_attachments.storages import checked
 from sa_attachments.storages.local import UNFINISHED, LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Call, Faulty, StorageContract
@@ -267,8 +266,12 @@ class ListsHiddenFiles(MemoryStorage):
 
 @noticed_by("test_readonly_neither_writes_nor_deletes")
 class WritesAllTheSame(MemoryStorage):
-    def _check_writable(self, key: str) -> None:
-        checked(key)
+    def put(self, key: str, stream: Readable, *, size: int | None, content_type: str) -> None:
+        said, self.readonly = self.readonly, False
+        try:
+            super().put(key, stream, size=size, content_type=content_type)
+        finally:
+            self.readonly = said
 
 
 @noticed_by("test_readonly_neither_writes_nor_deletes")

@@ -49,6 +49,6 @@ class CountingWorld(World):
         """The descriptor of a file that has a line, and no name yet."""
         facts: dict[str, Any] = json.loads(self.files.stage(Attachment.upload(content)).to_json())
         with self.observer.begin() as connection:
-            line = Line(next(named(facts)), "docs", "file")
+            line = Line(named(facts)[0], "docs", "file")
             Ledger.of(Base.metadata).own(connection, [line], self.files.own_within)
         return facts

@@ -77,8 +77,8 @@ def files_are_cut(patch: pytest.MonkeyPatch, playground: Playground) -> None:
     """Storing keeps half of each file, in this process."""
     write = local._write
 
-    def cut(descriptor: int, stream: Any) -> None:
-        write(descriptor, stream)
+    def cut(stream: Any, descriptor: int) -> None:
+        write(stream, descriptor)
         os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
 
     patch.setattr(local, "_write", cut)
