@@ -44,8 +44,12 @@ def _now_postgresql(element: now, compiler: Any, **kw: Any) -> str:
 @compiles(now, "mysql")
 @compiles(now, "mariadb")
 def _now_mysql(element: now, compiler: Any, **kw: Any) -> str:
-    # Not by the session's time zone: of the hour that it has twice in autumn, it does not tell which one it is.
-    return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)"
+    # When the statement began, and how long ago that was. SYSDATE alone is a time of the session's zone: of the hour
+    # that this has twice in autumn, it does not tell which one it is.
+    return (
+        "((TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) + "
+        "TIMESTAMPDIFF(MICROSECOND, NOW(3), SYSDATE(3))) DIV 1000)"
+    )
 
 
 def milliseconds(delta: timedelta) -> int:
