@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 from sqlalchemy import JSON, BigInteger, and_, false, or_
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import ColumnElement, Null
@@ -119,7 +120,22 @@ def _as_text(element: AsText, compiler: Any, **kw: Any) -> str:
     return f"CAST({compiler.process(element.column, **kw)} AS TEXT)"
 
 
+def _is_or_holds_attachment(value: Any) -> bool:
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(isinstance(item, Attachment) for item in value)
+    return isinstance(value, Attachment)
+
+
 class ListComparator(TypeDecorator.Comparator[Any], JSON.Comparator[Any]):
+    def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
+        if any(map(_is_or_holds_attachment, other)):
+            name = op.__name__.removesuffix("_op")
+            raise ArgumentError(
+                f"{name} can't compare {self.expr} with attachments: columns of one attachment know ==, != and in_; "
+                "else compare parts, as Album.photos[0]['sha256'] == photo.sha256"
+            )
+        return super().operate(op, *other, **kwargs)
+
     def __getitem__(self, index: Any) -> Any:
         return _part(self, index)
 

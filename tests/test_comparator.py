@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, func, null, select, type_coerce
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, NotStored, Storages
@@ -153,6 +154,24 @@ def test_attachments(docs: tuple[Session, list[Doc]]) -> None:
     assert found(docs, Doc.file == image.replace(filename="other")) == [0]
     other = aliased(Doc)
     assert session.scalars(select(other.id).where(other.file == image)).all() == [made[0].id]
+
+
+@on(
+    "compare",
+    [
+        lambda page: Doc.pages == [page],
+        lambda page: Doc.pages.contains(page),
+        lambda page: Doc.pages.in_([[page], page]),
+        lambda page: Doc.file.is_distinct_from(page),
+        lambda page: Doc.file.contains(page),
+        lambda page: Doc.file == [page],
+        lambda page: aliased(Doc).file > page,
+    ],
+)
+def test_what_does_not_compare_with_attachments_says_what_does(compare: Callable[[Attachment], Any]) -> None:
+    """SQLAlchemy would say when it is carried out that an attachment is no JSON."""
+    with pytest.raises(ArgumentError, match=r"can't compare .+ with attachments: .* know ==, != and in_; else"):
+        compare(Attachment.upload(b""))
 
 
 @on("engine", ["sqlite"], indirect=True)
