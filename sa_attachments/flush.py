@@ -251,4 +251,4 @@ def _refuse_lost_update(slot: Slot) -> None:
 
 
 def _contents(items: Iterable[Attachment]) -> Counter[tuple[str, int]]:
-    return Counter((item.sha256, item.size) for item in items if not is_damaged(item))
+    return Counter((item.sha256, item.size) for item in items if item.is_stored and not is_damaged(item))

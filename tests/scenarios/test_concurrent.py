@@ -18,9 +18,11 @@ import pytest
 from sqlalchemy import event, insert, text, update
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, defer, make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.orm.exc import StaleDataError
 
+from sa_attachments import Attachment
 from sa_attachments.references import of_class, read_locked
 
 from .models import Doc, Note
@@ -176,6 +178,21 @@ def test_a_list_that_outlived_its_transaction_takes_nothing_away(world: World) -
         doc.pages = [*doc.pages, b"3"]
         session.commit()
     world.check(b"2", b"3")
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_a_list_that_was_never_stored_was_not_read_from_its_row(world: World) -> None:
+    """As of an object that is told to be that of a row."""
+    with world.session() as session:
+        session.add(Doc(id=1))
+        session.commit()
+        make_transient_to_detached(doc := Doc(id=1))
+        set_committed_value(doc, "pages", (Attachment.upload(b"1"),))
+        session.expunge_all()
+        session.add(doc)
+        doc.pages = [b"2"]
+        session.commit()
+    world.check(b"2")
 
 
 @on("world", ["sqlite", "postgres"], indirect=True)
