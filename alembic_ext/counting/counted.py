@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-VERSION = 1
-"""Of the triggers' SQL: those of another version are to be made anew."""
+VERSION = 2
+"""Of the triggers' SQL: those of another version are to be made anew. 2: MariaDB's clock is read in UTC."""
 
 _SIGNATURE = re.compile(r"sa_attachments (\d+) ([^ ;]*)(?: ([^ ;]*))?;")
 

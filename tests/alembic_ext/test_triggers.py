@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations, ops
 from sqlalchemy import Column, Connection, Engine, Integer, MetaData, String, Table, create_engine, inspect, text
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import ProgrammingError
 
 from alembic_ext.counting import Counted, Counting, counter_of
+from alembic_ext.counting.counted import VERSION
 from alembic_ext.counting.mysql import MySQLCounter
 from alembic_ext.indexed import indexes_of
 from alembic_ext.triggers import CreateAttachmentTriggersOp, DropAttachmentTriggersOp
@@ -669,6 +672,17 @@ def test_each_is_the_reverse_of_the_other() -> None:
     assert isinstance(again, CreateAttachmentTriggersOp)
     assert create.to_diff_tuple() == ("add_attachment_triggers", "shop.docs", ["file"])
     assert drop.to_diff_tuple() == ("remove_attachment_triggers", "shop.docs", ["file"])
+
+
+def test_other_sql_is_another_version() -> None:
+    """Triggers that are there already are made anew only if their version says that they are others."""
+    counting = Counting("docs", (Counted("file"), Counted("pages", 5)), version=0)
+    digests = {
+        dialect.name: sha256("".join(map(str, counter_of(dialect).create(counting))).encode()).hexdigest()[:12]
+        for dialect in (sqlite.dialect(), postgresql.dialect(), mysql.dialect())
+    }
+    of_version_2 = {"sqlite": "909c23cbc0b4", "postgresql": "a19b62cd30e9", "mysql": "53ad25933efd"}
+    assert (VERSION, digests) == (2, of_version_2), "raise VERSION with the SQL, and write its digests here"
 
 
 @on("retain", [0, 1.5, timedelta(days=1), {"file": timedelta(hours=1)}, {"pages": 3}])
