@@ -75,8 +75,8 @@ class Reference:
 
 def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     """The references of a configured mapper, inherited ones included; remembered for ``of_class``."""
-    found = (_reference(mapper, prop.key, prop.columns[0]) for prop in mapper.column_attrs if _holds(prop.columns[0]))
-    references = tuple(found)
+    own = ((prop.key, _of_table(mapper, prop.columns[0])) for prop in mapper.column_attrs)
+    references = tuple(_reference(mapper, key, column) for key, column in own if _holds(column))
     # Under a name that no attribute has.
     others = (column for table in mapper.tables for column in _others(mapper, table, mapper._columntoproperty))
     left_out = (_reference(mapper, str(column), column) for column in others)
@@ -87,6 +87,12 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
 def _holds(column: Any) -> bool:
     """Whether a column of a table names files."""
     return isinstance(column, Column) and isinstance(column.type, ColumnType) and isinstance(column.table, Table)
+
+
+def _of_table(mapper: Mapper[Any], column: Any) -> Any:
+    """The column itself, or that of a table which the mapper writes through the subquery that it is mapped to."""
+    bases = column.base_columns if isinstance(column, Column) else ()
+    return next((base for base in bases if getattr(base, "table", None) in mapper._pks_by_table), column)
 
 
 def _reference(mapper: Mapper[Any], name: str, column: Any) -> Reference:
@@ -111,7 +117,7 @@ def _position(mapper: Mapper[Any], column: Column[Any]) -> int | None:
     """Where a column's value is in the mapper's primary key. With joined inheritance, each table has a primary key of
     its own, whose attribute may have another name; a class that is mapped to a join may have one attribute for both.
     """
-    primary_key = {each: position for position, each in enumerate(mapper.primary_key)}
+    primary_key = {_of_table(mapper, each): position for position, each in enumerate(mapper.primary_key)}
     pending: list[Any] = [column]
     for each in pending:
         if each in primary_key:

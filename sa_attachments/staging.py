@@ -239,8 +239,8 @@ class Stage(ABC):
     def allow(self, reference: Reference, items: Iterable[Attachment]) -> None:
         """Let the statements of this flush write these names into the attribute: once, and nowhere else."""
         fairy = self.of(reference)[1].connection
-        # One column, unless the mapping combines those of joined tables.
-        columns = reference.mapper.column_attrs[reference.key].columns
+        # One column, unless the mapping combines those of joined tables, or is to a subquery.
+        columns = (reference.column, *reference.mapper.column_attrs[reference.key].columns)
         self._nameable.update(((column, item.key), fairy) for column in columns for item in items)
 
 
