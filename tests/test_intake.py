@@ -666,8 +666,8 @@ def test_anything_else(value: Any) -> None:
 
 
 def test_a_text_file_that_hides_behind_a_decoder_is_found_when_it_is_read(path: Path) -> None:
-    with codecs.open(str(path), encoding="utf-8") as file, pytest.raises(BadSource, match="gave str where bytes"):
-        source(file).open().read()
+    with path.open("rb") as raw, pytest.raises(BadSource, match="gave str where bytes"):
+        source(codecs.getreader("utf-8")(raw)).open().read()
 
 
 @on("value", ["text", 1, {}, Path("nowhere"), Path("/")])

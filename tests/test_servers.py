@@ -15,7 +15,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
 from tests import engines
-from tests.servers import Server
+from tests.servers import Server, ServerUnavailable, binaries
 
 
 def test_a_crash_loses_what_was_not_flushed_and_keeps_what_was(
@@ -44,7 +44,11 @@ def test_a_crash_loses_what_was_not_flushed_and_keeps_what_was(
 
 @pytest.mark.skipif(engines.POSTGRES is not None, reason="starts a server of its own")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_servers_end_with_the_process_that_keeps_them_however_it_ends(end: signal.Signals) -> None:
+def test_servers_end_with_the_process_that_keeps_them_however_it_ends(tmp_path: Path, end: signal.Signals) -> None:
+    try:
+        binaries(tmp_path)
+    except ServerUnavailable as error:
+        pytest.skip(str(error))
     program = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores

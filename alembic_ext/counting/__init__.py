@@ -4,7 +4,7 @@ A ``Counting`` says what the triggers of one table do; a ``Counter`` writes them
 
 >>> counting = Counting("users", (Counted("avatar", 0), Counted("photos", 86_400_000)))
 >>> counting.signature
-'sa_attachments 1 avatar=0&photos=86400000;'
+'sa_attachments 2 avatar=0&photos=86400000;'
 >>> Counting.read("users", None, f"BEGIN /* {counting.signature} */ ...") == counting
 True
 """
