@@ -8,6 +8,7 @@ with a session of an async engine: exactly what ``AsyncSession.run_sync`` does.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,7 +117,7 @@ def _parameters(item: pytest.Item) -> Collection[str]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
     made = pyfuncitem.funcargs.get("world")
-    if not isinstance(made, World) or not made.is_async or asyncio.iscoroutinefunction(pyfuncitem.obj):
+    if not isinstance(made, World) or not made.is_async or inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments: dict[str, Any] = {
         argument: pyfuncitem.funcargs[argument] for argument in pyfuncitem._fixtureinfo.argnames
