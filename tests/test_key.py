@@ -69,7 +69,6 @@ def test_all_74_random_bits_are_used() -> None:
     assert changing == (0xFFF << 64) | (2**62 - 1)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_forked_processes_never_mint_the_same() -> None:
     mint(NOW)
     children = []
