@@ -149,10 +149,12 @@ class Places:
                 name = file_of(connection, ledger.lines)
                 if not name:
                     return self._in_memory.setdefault(connection.engine.pool, f"memory/{uuid4()}")
-                # Device numbers change when a machine starts; the id of the file system does not. A copy may get the
-                # inode of a file that was replaced, but was not born when that was.
+                # Device numbers change when a machine starts; the id of the file system does not, unless it is the
+                # device number, as on XFS: there the birth has to do. A copy may get the inode of a file that was
+                # replaced, but was not born when that was.
                 path = Path(name)
-                return f"sqlite/{os.statvfs(path).f_fsid}/{path.stat().st_ino}/{born(path) or ''}"
+                found, birth, volume = path.stat(), born(path) or "", os.statvfs(path).f_fsid
+                return f"sqlite/{'' if birth and volume == found.st_dev else volume}/{found.st_ino}/{birth}"
             case _:
                 names = "'server_uuid', 'server_uid', 'hostname', 'port', 'datadir'"
                 rows = connection.exec_driver_sql(f"SHOW VARIABLES WHERE Variable_name IN ({names})")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sqlite3
+import subprocess
 import warnings
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -258,6 +260,35 @@ def test_a_moved_sqlite_file_is_the_same_database(
     (tmp_path / "folder").mkdir()
     (tmp_path / "test.db").rename(tmp_path / "folder" / "moved.db")
     assert Registered(open_engine(f"sqlite:///{tmp_path}/folder/moved.db")).problem(storage) is None
+
+
+def test_a_sqlite_file_is_the_same_database_when_its_disk_gets_another_number(
+    tmp_path: Path, open_engine: Callable[..., Engine]
+) -> None:
+    """XFS gives out its device number as the id of the file system, and that may be another one at the next start."""
+    if os.geteuid() != 0 or shutil.which("mkfs.xfs") is None:
+        pytest.skip("needs root and mkfs.xfs")
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    folder.mkdir()
+    with image.open("wb") as file:
+        file.truncate(400 << 20)
+    subprocess.run(["mkfs.xfs", "-q", str(image)], check=True)
+    identities, volumes = set(), set()
+    with ExitStack() as attached:
+        for _ in range(2):
+            device = subprocess.run(["losetup", "-f", "--show", str(image)], capture_output=True, text=True)
+            if device.returncode:
+                pytest.skip(f"needs loop devices: {device.stderr}")
+            attached.callback(subprocess.run, ["losetup", "-d", device.stdout.strip()], check=True)
+            if subprocess.run(["mount", "-t", "xfs", device.stdout.strip(), str(folder)]).returncode:
+                pytest.skip("needs a kernel with XFS")
+            with ExitStack() as mounted:
+                mounted.callback(subprocess.run, ["umount", str(folder)], check=True)
+                database = Registered(open_engine(f"sqlite:///{folder}/test.db"))
+                mounted.callback(database.engine.dispose)
+                identities.add(database.identity())
+                volumes.add(os.statvfs(folder).f_fsid)
+    assert (len(identities), len(volumes)) == (1, 2)
 
 
 def test_databases_in_memory_differ() -> None:
