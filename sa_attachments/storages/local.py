@@ -84,6 +84,7 @@ class LocalStorage:
         self._folders = Folders(self._root, durable=durable, mode=folder_mode)
         self._linkable = os.path.isdir("/proc/self/fd")  # whether an open file can be given a name
         self._nameless = self._linkable and hasattr(os, "O_TMPFILE")
+        self._unflushed: set[tuple[int, int]] = set()  # files that could not be taken, by device and inode
 
     @classmethod
     def from_url(cls, url: StorageURL) -> Self:
@@ -108,9 +109,7 @@ class LocalStorage:
         path = self._at(key)
         with self._misses(key):
             file = open(path, "rb", opener=_without_following)  # noqa: SIM115 - the caller closes it
-        if start or end is not None:
-            return part(file, start, end)
-        return file
+        return part(file, start, end) if start or end is not None else file
 
     def stat(self, key: str) -> Stat:
         path = self._at(key)
@@ -164,13 +163,16 @@ class LocalStorage:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait for the writer of a pipe
         try:
             found = os.fstat(descriptor)
-            if not self._linkable or not modes.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            this = found.st_dev, found.st_ino
+            if not (self._linkable and modes.S_ISREG(found.st_mode)) or found.st_nlink > 1 or this in self._unflushed:
                 return False
             self._folders.make(self._root)
             if found.st_dev != os.stat(self._root).st_dev:
                 return False
             os.utime(descriptor)  # it is stored now, whenever it was written
+            self._unflushed.add(this)  # A system tells of lost bytes once: the next flush would prove nothing.
             self._complete(descriptor)
+            self._unflushed.discard(this)
             self._publish(descriptor, target)
         except OSError as error:
             if error.errno not in {*_NO_LINK, errno.EROFS}:  # the given file's, as of a volume bound a second time
@@ -295,11 +297,8 @@ class LocalStorage:
             if key.endswith("/"):
                 yield from self._walk(key, after, before)
                 continue
-            try:
-                modified = _modified(os.lstat(f"{self._root}/{key}"))
-            except FileNotFoundError:
-                continue
-            yield key, modified
+            with suppress(FileNotFoundError):
+                yield key, _modified(os.lstat(f"{self._root}/{key}"))
 
     def _inside(self, prefix: str, after: str, before: str | None) -> list[str]:
         """The files and folders (which end in ``/``) that are or may hold what is asked for, in the order of keys."""

@@ -686,6 +686,25 @@ def test_other_failures_of_taking_are_told(
         storage.take("a", tmp_path / "given")
 
 
+def test_a_file_that_could_not_be_flushed_is_copied_from_then_on(
+    tmp_path: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux tells once that it could not write: it takes the bytes for clean then, and the next flush succeeds."""
+
+    def break_(descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    put(storage, "first", b"x")
+    for name in ("given", "other"):
+        (tmp_path / name).write_bytes(b"abc")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", break_)
+        with pytest.raises(OSError, match="broken"):
+            storage.take("a", tmp_path / "given")
+    assert not storage.take("a", tmp_path / "given")
+    assert storage.take("a", tmp_path / "other")
+
+
 def test_a_copy_is_a_link(root: Path, storage: LocalStorage) -> None:
     put(storage, "a", b"abc")
     storage.copy("a", "b/c")
