@@ -48,7 +48,7 @@ from .errors import (
 from .frames import Work
 from .ledger import Drop, Line
 from .offload import run
-from .patience import Busy, raise_unless_held
+from .patience import Busy, is_perhaps_committed, raise_unless_held
 from .processing.storing import store
 from .processing.variants import Variant, derived, entry, failed, held, holding, is_current, is_there
 from .recovery import Purger, discard
@@ -240,7 +240,7 @@ class Maker:
             self.discard(wishes)
             raise
         except (DBAPIError, OwnershipLost) as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+            if is_perhaps_committed(error):
                 raise  # Perhaps it was committed: a sweep will know.
             if len(wishes) > 1:
                 each = [self.publish([wish]) for wish in wishes]

@@ -45,7 +45,7 @@ from .errors import (
 from .key import is_key, mint, moment
 from .ledger import Drop, Line
 from .offload import gather, run
-from .patience import raise_unless_held
+from .patience import is_perhaps_committed, raise_unless_held
 from .processing.storing import Meter
 from .recovery import Purger, discard
 from .references import Identity
@@ -270,7 +270,7 @@ class Move:
             with self._purger.begin() as connection:
                 taken, met = self._rename(each, connection, rows)
         except (DBAPIError, BadConfiguration, OwnershipLost) as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+            if is_perhaps_committed(error):
                 raise
             if len(rows) > 1:
                 return [left for row in rows for left in self._switch(each, [row])]

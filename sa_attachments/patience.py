@@ -14,7 +14,7 @@ A connection goes back to its pool as it came.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -73,7 +73,8 @@ def together(connection: Connection) -> Iterator[None]:
         yield
         connection.exec_driver_sql("COMMIT")
     except BaseException:
-        connection.exec_driver_sql("ROLLBACK")
+        with suppress(DBAPIError):  # SQLite has ended it, perhaps: the first error is the one to tell
+            connection.exec_driver_sql("ROLLBACK")
         raise
 
 
@@ -118,12 +119,28 @@ def _driver_sql(connection: Connection, statement: str) -> Any:
         cursor.execute(statement)
         row = cursor.fetchone() if cursor.description else None
         return row[0] if row else None
+    except connection.dialect.loaded_dbapi.Error as error:
+        connection._handle_dbapi_exception(error, statement, None, None, None)
     finally:
         cursor.close()
 
 
 _HELD = {"55P03", "40P01", 1205, 1213}
 """Codes of PostgreSQL and MySQL for a lock that was not to be had in time, and for a deadlock."""
+
+
+_IOERR = 10
+"""What SQLite calls a disk that fails; the rest of its code says where."""
+
+
+def is_perhaps_committed(error: Exception) -> bool:
+    """Whether nobody knows what became of a transaction: its connection was lost, or SQLite's disk failed, of which a
+    COMMIT tells after it was carried out, too, as where the folder of a journal that is deleted can't be flushed.
+    """
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return error.connection_invalidated or code & 0xFF == _IOERR
 
 
 def raise_unless_held(error: Busy | DBAPIError) -> None:

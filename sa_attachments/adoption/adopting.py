@@ -30,6 +30,7 @@ from ..errors import BadConfiguration, OwnershipLost
 from ..ledger import CONDEMNED, Line
 from ..moving import Progress
 from ..offload import gather
+from ..patience import is_perhaps_committed
 from ..recovery import discard
 from ..rows import PAGE, tried_again
 from ..source import BytesSource, PathSource
@@ -163,7 +164,7 @@ class Adopting:
             self._discard(*made)
             raise
         except (DBAPIError, OwnershipLost, Unadoptable) as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+            if is_perhaps_committed(error):
                 raise  # Perhaps it was committed: copies that no row took are left to the sweep.
             if len(made) > 1:
                 return [left for each in made for left in self._switch([each])]

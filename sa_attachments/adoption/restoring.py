@@ -35,6 +35,7 @@ from ..errors import StorageFailed
 from ..ledger import CONDEMNED, PURGING
 from ..moving import Progress
 from ..offload import gather
+from ..patience import is_perhaps_committed
 from ..rows import PAGE
 from .adopting import grouped
 from .finishing import clear, noted_beside
@@ -192,7 +193,7 @@ class Restoring:
             with self._place.begin() as connection:
                 done, left = self._write(connection, backs, doomed)
         except (DBAPIError, Unadoptable) as error:
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+            if is_perhaps_committed(error):
                 raise
             if len(backs) > 1:
                 return [left for each in backs for left in self._switch([each])]
