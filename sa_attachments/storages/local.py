@@ -54,9 +54,7 @@ from .part import part
 from .url import StorageURL
 
 _FICLONE = 0x40049409
-_RETRIES = 100  # times that a folder may be removed between making it and linking into it
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
-_NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP}
 
 
@@ -106,9 +104,8 @@ class LocalStorage:
         self._make(self._writable(key), partial(_write, stream))
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> BinaryIO:
-        path = self._at(key)
         with self._misses(key):
-            file = open(path, "rb", opener=_without_following)  # noqa: SIM115 - the caller closes it
+            file = open(self._at(key), "rb", opener=_without_following)  # noqa: SIM115 - the caller closes it
         return part(file, start, end) if start or end is not None else file
 
     def stat(self, key: str) -> Stat:
@@ -251,7 +248,7 @@ class LocalStorage:
         except FileNotFoundError:
             self._folders.make(folder)
         except OSError as error:
-            if name or error.errno not in _NO_TMPFILE:
+            if name or error.errno not in {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}:  # it knows no O_TMPFILE
                 raise
             self._nameless = False
         return self._create()
@@ -278,7 +275,7 @@ class LocalStorage:
             raise
 
     def _name(self, source: str | int, path: str, folder: str) -> None:
-        for _ in range(_RETRIES):
+        for _ in range(100):  # times that a folder may be removed between making it and linking into it
             try:
                 return _link(source, path)
             except FileExistsError as error:
@@ -286,6 +283,10 @@ class LocalStorage:
             except FileNotFoundError:
                 if isinstance(source, str) and not os.path.lexists(source):
                     raise
+            except OSError as error:
+                if error.errno in _NO_LINK - {errno.EACCES}:
+                    error.strerror = f"{error.strerror}: {self!r} has to be one file system, with hard links"
+                raise
             with suppress(FileNotFoundError):  # removed meanwhile, as one that a purge had emptied
                 self._folders.make(folder)
         raise FileNotFoundError(errno.ENOENT, "the folder was removed again and again", folder)

@@ -724,6 +724,23 @@ def test_a_copy_that_may_not_be_a_link_has_its_own_bytes(
         storage.copy("a", "b/c")
 
 
+@pytest.mark.parametrize("code", [errno.EPERM, errno.ENOSYS, errno.EXDEV, errno.EACCES])
+def test_a_put_that_may_not_link_says_what_it_needs(
+    root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """FAT answers that it is not permitted, which sounds like modes and owners."""
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OSError, match=os.strerror(code)) as raised:
+        put(storage, "a/b", b"x")
+    assert raised.value.errno == code
+    assert ("one file system, with hard links" in str(raised.value)) == (code != errno.EACCES)
+    assert everything(root) == []
+
+
 def test_a_copy_shares_its_bytes_where_the_file_system_can(
     tmp_path: Path, mount: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
