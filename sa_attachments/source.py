@@ -269,7 +269,11 @@ def _spooled(stream: Readable, guards: Guards) -> FileSource:
             size += len(chunk)
             for guard in guards:
                 guard(size)
-            file.write(chunk)
+            try:
+                file.write(chunk)
+            except OSError as error:
+                error.filename = tempfile.tempdir  # which disk is full, not that of the storage
+                raise
     except BaseException:
         file.close()
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import resource
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -320,6 +321,19 @@ def test_guards_watch_while_it_is_spooled() -> None:
     with pytest.raises(Refused):
         OnceSource(endless, "a pipe").open((guard,))
     assert seen == [3, 6]
+
+
+def test_a_disk_that_is_full_while_it_is_spooled_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not that of the storage."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * SPOOL_MEMORY, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            OnceSource(iter([bytes(SPOOL_MEMORY)] * 3), "a pipe").open()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename == str(tmp_path)
 
 
 def test_a_large_one_is_spooled_to_disk_and_the_disk_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
