@@ -59,6 +59,8 @@ class Places:
     def __init__(self) -> None:
         self._in_memory: WeakKeyDictionary[Pool, str] = WeakKeyDictionary()
         self._known: WeakKeyDictionary[Pool, dict[Hashable, Known]] = WeakKeyDictionary()
+        self._markers: dict[str, set[str]] = {}
+        """What the places of a name's storages are to say, of each database."""
 
     def known(self, scope: Scope) -> Known:
         """What is known of the places of a database's ledger, as long as the engine lives: its pool, which it shares
@@ -92,6 +94,7 @@ class Places:
         with begin() as connection:
             fingerprint = self.fingerprint(connection, ledger)
             ours = self.identity(connection, ledger, name)
+            self._markers.setdefault(name, set()).add(ours)
             row = connection.execute(select(places.c.place, places.c.fingerprint).where(places.c.name == name)).first()
         if row is not None and found is None:
             found = io(lambda: read_marker(name, storage))  # Somebody may have marked it since, and told the database.
@@ -118,6 +121,15 @@ class Places:
                 "give this one a place of its own, open it with '?readonly=true', or run 'sa-attachments takeover'"
             )
         return None
+
+    def has_left(self, name: str, storage: Storage) -> bool:
+        """Whether the place of a storage, or of a member of a mirror, is not the one any more that was looked at: its
+        volume was unmounted, another one is there, or somebody took it over. Every file that is missing would count as
+        deleted.
+        """
+        if isinstance(storage, Heals):
+            return any(self.has_left(name, member) for member in storage.members.values())
+        return isinstance(storage, HasPath) and read_marker(name, storage) not in self._markers.get(name, ())
 
     def take_over(self, connection: Connection, ledger: Ledger, name: str, storage: Storage, io: Runner) -> None:
         """Make the place belong to this database; from then on the one that it belonged to deletes nothing."""
@@ -201,15 +213,6 @@ def read_marker(name: str, storage: Storage) -> str | None:
                 return file.read(100).decode("ascii", "replace").strip()
         except FileMissing:
             return None
-
-
-def has_left(name: str, storage: Storage) -> bool:
-    """Whether the volume of a storage, or of a member of a mirror, was unmounted since: in the folder every file is
-    missing, which would count as deleted.
-    """
-    if isinstance(storage, Heals):
-        return any(has_left(name, member) for member in storage.members.values())
-    return isinstance(storage, HasPath) and read_marker(name, storage) is None
 
 
 def write_marker(name: str, storage: Storage, identity: str) -> str | None:

@@ -33,7 +33,7 @@ from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_
 from .frames import Work
 from .ledger import CONDEMNED, GONE, PURGING
 from .patience import PATIENCE
-from .places import Places, Runner, Verdict, has_left, read_marker
+from .places import Places, Runner, Verdict, read_marker
 from .scope import Scope
 from .storage import Storage
 from .tables import whereabouts
@@ -86,7 +86,7 @@ class Purger(Access):
         if not claimed:
             return
         outcome: Purged = deque() if purged is None else purged
-        self.io(partial(_delete_and_tell, partial(_mounted, self.resolve), claimed, outcome))
+        self.io(partial(_delete_and_tell, partial(self._mounted, self.resolve), claimed, outcome))
         if purged is None or any(error for _, error in list(outcome)):  # a worker may add to it
             self.forget(outcome)
 
@@ -194,7 +194,7 @@ class Purger(Access):
 
     def delete(self, files: Sequence[Named]) -> dict[Named, Exception]:
         """Delete the bytes of claimed files; returns what failed."""
-        failed: dict[Named, Exception] = self.io(partial(_delete, partial(_mounted, self.resolve), files))
+        failed: dict[Named, Exception] = self.io(partial(_delete, partial(self._mounted, self.resolve), files))
         return failed
 
     def finish(
@@ -247,6 +247,13 @@ class Purger(Access):
             warnings.warn(f"nothing is deleted: {problem}", AttachmentWarning, stacklevel=2)
         return problem
 
+    def _mounted(self, resolve: Callable[[str], Storage], name: str) -> Storage:
+        """The storage of that name. OSError where every file would count as deleted."""
+        storage = resolve(name)
+        if self._places.has_left(name, storage):
+            raise OSError("its place is not marked as this database's any more: is its volume mounted?")
+        return storage
+
     def _ledger_of(self, name: str) -> str | None:
         """Which ledger it was whose database may delete in a storage's place."""
         verdict = self._places.known(self.scope).verdicts.get(name)
@@ -298,14 +305,6 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
         except OSError as error:
             log.warning("could not remove %s, which was given away and is stored: %s", path, error)
-
-
-def _mounted(resolve: Callable[[str], Storage], name: str) -> Storage:
-    """The storage of that name. OSError where every file would count as deleted, as its volume was unmounted."""
-    storage = resolve(name)
-    if has_left(name, storage):
-        raise OSError("its place has no marker any more: is its volume mounted?")
-    return storage
 
 
 def _delete_and_tell(resolve: Callable[[str], Storage], claimed: Sequence[Named], outcome: Purged) -> None:

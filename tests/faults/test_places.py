@@ -470,6 +470,27 @@ def test_a_volume_that_goes_away_while_the_process_runs_takes_no_lines_along(
     assert (contents(folder), site.lines()) == ([], [])
 
 
+def test_another_volume_that_comes_while_the_process_runs_takes_no_lines_along(
+    make_engine: Callable[[str], Engine], folder: Path
+) -> None:
+    """As where a link is changed, or another application's volume is mounted over the folder."""
+    Site(make_engine("b"), {"default": f"local:{folder}"}).add(b"of another application")
+    theirs = folder.rename(folder.with_name("theirs"))
+    site = Site(make_engine("a"), {"default": f"local:{folder}"})
+    key, first = site.add(b"one"), site.add(b"two")
+    site.remove(first)
+    assert site.files.settled(20)
+    ours = folder.rename(folder.with_name("ours"))
+    theirs.rename(folder)
+    site.remove(key)
+    assert site.files.settled(20)
+    assert site.lines() == ["purging"]
+    folder.rename(theirs)
+    ours.rename(folder)
+    assert site.sweep()["default"].purged == 1
+    assert (contents(folder), site.lines()) == ([], [])
+
+
 def test_a_sweep_notices_a_volume_that_went_away_while_the_process_ran(
     make_engine: Callable[[str], Engine], folder: Path
 ) -> None:
