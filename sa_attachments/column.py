@@ -44,7 +44,7 @@ from .attachment import Attachment, bind, body_of, facts_of, make, origin_of, se
 from .claims import Claim, lets_once
 from .clock import durations, milliseconds
 from .comparator import AsText, Comparator, ListComparator
-from .descriptor import Facts, encode, split
+from .descriptor import Facts, as_text, encode, split
 from .errors import BadConfiguration, BadSource, DescriptorDamaged, NotStored, OwnershipLost, UnknownStorage
 from .home import Home
 from .ledger import Owner, owner_of
@@ -245,7 +245,7 @@ class AttachmentType(_ColumnType):
             if type(value) is not str:
                 if value is None:
                     return None
-                value = encode(value)
+                value = as_text(value)
             if value == "null":
                 return None
             made = new(cls)  # as ``make`` does; once per row, a call less is worth it
@@ -298,7 +298,7 @@ class AttachmentListType(_ColumnType):
         def process(value: Any) -> Any:
             if value is None or value == "null" or value == "[]":
                 return ()
-            return tuple(make(cls, item, self) for item in split(value if type(value) is str else encode(value)))
+            return tuple(make(cls, item, self) for item in split(value if type(value) is str else as_text(value)))
 
         return process
 

@@ -87,6 +87,15 @@ encode: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(
 """A descriptor as compact JSON text. Like json.dumps, which would make an encoder each time."""
 
 
+def as_text(value: Any) -> str:
+    """What a driver gave for a descriptor: parsed JSON perhaps, or on SQLite, which keeps what it is given, bytes.
+
+    >>> as_text(b'{"v":1}'), as_text(b"\\xff"), as_text([1])
+    ('{"v":1}', '\\\\xff', '[1]')
+    """
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else encode(value)
+
+
 def named(facts: Mapping[str, Any]) -> list[Named]:
     """All files that a descriptor names: the attachment's own first, then its variants'."""
     found, variants = [Named(facts["storage"], facts["key"], facts["size"])], facts.get("variants")

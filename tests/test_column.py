@@ -324,8 +324,8 @@ def test_damage_fails_where_it_is_touched_and_leaves_other_rows_alone(session: S
 
 
 @on("engine", ["sqlite"], indirect=True)
-@on("value", ["nonsense", "", "{", "\x00"])
-def test_damage_that_is_not_even_json(session: Session, value: str) -> None:
+@on("value", ["nonsense", "", "{", "\x00", b"\xff", b"{"])
+def test_damage_that_is_not_even_json(session: Session, value: str | bytes) -> None:
     doc = stored(session, file=b"x", pages=[b"y"])
     session.execute(text("UPDATE docs SET file = :v, pages = :v"), {"v": value})
     session.expire_all()
@@ -334,6 +334,16 @@ def test_damage_that_is_not_even_json(session: Session, value: str) -> None:
         doc.file.read()
     with pytest.raises(DescriptorDamaged, match=r"docs\.pages holds"):
         doc.pages[0].read()
+
+
+@on("engine", ["sqlite"], indirect=True)
+def test_a_descriptor_that_somebody_wrote_as_bytes(session: Session) -> None:
+    """As some JSON encoders give it; SQLite keeps it so."""
+    doc = stored(session, file=b"x", pages=[b"y"])
+    session.execute(text("UPDATE docs SET file = CAST(file AS BLOB), pages = CAST(pages AS BLOB)"))
+    session.expire_all()
+    assert doc.file is not None
+    assert (doc.file.read(), doc.pages[0].read()) == (b"x", b"y")
 
 
 @few
