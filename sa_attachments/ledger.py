@@ -174,7 +174,8 @@ class Ledger:
         except IntegrityError as error:
             raise OwnershipLost(
                 f"{lines[0].named.key!r} (or one of {len(lines) - 1} more) came too late: a sweep condemned it, "
-                f"or it was stored longer than {own_within} ago, or this machine's clock is slow; assign a fresh upload"
+                f"or it was stored longer than {own_within} ago, or this machine's clock is slow, or a row has it "
+                "already, as after a commit whose answer was lost; assign a fresh upload"
             ) from error
         except DBAPIError as error:
             raise self._explained(error) from error

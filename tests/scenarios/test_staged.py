@@ -121,6 +121,28 @@ def test_used_in_one_transaction_and_again_in_the_next(world: World) -> None:
     world.check(b"data", b"data")
 
 
+@on("world", ["sqlite", "aiosqlite", "postgres", "asyncpg", "mariadb"], indirect=True)
+def test_a_retry_after_a_commit_whose_answer_was_lost_is_told_that_a_row_has_it(world: World) -> None:
+    def do_commit(connection: object) -> None:
+        world.engine.dialect.do_commit = plain  # type: ignore[method-assign] # only once: cleaning commits too
+        plain(connection)
+        raise ConnectionResetError("the answer got lost")
+
+    staged = stage(b"data")
+    with world.session() as session:
+        session.add(Doc(file=staged))
+        session.flush()
+        plain, world.engine.dialect.do_commit = world.engine.dialect.do_commit, do_commit  # type: ignore[method-assign]
+        with pytest.raises(ConnectionResetError):
+            session.commit()
+        session.rollback()
+        session.add(Doc(file=staged))
+        with pytest.raises(OwnershipLost, match="or a row has it already, as after a commit whose answer was lost"):
+            session.commit()
+        session.rollback()
+    world.check(b"data")
+
+
 def test_the_first_user_rolls_back_the_second_keeps_its_copy(world: World) -> None:
     staged = stage(b"data")
     with world.session() as session:
