@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib.metadata import entry_points
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from sa_attachments.errors import AttachmentError, BadConfiguration, MissingExtra, UnknownStorage, listing
 from sa_attachments.lock import Lock
@@ -240,9 +240,9 @@ class _Entries:
         self.values = dict(values)
         self.live: dict[str, Storage] = {}
         self.parts: set[str] = set()
-        self.patterns = sorted((name for name in self.values if "*" in name), key=lambda name: (-len(name), name))
         for name, value in self.values.items():
             self._check(name, value)
+        self.patterns = sorted((name for name in self.values if "*" in name), key=lambda name: (-len(name), name))
         for name in self.values:
             if self.is_alias(name):
                 self.real(name.replace("*", "x"))
@@ -279,8 +279,8 @@ class _Entries:
             raise UnknownStorage(f"there is no storage {name!r}; {others}")
         return passed[-1]
 
-    def _check(self, name: str, value: Value) -> None:
-        if not _NAME.fullmatch(name) or name.count("*") > 1:
+    def _check(self, name: Any, value: Value) -> None:
+        if not (isinstance(name, str) and _NAME.fullmatch(name)) or name.count("*") > 1:
             expected = "expected up to 100 printable ASCII characters, no colon or slash, at most one '*'"
             raise BadConfiguration(f"{name!r} can't name a storage: {expected}")
         if isinstance(value, str):
@@ -290,7 +290,7 @@ class _Entries:
                     raise BadConfiguration(
                         f"all names like {name!r} would share {url}: put {{name}} into the URL, or use an alias"
                     )
-        elif not all(hasattr(value, verb) for verb in ("put", "open", "stat", "delete", "keys")):
+        elif isinstance(value, type) or not all(hasattr(value, v) for v in ("put", "open", "stat", "delete", "keys")):
             expected = "expected a URL, as 'local:./files', a storage or the name of another entry"
             raise BadConfiguration(f"{name!r} is {type(value).__name__}: {expected}")
         elif "*" in name:

@@ -107,8 +107,13 @@ def test_a_path_is_no_storage() -> None:
         Registry(Path("files"))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["", "a:b", "a/b", "a\\b", "ä", "a\n", "a" * 101, "a*b*", ".", ".."])
-def test_names_that_are_none(name: str) -> None:
+def test_a_class_is_no_storage() -> None:
+    with pytest.raises(BadConfiguration, match=r"'default' is type: .*a storage"):
+        Registry(MemoryStorage)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [3, None, "", "a:b", "a/b", "a\\b", "ä", "a\n", "a" * 101, "a*b*", ".", ".."])
+def test_names_that_are_none(name: Any) -> None:
     with pytest.raises(BadConfiguration, match=r"can't name a storage"):
         Registry({name: "memory:"})
 
