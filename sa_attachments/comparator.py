@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, cast
 
-from sqlalchemy import JSON, BigInteger, and_, false, or_
+from sqlalchemy import JSON, BigInteger, Boolean, and_, false, or_
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
@@ -45,6 +45,10 @@ class _Value(JSON):
             expression = cast("Any", super()).as_integer()  # a copy
             expression.type = BigInteger()
             return expression
+
+        def as_boolean(self) -> Any:
+            plain = cast("Any", super())
+            return _Truth(plain.as_boolean(), plain.as_string())
 
         def operate(self, op: operators.OperatorType, *other: Any, **kwargs: Any) -> ColumnElement[Any]:
             if not other:
@@ -71,6 +75,36 @@ class _Value(JSON):
             return cast("ColumnElement[Any]", op(getattr(self, reader)(), *other, **kwargs))
 
     comparator_factory = Comparator
+
+
+class _Truth(ColumnElement[bool]):
+    """JSON as a truth value, NULL where nothing is: SQLAlchemy takes that for false on MariaDB and MySQL."""
+
+    inherit_cache = True
+    _traverse_internals = [  # noqa: RUF012 - SQLAlchemy's form
+        ("value", InternalTraversal.dp_clauseelement),
+        ("text", InternalTraversal.dp_clauseelement),
+    ]
+
+    def __init__(self, value: Any, text: Any) -> None:
+        self.value = value
+        self.text = text
+        self.type = Boolean()
+
+    @property
+    def _from_objects(self) -> Any:
+        return self.value._from_objects
+
+
+@compiles(_Truth)
+def _as_told(element: _Truth, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.value, **kw))
+
+
+@compiles(_Truth, "mysql", "mariadb")
+def _unless_missing(element: _Truth, compiler: Any, **kw: Any) -> str:
+    text, value = (compiler.process(each, **kw) for each in (element.text, element.value))
+    return f"CASE WHEN {text} IS NOT NULL THEN {value} END"
 
 
 def _reader(value: Any) -> str | None:

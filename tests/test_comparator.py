@@ -89,8 +89,11 @@ CONDITIONS: list[tuple[str, Any, list[int]]] = [
     ("larger number in metadata", lambda: Doc.file.metadata["n"] > 6, [1]),
     ("float in metadata", lambda: Doc.file.metadata["f"] == 1.5, [1]),
     ("true", lambda: Doc.file.metadata["yes"] == True, [1]),  # noqa: E712 - SQL
-    # SQLAlchemy takes what is missing for false on MariaDB.
-    ("false", lambda: (Doc.file.metadata["no"] == False) & (Doc.file.size == 11), [1]),  # noqa: E712 - SQL
+    ("false", lambda: Doc.file.metadata["no"] == False, [1]),  # noqa: E712 - SQL
+    ("false, by is", lambda: Doc.file.metadata["no"].is_(False), [1]),
+    ("not true", lambda: Doc.file.metadata["no"] != True, [1]),  # noqa: E712 - SQL
+    ("false, by a path", lambda: Doc.file[("metadata", "no")].as_boolean().is_(False), [1]),
+    ("one of these booleans, false", lambda: Doc.file.metadata["no"].in_([False]), [1]),
     ("number that is not text", lambda: Doc.file.metadata["n"] == "8", []),
     ("missing", lambda: Doc.file.metadata["nowhere"] == "x", []),
     ("one of these numbers", lambda: Doc.file.metadata["n"].in_([6, 7]), [1]),
