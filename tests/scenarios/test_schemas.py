@@ -60,7 +60,14 @@ def by_connection(world: World) -> Session:
     return session
 
 
+def by_session(world: World) -> Session:
+    options: dict[str, Any] = {"execution_options": TENANT}
+    return Session(world.engine, **options)
+
+
 WAYS = {"engine": by_engine, "connection": by_connection}
+if hasattr(Session, "execution_options"):  # since SQLAlchemy 2.1
+    WAYS["session"] = by_session
 
 
 @on("end", ["commit", "rollback"])
