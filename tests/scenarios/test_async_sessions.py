@@ -144,6 +144,36 @@ async def test_many_tasks(aworld: AsyncWorld) -> None:
     await aworld.acheck(*((b"%d" if number % 2 else b"again %d") % number for number in range(20)))
 
 
+async def test_many_tasks_replace_the_file_of_one_row(aworld: AsyncWorld) -> None:
+    """All have read the row before the first one writes; but SQLite refuses to let the second one write then."""
+    key = await seed(aworld)
+
+    async def replace(number: int) -> None:
+        async with aworld.sessions() as session:
+            if aworld.name == "aiosqlite":
+                await session.execute(update(Doc).values(title="changed"))
+            doc = await session.get_one(Doc, key)
+            if aworld.name == "asyncpg":
+                await all_have_read.wait()
+            doc.file = b"%d" % number
+            await session.flush()
+            await (session.rollback() if number % 3 else session.commit())
+            committed.extend([] if number % 3 else [b"%d" % number])
+
+    all_have_read = asyncio.Barrier(8)
+    committed: list[bytes] = []
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            group.create_task(replace(number))
+    assert len(committed) == 3
+    async with aworld.sessions() as session:
+        doc = await session.get_one(Doc, key)
+        assert doc.file is not None
+        last = await doc.file.aread()
+    assert last in committed
+    await aworld.acheck(last)
+
+
 @pytest.mark.filterwarnings("ignore:The garbage collector is trying to clean up")
 async def test_a_session_that_is_garbage_collected_is_left_to_the_sweep(aworld: AsyncWorld) -> None:
     """Nobody may use its connection any more, not even to clean."""

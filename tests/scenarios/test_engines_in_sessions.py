@@ -11,12 +11,16 @@ from typing import Any
 import pymysql
 import pytest
 from sqlalchemy import Engine, ForeignKey, delete, event
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Attachment, AttachmentType, AttachmentWarning
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
+from tests import engines
 
 from .models import Doc, Note, files
 from .world import World
@@ -97,6 +101,33 @@ def test_both_end_alike(pair: Pair, end: str) -> None:
         pair.check([b"new left", b"more left"], [b"new right", b"more right"])
     else:
         pair.check([b"old left"], [b"old right"])
+
+
+@on("end", ["commit", "rollback", "close"])
+async def test_both_end_alike_under_asyncio(
+    tmp_path: Path, postgres_url: URL, open_engine: Callable[..., Engine], end: str
+) -> None:
+    one = engines.open_async_engine(f"sqlite+aiosqlite:///{tmp_path}/left.db")
+    two = engines.open_async_engine(engines.with_driver(postgres_url, "asyncpg"))
+    left = World("aiosqlite", one.sync_engine, open_engine(f"sqlite:///{tmp_path}/left.db"))
+    right = World("asyncpg", two.sync_engine, open_engine(postgres_url))
+    pair = Pair(left, right)
+    binds = {Left: one, Right: two, Target: two}
+    with files.override({**left.storages, **right.storages}):
+        async with AsyncSession(binds=binds, expire_on_commit=False) as session:
+            first, second = Left(file=b"left"), Right(file=b"right")
+            session.add_all([first, second])
+            await session.commit()
+            first.file, second.file = second.file, first.file
+            savepoint = await session.begin_nested()
+            session.add_all([Left(file=b"more"), Right(file=b"more")])
+            await session.flush()
+            await savepoint.rollback()
+            await getattr(session, end)()
+        swapped = end == "commit"
+        await greenlet_spawn(pair.check, [b"right" if swapped else b"left"], [b"left" if swapped else b"right"])
+    await one.dispose()
+    await two.dispose()
 
 
 @on("end", ["commit", "rollback"])

@@ -47,7 +47,7 @@ def begin(connection: Connection) -> None:
 @on("outer", ["commit", "rollback"])
 @on("inner", ENDS)
 @on("mode", MODES)
-@on("world", ["sqlite", "sqlite-legacy", "sqlite-memory", "postgres", "asyncpg"], indirect=True)
+@on("world", ["sqlite", "sqlite-legacy", "sqlite-memory", "postgres", "aiosqlite", "asyncpg"], indirect=True)
 def test_the_outer_transaction_decides(world: World, mode: Mode, inner: str, outer: str) -> None:
     key = seed(world)
     with world.engine.connect() as connection:
