@@ -36,6 +36,7 @@ MISTAKES = [
 ]
 
 
+@pytest.mark.timeout(300)  # a minute where nothing else runs
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_nothing_is_wrong_but_for_mistakes(checker: str, tmp_path: Path) -> None:
     program = PROGRAM.read_text()
@@ -45,7 +46,7 @@ def test_nothing_is_wrong_but_for_mistakes(checker: str, tmp_path: Path) -> None
     names = ["program.py", "mistaken.py", *write_quickstarts(tmp_path), *write_views(tmp_path)]
     command = [sys.executable, "-m", *CHECKERS[checker], *names]
     environment = os.environ | {"MYPYPATH": str(STUBS)}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, env=environment)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, env=environment)
     said = done.stdout + done.stderr
     found = {(name, int(line)) for name, line in re.findall(r"(\w+\.py):(\d+):.*?error", said)}
     first = len(program.splitlines()) + 4
