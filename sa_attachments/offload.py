@@ -55,21 +55,17 @@ def gather(jobs: Sequence[Callable[[], T]], parallel: int) -> list[Outcome[T]]:
     if in_greenlet():
         return await_only(_gathered(jobs, parallel))
     shared = _Shared(jobs)
-    threads: list[threading.Thread] = []
     try:
         # The system may give fewer; or none, as where the process ends, and an atexit handler commits.
         with contextlib.suppress(RuntimeError):
             for _ in range(min(parallel, len(jobs)) - 1):
-                thread = threading.Thread(target=shared.work, name="sa_attachments")
-                thread.start()
-                threads.append(thread)
+                threading.Thread(target=shared.help, name="sa_attachments").start()
         shared.work()
     except BaseException:
         shared.stop()
         raise
     finally:
-        for thread in threads:
-            thread.join()
+        shared.wait()
     return shared.results()
 
 
@@ -80,6 +76,33 @@ class _Shared(Generic[T]):
         self._outcomes: list[Outcome[T]] = [Outcome()] * len(jobs)
         self._left = deque((number, contextvars.copy_context(), job) for number, job in enumerate(jobs))
         self._interruption: BaseException | None = None
+        self._helping: set[Any] = set()
+        """A lock for each other thread that may be at work, which holds it."""
+
+    def help(self) -> None:
+        """``work`` in another thread."""
+        mine = threading.Lock()
+        with mine:
+            self._helping.add(mine)
+            try:
+                self.work()
+            finally:
+                self._helping.remove(mine)
+
+    def wait(self) -> None:
+        """Until the other threads are done with what they began. An interruption is raised after that: who tries again
+        reads the same sources. ``Thread.join`` takes a thread for ended once it was interrupted.
+        """
+        interruption: BaseException | None = None
+        while self._helping:
+            try:
+                for other in list(self._helping):
+                    other.acquire()
+            except BaseException as error:  # noqa: BLE001 - it is raised below
+                self.stop()
+                interruption = error
+        if interruption is not None:
+            raise interruption
 
     def work(self) -> None:
         with contextlib.suppress(IndexError):  # none is left

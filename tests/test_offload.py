@@ -196,6 +196,41 @@ def test_jobs_that_an_interrupted_caller_has_not_begun_never_are(parallel: int) 
     assert len(done) == here
 
 
+def test_a_caller_that_is_interrupted_while_it_waits_for_the_last_jobs_waits_for_them_all_the_same() -> None:
+    """Whoever tries again reads the same sources."""
+
+    class Interruption(BaseException): ...
+
+    main = threading.main_thread()
+    interrupted, begun, back = threading.Event(), threading.Event(), threading.Event()
+    done: list[str] = []
+
+    def interrupt(*_: object) -> None:
+        interrupted.set()
+        raise Interruption
+
+    def short() -> None:
+        begun.wait(30)
+
+    def long() -> None:
+        begun.set()
+        time.sleep(0.02)  # The caller has nothing left to do by then, and waits.
+        signal.pthread_kill(main.ident or 0, signal.SIGUSR1)
+        interrupted.wait(30)
+        back.wait(0.05)  # which is too late
+        done.append("long")
+
+    jobs = {True: long, False: short}
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(Interruption):
+            gather([lambda: jobs[threading.current_thread() is not main]()] * 2, 2)
+        assert done == ["long"]
+    finally:
+        back.set()
+        signal.signal(signal.SIGUSR1, before)
+
+
 @on("parallel", [1, 2])
 async def test_jobs_that_a_cancelled_caller_has_not_begun_never_are(parallel: int) -> None:
     """Not those of jobs either, which are gathered in threads."""
