@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -475,6 +477,30 @@ def test_a_recovery_between_the_vote_and_the_end_keeps_no_dropped_file(archive: 
     archive.shelf.at = at
     archive.manager.commit()
     archive.check()
+
+
+@pytest.mark.parametrize("archive", [each for each in LEDGERS if each != "sqlite-memory"], indirect=True)
+def test_forked_children_have_connections_of_their_own(archive: Archive) -> None:
+    """A server may store something, or recover, before it forks: on one connection two read each other's answers."""
+    archive.write("a", b"one")
+    archive.manager.commit()
+    children = []
+    for _ in range(2):
+        if (child := os.fork()) == 0:
+            signal.alarm(30)
+            good = False
+            try:
+                for number in range(20):
+                    archive.files.stage(Attachment.upload(b"%d" % number))
+                    archive.manager.abort()
+                good = archive.named()["a"].read() == b"one"
+            finally:
+                os._exit(0 if good else 1)
+        children.append(child)
+    archive.write("b", b"two")
+    archive.manager.commit()
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    archive.check(a=b"one", b=b"two")
 
 
 def test_what_is_promised_on_sqlite_survives_a_power_cut(lite: Archive) -> None:

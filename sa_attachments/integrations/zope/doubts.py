@@ -9,6 +9,7 @@ there, for whoever can ask the documents.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,8 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.pool import QueuePool
 
 from ...chunks import CHUNK, chunked
 from ...clock import milliseconds, now
@@ -64,7 +66,7 @@ class Doubts:
     """The database of one ``DocumentFiles``: its ledger, and the doubts."""
 
     def __init__(self, url: str | URL, ledger: Ledger, metadata: MetaData) -> None:
-        self.engine = _durable(create_engine(url))
+        self.engine = _own(_durable(create_engine(url)))
         self.ledger = ledger
         self._metadata = metadata
         self._created = False
@@ -170,5 +172,22 @@ def _durable(engine: Engine) -> Engine:
             cursor.execute("PRAGMA synchronous = EXTRA")
             cursor.execute(f"PRAGMA busy_timeout = {PATIENCE}")
             cursor.close()
+
+    return engine
+
+
+def _own(engine: Engine) -> Engine:
+    """A forked child leaves the connections in the pool to its parent, which goes on using them."""
+    if isinstance(engine.pool, QueuePool):
+
+        @event.listens_for(engine, "connect")
+        def connect(connection: Any, record: Any) -> None:
+            record.info["process"] = os.getpid()
+
+        @event.listens_for(engine, "checkout")
+        def checkout(connection: Any, record: Any, proxy: Any) -> None:
+            if record.info["process"] != os.getpid():
+                record.dbapi_connection = proxy.dbapi_connection = None  # not closed: that would end the parent's
+                raise DisconnectionError
 
     return engine
