@@ -2,7 +2,7 @@
 there to open it: of a server that forks while another thread cleans, children would wait for ever.
 
 >>> lock = Lock()
->>> with lock: os.getpid() in lock._locks
+>>> with lock(): lock().locked()
 True
 
 Traps
@@ -25,8 +25,8 @@ class Lock:
         self._make = make
         self._locks: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
-        self._locks.setdefault(os.getpid(), self._make()).acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._locks[os.getpid()].release()
+    def __call__(self) -> Any:
+        """That of this process. It enters and leaves a ``with`` by itself, as no interruption comes in between there:
+        in methods of ours one could leave it closed, for all threads and for ever.
+        """
+        return self._locks.setdefault(os.getpid(), self._make())

@@ -185,7 +185,9 @@ class Worker:
         self._begin()
 
     def _begin(self) -> None:
-        self._lock = threading.Condition()
+        # Entered directly: an interruption in methods of a Condition could leave it closed.
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
         self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy = False
         self._pid = os.getpid()
@@ -216,14 +218,14 @@ class Worker:
         """Wait until nothing is left to do; False if it took longer than ``timeout`` seconds."""
         self._after_fork()
         with self._lock:
-            return self._lock.wait_for(lambda: not self._busy, timeout)
+            return self._idle.wait_for(lambda: not self._busy, timeout)
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 if not self._queue:
                     self._busy = False
-                    self._lock.notify_all()
+                    self._idle.notify_all()
                     return
                 future, job = self._queue.popleft()
             if not future.set_running_or_notify_cancel():

@@ -7,8 +7,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
+import pytest
+
+from sa_attachments import lock as lock_module
 from sa_attachments.lock import Lock
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +26,7 @@ def test_lets_one_thread_in_at_a_time() -> None:
     def work() -> None:
         nonlocal inside, most
         for _ in range(200):
-            with lock:
+            with lock():
                 inside += 1
                 most = max(most, inside)
                 os.stat(".")  # noqa: PTH116 - where another thread may come in
@@ -36,8 +42,52 @@ def test_lets_one_thread_in_at_a_time() -> None:
 
 def test_may_be_one_that_its_own_thread_enters_again() -> None:
     lock = Lock(threading.RLock)
-    with lock, lock:
+    with lock(), lock():
         pass
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_an_interruption_at_any_moment_leaves_it_open(make: Callable[[], Any]) -> None:
+    """As those of Ctrl-C, of timeouts of task queues: all other threads would wait for ever."""
+
+    class Interruption(BaseException): ...
+
+    def interrupted_at(moment: int) -> bool:
+        """Whether it has so many."""
+        left = moment
+
+        def trace(frame: FrameType, what: str, argument: object) -> Any:
+            nonlocal left
+            if frame.f_code.co_filename != lock_module.__file__:
+                return None
+            frame.f_trace_opcodes = True
+            if what in ("opcode", "return"):
+                left -= 1
+                if left < 0:
+                    raise Interruption
+            return trace
+
+        lock = Lock(make)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            with lock():
+                pass
+        except Interruption:
+            return True
+        finally:
+            sys.settrace(before)
+            opened = threading.Thread(target=lambda: opens.append(lock().acquire(timeout=0)))
+            opened.start()
+            opened.join()
+        return False
+
+    opens: list[bool] = []
+    moment = 0
+    while interrupted_at(moment):
+        moment += 1
+    assert moment > 5
+    assert all(opens)
 
 
 def test_a_child_puts_a_file_though_a_thread_of_its_parent_was_removing_folders(tmp_path: Path) -> None:

@@ -222,7 +222,7 @@ class DatabaseStorage:
     def _connection(self) -> Iterator[Connection]:
         """A new connection, on which the tables are there."""
         if self._create and not self.readonly:
-            with self._creating:
+            with self._creating():
                 self._create_beside_others()
                 self._create = False
         with self._connect() as connection:

@@ -76,7 +76,7 @@ class Folders:
         if not self._durable:
             return
         _fsync(folder)
-        with self._lock:  # not between the removal of a folder and its being forgotten
+        with self._lock():  # not between the removal of a folder and its being forgotten
             if folder in self._anchored:
                 return
         above = folder
@@ -85,7 +85,7 @@ class Folders:
             _fsync(above)
         with suppress(PermissionError):  # if it isn't ours to read, it was there before the root
             _fsync(os.path.dirname(self._root))
-        with self._lock:
+        with self._lock():
             if len(self._anchored) > _REMEMBERED:
                 self._anchored.clear()
             self._anchored.add(folder)
@@ -125,7 +125,7 @@ class Folders:
         self._plain.add(folder)
 
     def _remove(self, folder: str) -> bool:
-        with self._lock:
+        with self._lock():
             try:
                 os.rmdir(folder)
             except (FileNotFoundError, NotADirectoryError):

@@ -189,7 +189,7 @@ class GridFSStorage:
         # A client must not be shared with a parent process.
         opened = self._opened.get(os.getpid())
         if opened is None:
-            with self._lock:
+            with self._lock():
                 opened = self._opened.get(os.getpid())
                 if opened is None:
                     opened = self._connect()

@@ -75,14 +75,14 @@ class Registry:
         name that is not there, or a backend; nothing has changed then.
         """
         entries = _Entries(_mapping(mapping, prefix))
-        with self._lock:
+        with self._lock():
             used = {_check(entries, name, label): label for name, label in self._expected.items()}
             self._check_backends(entries, used)
             self._configured = entries
 
     def expect(self, name: str | None, label: str) -> None:
         """A column, ``label``, will use this name. UnknownStorage if names are configured and this is none of them."""
-        with self._lock:
+        with self._lock():
             if (entries := self._current()) is not None:
                 _check(entries, _given(name), label)
             self._expected.setdefault(_given(name), label)
@@ -146,13 +146,13 @@ class Registry:
 
     @contextmanager
     def _overridden(self, target: Value | Mapping[str, Value]) -> Iterator[None]:
-        with self._lock:
+        with self._lock():
             entries = _Entries(self._stand_ins(target))
             self._overrides = (*self._overrides, entries)
         try:
             yield
         finally:
-            with self._lock:
+            with self._lock():
                 self._overrides = tuple(other for other in self._overrides if other is not entries)
 
     def __repr__(self) -> str:
@@ -177,7 +177,7 @@ class Registry:
     def _resolve(self, entries: _Entries, name: str | None) -> Storage:
         real = entries.real(_given(name))
         if (storage := entries.live.get(real)) is None:
-            with self._lock:
+            with self._lock():
                 if (storage := entries.live.get(real)) is None:
                     storage = entries.live[real] = self._make(entries, real)
         return storage

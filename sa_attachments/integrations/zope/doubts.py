@@ -84,7 +84,7 @@ class Doubts:
 
     def create(self) -> None:
         """Make the tables that are not there; others may do so at the same moment."""
-        with self._creating:
+        with self._creating():
             attempt = 0
             while not self._created:
                 try:

@@ -81,7 +81,7 @@ class Bucket:
         """boto3's client of this process."""
         client = self._clients.get(os.getpid())
         if client is None:
-            with self._lock:
+            with self._lock():
                 client = self._clients.get(os.getpid())
                 if client is None:
                     session = boto3.Session(botocore_session=_botocore_session(), **self._session)
