@@ -13,7 +13,7 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = ["tests", "lint", "types", "docs"]
 
-PYTHONS = ["3.11", "3.12", "3.13"]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 SQLALCHEMYS = {"2.0": "SQLAlchemy>=2.0.36,<2.1", "2.1": "SQLAlchemy>=2.1,<2.2"}
 
 
