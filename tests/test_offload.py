@@ -56,8 +56,9 @@ def test_all_jobs_are_waited_for_though_one_fails(parallel: int) -> None:
     assert (second, third, done) == (Outcome(1), Outcome(1), [1, 1])
 
 
-def test_nothing_to_do() -> None:
+async def test_nothing_to_do() -> None:
     assert gather([], 8) == []
+    assert await greenlet_spawn(gather, [], 8) == []
 
 
 @on("parallel", [1, 2, 3])
@@ -229,6 +230,33 @@ def test_a_caller_that_is_interrupted_while_it_waits_for_the_last_jobs_waits_for
     finally:
         back.set()
         signal.signal(signal.SIGUSR1, before)
+
+
+class Interruption(BaseException):
+    """As SystemExit: no error that a job came to."""
+
+
+@on("in_loop", [False, True])
+async def test_what_interrupts_a_job_in_another_thread_interrupts_the_caller(in_loop: bool) -> None:
+    """Nothing that seems to have ended without an error, and no more jobs."""
+    both, caller = threading.Barrier(2, timeout=30), threading.current_thread()
+    done: list[int] = []
+    others: list[threading.Thread] = []
+
+    def job(number: int) -> None:
+        if number < 2:
+            if threading.current_thread() is not caller:
+                others.append(threading.current_thread())
+            both.wait()
+            if threading.current_thread() is not caller:
+                raise Interruption
+            others[0].join(30)
+        done.append(number)
+
+    jobs = [partial(job, number) for number in range(50)]
+    with pytest.raises(Interruption):
+        _ = await greenlet_spawn(gather, jobs, 2) if in_loop else gather(jobs, 2)
+    assert len(done) == (0 if in_loop else 1)
 
 
 @on("parallel", [1, 2])
