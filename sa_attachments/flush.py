@@ -56,6 +56,7 @@ class Flush:
             self.abandon(error)
             self.in_doubt = in_doubt
             raise
+        self._stage.hide()
 
     def abandon(self, error: BaseException | None = None) -> None:
         """It was prepared, and something refused to let it be carried out."""
@@ -72,6 +73,7 @@ class Flush:
         """Before an object's INSERT or UPDATE: what a mapper hook may have changed since ``prepare``."""
         course = self._course
         course.saved.add(state)
+        self._stage.show()
         if state.key is None and self._session.identity_map:
             self._row_switch(state)
         late = []

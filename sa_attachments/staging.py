@@ -67,7 +67,7 @@ class Stage(ABC):
         self._taken_over: list[tuple[Scope, Connection, Named, dict[str, Any]]] = []
         self._elsewhere: Exception | None = None
         self._outer = nameable.get()
-        nameable.set(self._nameable)
+        self.show()
 
     @abstractmethod
     def of(self, reference: Reference) -> tuple[Scope, Connection]:
@@ -233,8 +233,16 @@ class Stage(ABC):
         self._claimed.clear()
         self._taken_over.clear()
         self._elsewhere = None  # whose traceback holds this object
+        self.hide()
+
+    def hide(self) -> None:
+        """Until ``show``, no statement writes what it is allowed to: a flush that is prepared may still be refused."""
         if nameable.get() is self._nameable:
             nameable.set(self._outer)
+
+    def show(self) -> None:
+        """The statements that write it come now."""
+        nameable.set(self._nameable)
 
     def allow(self, reference: Reference, items: Iterable[Attachment]) -> None:
         """Let the statements of this flush write these names into the attribute: once, and nowhere else."""

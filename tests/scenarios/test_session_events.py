@@ -66,6 +66,20 @@ def test_a_listener_refuses_the_flush_and_the_transaction_goes_on(world: World, 
     world.check(*{"expunge": [], "rollback": [], "change": [b"other"]}.get(then, [b"new"]))
 
 
+def test_after_a_refusal_no_other_statement_writes_what_the_flush_was_to_write(world: World) -> None:
+    """It would name a file that is dropped with the flush."""
+    with world.session() as session:
+        doc = Doc(file=b"new")
+        session.add(doc)
+        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
+            session.flush()
+        session.expunge(doc)
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            session.execute(insert(Doc.__table__).values(file=doc.file, pages=[]))
+        session.commit()
+    world.check()
+
+
 @on("inner", ["commit", "rollback"])
 def test_a_savepoint_comes_and_goes_after_a_refusal(world: World, inner: str) -> None:
     with world.session() as session:
