@@ -184,6 +184,28 @@ def test_after_one_that_failed_none_is_begun(parallel: int) -> None:
     assert len(read) < 10
 
 
+def test_after_one_that_was_interrupted_none_is_begun_in_other_storages_either() -> None:
+    """Whoever wants the process to end does not wait for uploads that would be deleted."""
+    site = Site(1, 1)
+    begun, read = threading.Event(), []
+
+    def interrupted() -> Iterator[bytes]:
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+        yield b""
+
+    def chunks(number: int) -> Iterator[bytes]:
+        read.append(number)
+        begun.set()
+        time.sleep(0.01)
+        yield b"x"
+
+    docs = [site.docs(scan=Attachment.upload(chunks(number))) for number in range(200)]
+    with pytest.raises(KeyboardInterrupt):
+        site.add([site.docs(file=Attachment.upload(interrupted())), *docs])
+    assert 0 < len(read) < 100
+
+
 class Slow(io.BytesIO):
     """A file that takes its time, and gives a byte at a time."""
 

@@ -317,6 +317,22 @@ def test_it_is_purged_when_the_time_is_over(world: World) -> None:
     world.check(b"p1", b"p2", b"x", swept=True)
 
 
+@on("world", ["postgres", "mariadb"], indirect=True)  # SQLite has one writer
+def test_a_sweep_passes_over_what_is_being_restored(world: World) -> None:
+    """The time is over, but nobody purged it yet: who finds it may keep it."""
+    seed(world)
+    with world.session() as session:
+        session.get_one(Kept, (1, "a")).file = None
+        session.commit()
+    world.settle()
+    pass_time(world, 2 * DAYS)
+    with world.session() as session:
+        files.restore(session, Kept.file, (1, "a"))
+        world.sweep()
+        session.commit()
+    world.check(b"old", b"p1", b"p2", b"x")
+
+
 @databases
 @on("where", ["the same row", "another row", "another column", "a list"])
 def test_a_kept_file_is_named_again_without_a_word(world: World, where: str) -> None:
