@@ -13,7 +13,7 @@ Order matters here, and is the point of the module:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import partial
 from typing import Any
 
@@ -126,7 +126,7 @@ class Flush:
         self._put(new)
         self._read_old(slots)
         if len(new) < len(items):
-            self._put(self._unproved(slots, set(new)))
+            self._put(self._unproved(slots, new))
         self._place([slot for slot in slots if not slot.deleted])
 
     def _put(self, wants: dict[tuple[Slot, int], Want]) -> None:
@@ -147,7 +147,7 @@ class Flush:
                 slot.old = slot.reference.items_in(row)
                 _refuse_lost_update(slot)
 
-    def _unproved(self, slots: list[Slot], fresh: set[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
+    def _unproved(self, slots: list[Slot], fresh: Container[tuple[Slot, int]]) -> dict[tuple[Slot, int], Want]:
         """Decide for each stored attachment whether it stays, moves here, or is copied; returns the copies wanted."""
         copies: dict[tuple[Slot, int], Want] = {}
         given = self._given()

@@ -184,13 +184,10 @@ class Ledger:
     @cached_property
     def _owning(self) -> Insert:
         """The statement of ``own``; each flush comes by here."""
-        c = self.lines.c
         # A line that comes too late must not be written at all, whenever the statement runs: NULL violates NOT NULL.
         since = case((now() < bindparam("deadline", type_=BigInteger), now()), else_=null())
         # No row names it yet: triggers, where there are any, count from 0.
-        statement = self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since, names=text("0"))
-        columns = [c.key, c.storage, c.owner_table, c.owner_column, c.size]
-        return statement.values({column: bindparam(column.name, type_=column.type) for column in columns})
+        return self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since, names=text("0"))
 
     def adopt(self, connection: Connection, line: Line) -> None:
         """Insert an ``owned`` line for a file that a row names already, however old it is."""
