@@ -66,14 +66,20 @@ def test_a_listener_refuses_the_flush_and_the_transaction_goes_on(world: World, 
     world.check(*{"expunge": [], "rollback": [], "change": [b"other"]}.get(then, [b"new"]))
 
 
+def refused(session: Session) -> Doc:
+    """An object whose flush a listener refused, and which is in the session no more."""
+    doc = Doc(file=b"new")
+    session.add(doc)
+    with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
+        session.flush()
+    session.expunge(doc)
+    return doc
+
+
 def test_after_a_refusal_no_other_statement_writes_what_the_flush_was_to_write(world: World) -> None:
     """It would name a file that is dropped with the flush."""
     with world.session() as session:
-        doc = Doc(file=b"new")
-        session.add(doc)
-        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
-            session.flush()
-        session.expunge(doc)
+        doc = refused(session)
         with pytest.raises(OwnershipLost, match="nobody proved"):
             session.execute(insert(Doc.__table__).values(file=doc.file, pages=[]))
         session.commit()
@@ -83,11 +89,7 @@ def test_after_a_refusal_no_other_statement_writes_what_the_flush_was_to_write(w
 @on("inner", ["commit", "rollback"])
 def test_a_savepoint_comes_and_goes_after_a_refusal(world: World, inner: str) -> None:
     with world.session() as session:
-        doc = Doc(file=b"new")
-        session.add(doc)
-        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
-            session.flush()
-        session.expunge(doc)
+        refused(session)
         nested = session.begin_nested()
         session.add(Doc(file=b"inner"))
         session.flush()
@@ -98,11 +100,7 @@ def test_a_savepoint_comes_and_goes_after_a_refusal(world: World, inner: str) ->
 
 def test_a_savepoint_without_files_after_a_refusal(world: World) -> None:
     with world.session() as session:
-        doc = Doc(file=b"new")
-        session.add(doc)
-        with before_flush(session, refuse), pytest.raises(ValueError, match="not like this"):
-            session.flush()
-        session.expunge(doc)
+        refused(session)
         session.begin_nested().rollback()
         session.commit()
     world.check()
