@@ -22,7 +22,8 @@ from sqlalchemy import insert
 
 from sa_attachments.chunks import chunked
 from sa_attachments.key import mint
-from sa_attachments.ledger import OWNED, Ledger
+from sa_attachments.ledger import Ledger
+from sa_attachments.queries import OWNED
 
 NEW = 1_000
 """Files that were stored since the last sweep."""

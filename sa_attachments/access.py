@@ -51,8 +51,7 @@ class Access:
         """A short transaction that is durable when it ends."""
         with connection.begin(), together(connection):
             if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PATIENCE}")
-                connection.exec_driver_sql("SET LOCAL synchronous_commit = on")
+                connection.exec_driver_sql(_LOCAL).close()
             yield
 
     @contextmanager
@@ -77,3 +76,7 @@ def _with_options(connection: Connection, options: dict[str, Any]) -> Connection
         return connection.execution_options(**options)
     except connection.dialect.loaded_dbapi.Error as error:
         connection._handle_dbapi_exception(error, None, None, None, None)
+
+
+_LOCAL = f"SELECT set_config('lock_timeout', '{PATIENCE}', true), set_config('synchronous_commit', 'on', true)"
+"""``SET LOCAL`` of both at once, as each statement is a way to the server and back."""

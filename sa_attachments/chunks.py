@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Dialect, Table, bindparam
+from sqlalchemy import Connection, Table, bindparam
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+from .descriptor import Name, Named
 
 CHUNK = 500
 """Keys per statement."""
@@ -36,11 +38,23 @@ def lockable(connection: Connection, files: Iterable[T]) -> Iterator[list[T]]:
     return chunked(files, 1 if connection.dialect.name in ("mysql", "mariadb") else CHUNK)
 
 
-def insert_ignoring(dialect: Dialect, table: Table) -> Any:
+def by_storage(files: Iterable[Named | Name]) -> Iterator[dict[str, Any]]:
+    """Parameters for a statement of ``Queries``: ``of`` a storage the ``keys``. Most chunks are of one.
+
+    >>> list(by_storage([("scans", "k"), ("default", "k"), ("scans", "l")]))
+    [{'of': 'default', 'keys': ['k']}, {'of': 'scans', 'keys': ['k', 'l']}]
+    """
+    keys: dict[str, list[str]] = {}
+    for file in files:
+        keys.setdefault(file[0], []).append(file[1])
+    return ({"of": storage, "keys": keys[storage]} for storage in sorted(keys))
+
+
+def insert_ignoring(dialect: str, table: Table) -> Any:
     """An INSERT that leaves a line with the same primary key alone."""
-    if dialect.name == "sqlite":
+    if dialect == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
-    if dialect.name == "postgresql":
+    if dialect == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     key = next(iter(table.primary_key))
     return mysql.insert(table).on_duplicate_key_update({key.name: key})

@@ -28,8 +28,9 @@ from .column import ledger_owner, mentions
 from .descriptor import Named
 from .errors import AttachmentWarning, OwnershipLost
 from .home import Home
-from .ledger import OWNED, Drop, Line, Owner, owner_of
+from .ledger import Drop, Line, Owner, owner_of
 from .naming import Naming
+from .queries import OWNED
 from .scope import Scope
 from .staging import Token
 from .watch import Watched, settle

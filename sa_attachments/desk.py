@@ -36,9 +36,10 @@ from .descriptor import Named, named
 from .errors import BadConfiguration, BadSource, OwnershipLost
 from .frames import Frame
 from .home import Home
-from .ledger import CONDEMNED, OWNED, Drop, Ledger, owner_of
+from .ledger import Drop, Ledger, owner_of
 from .offload import in_greenlet
 from .processing.steps import changed
+from .queries import CONDEMNED, OWNED
 from .references import Reference
 from .scope import Scope
 from .staging import Stage, Token

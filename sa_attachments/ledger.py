@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -32,39 +31,28 @@ from sqlalchemy import (
     Column,
     Connection,
     Index,
-    Insert,
     Integer,
     MetaData,
     String,
     Table,
     Text,
     and_,
-    bindparam,
-    case,
-    exists,
-    false,
-    func,
     inspect,
-    literal_column,
     null,
-    or_,
     select,
-    text,
     tuple_,
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from .chunks import chunked, lockable, one_of
+from .chunks import by_storage, chunked, lockable, one_of
 from .clock import milliseconds, now
 from .descriptor import Name, Named
 from .errors import LedgerMissing, OwnershipLost
 from .key import minted
+from .queries import CONDEMNED, OWNED, Queries
 from .tables import identity_of, make_room, require_transactions, schema_of, translated
-
-OWNED, CONDEMNED, PURGING, GONE = "owned", "condemned", "purging", "gone"
-
 
 Owner = tuple[str, str]
 """What the ledger calls a column: the names of its table, with the schema that its mapping says, and of itself."""
@@ -133,11 +121,7 @@ class Ledger:
             Column("watermark", BigInteger),
             sqlite_with_rowid=False,
         )
-        c, twin = self.lines.c, self.lines.alias()
-        self.is_anothers = and_(
-            c.owner_table.is_(None), exists().where(twin.c.key == c.key, twin.c.storage != c.storage)
-        )
-        """The condition that a line is a stranger's whose file is somebody's under the other name of a place."""
+        self.queries = Queries(self.lines)
         metadata.info[_INFO] = self
 
     @classmethod
@@ -168,9 +152,9 @@ class Ledger:
         ]
         try:
             if connection.dialect.name == "postgresql" and connection.dialect.use_insertmanyvalues:
-                told = self._owning.returning(literal_column("tableoid", BigInteger))
-                return connection.execute(told, parameters).scalars().all()[0]
-            connection.execute(self._owning, parameters)
+                told: Sequence[int] = connection.execute(self.queries.own_and_tell, parameters).scalars().all()
+                return told[0]
+            connection.execute(self.queries.own, parameters)
         except IntegrityError as error:
             raise OwnershipLost(
                 f"{lines[0].named.key!r} (or one of {len(lines) - 1} more) came too late: a sweep condemned it, "
@@ -180,14 +164,6 @@ class Ledger:
         except DBAPIError as error:
             raise self._explained(error) from error
         return self.identity(connection)
-
-    @cached_property
-    def _owning(self) -> Insert:
-        """The statement of ``own``; each flush comes by here."""
-        # A line that comes too late must not be written at all, whenever the statement runs: NULL violates NOT NULL.
-        since = case((now() < bindparam("deadline", type_=BigInteger), now()), else_=null())
-        # No row names it yet: triggers, where there are any, count from 0.
-        return self.lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since, names=text("0"))
 
     def adopt(self, connection: Connection, line: Line) -> None:
         """Insert an ``owned`` line for a file that a row names already, however old it is."""
@@ -261,34 +237,23 @@ class Ledger:
         """
         for retain in {drop.retain for drop in drops if drop.descriptor is None}:
             plain = (drop.named for drop in drops if drop.descriptor is None and drop.retain == retain)
+            statement = self.queries.drop_later if retain else self.queries.drop
             for chunk in lockable(connection, plain):
-                connection.execute(self._condemn(now() + retain, retain > 0).where(self.among(chunk)))
+                for these in by_storage(chunk):
+                    connection.execute(statement, {**these, "keep": retain})
         if retained := [drop for drop in drops if drop.descriptor is not None]:
-            c = self.lines.c
-            what, who = bindparam("what", type_=c.descriptor.type), bindparam("who", type_=c.owner_pk.type)
-            due = now() + bindparam("keep", type_=BigInteger)
-            statement = self._condemn(due, True).values(descriptor=what, owner_pk=who)
             connection.execute(
-                statement.where(c.key == bindparam("k"), c.storage == bindparam("s")),
+                self.queries.retain,
                 [
                     {"k": d.named.key, "s": d.named.storage, "keep": d.retain, "what": d.descriptor, "who": d.owner_pk}
                     for d in retained
                 ],
             )
 
-    def _condemn(self, due: Any, prolong: bool) -> Any:
-        """Condemn what is owned and has no name, as far as triggers know; or ``prolong`` what they condemned."""
-        c = self.lines.c
-        nameless = and_(c.state == OWNED, func.coalesce(c.names, 0) <= 0)
-        if prolong:
-            nameless = or_(nameless, and_(c.state == CONDEMNED, c.names == 0))
-        later = case((c.purge_after > due, c.purge_after), else_=due)  # triggers may keep it longer
-        return update(self.lines).where(nameless).values(state=CONDEMNED, since=now(), purge_after=later)
-
     def begin_write(self, connection: Connection) -> None:
         """On SQLite: take the write lock, so that what is read from now on can't change before the transaction ends."""
         if connection.dialect.name == "sqlite":
-            connection.execute(update(self.lines).where(false()).values(attempts=0))
+            connection.execute(self.queries.write_nothing)
 
     def require(self, connection: Connection, *tables: Table) -> None:
         """LedgerMissing if there is no ledger, NoTransaction if it or one of the rows' ``tables`` follows none."""

@@ -172,8 +172,8 @@ def run(job: Callable[[], Any]) -> Any:
 
 
 class Worker:
-    """One background thread that runs jobs in order, started when there is something to do and ending when there is
-    nothing left.
+    """One background thread that runs jobs in order, started when there is something to do and ending when for some
+    ``seconds`` there was nothing: to start one takes longer than most jobs.
 
     A forked child starts with an empty queue of its own.
     """
@@ -181,15 +181,18 @@ class Worker:
     CAPACITY = 10_000
     """Jobs that may wait; what comes on top is left to the sweep."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 1.0) -> None:
+        self._seconds = seconds
         self._begin()
 
     def _begin(self) -> None:
         # Entered directly: an interruption in methods of a Condition could leave it closed.
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
+        self._more = threading.Condition(self._lock)
         self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy = False
+        self._has_thread = False
         self._pid = os.getpid()
 
     def submit(self, job: Callable[[], T]) -> Future[T] | None:
@@ -209,9 +212,11 @@ class Worker:
             if len(self._queue) >= capacity:
                 return None
             self._queue.append((future, job))
-            if not self._busy:
+            if not self._has_thread:
                 threading.Thread(target=self._run, name="sa_attachments", daemon=True).start()
-                self._busy = True  # afterwards: a thread that can't be started is started next time
+                self._has_thread = True  # afterwards: a thread that can't be started is started next time
+            self._busy = True
+            self._more.notify()
         return future
 
     def idle(self, timeout: float | None = None) -> bool:
@@ -226,14 +231,16 @@ class Worker:
                 if not self._queue:
                     self._busy = False
                     self._idle.notify_all()
-                    return
+                    if not self._more.wait_for(lambda: self._queue, self._seconds):
+                        self._has_thread = False
+                        return
                 future, job = self._queue.popleft()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(job())
-            except BaseException as error:  # noqa: BLE001 - it is raised where the future is looked at
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(job())
+                except BaseException as error:  # noqa: BLE001 - it is raised where the future is looked at
+                    future.set_exception(error)
+            del future, job  # and what they hold, while it waits
 
     def _after_fork(self) -> None:
         if self._pid != os.getpid():
@@ -303,7 +310,7 @@ def aside(job: Callable[[], T]) -> T:
     """Under asyncio, run a job that may be left undone: neither a cancelled coroutine nor the end of the process waits
     for its thread.
     """
-    future = Worker().submit(job)
+    future = Worker(0).submit(job)
     assert future is not None
     return await_only(asyncio.wrap_future(future))
 

@@ -106,7 +106,7 @@ class Places:
             if register:
                 values = {"name": name, "place": ours, "fingerprint": fingerprint}
                 with begin() as connection:
-                    connection.execute(insert_ignoring(connection.dialect, places).values(values))
+                    connection.execute(insert_ignoring(connection.dialect.name, places).values(values))
             return None
         if found is None:
             return (
@@ -137,7 +137,7 @@ class Places:
         io(lambda: replace_marker(name, storage, ours))
         places = ledger.places
         values = {"place": ours, "fingerprint": self.fingerprint(connection, ledger)}
-        connection.execute(insert_ignoring(connection.dialect, places).values(name=name, **values))
+        connection.execute(insert_ignoring(connection.dialect.name, places).values(name=name, **values))
         connection.execute(places.update().where(places.c.name == name).values(values))
 
     def identity(self, connection: Connection, ledger: Ledger, name: str) -> str:

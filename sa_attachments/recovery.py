@@ -23,17 +23,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, literal_column, or_, select, update
+from sqlalchemy import Connection, and_, or_, select, update
 
 from .access import Access
-from .chunks import CHUNK, chunked, insert_ignoring, lockable
+from .chunks import CHUNK, by_storage, chunked, lockable
 from .clock import now
 from .descriptor import Name, Named
 from .errors import AttachmentError, AttachmentWarning, UnknownStorage, storage_errors
 from .frames import Work
-from .ledger import CONDEMNED, GONE, PURGING
 from .patience import PATIENCE
 from .places import Places, Runner, Verdict, read_marker
+from .queries import CONDEMNED, GONE, PURGING
 from .scope import Scope
 from .storage import Storage
 from .tables import whereabouts
@@ -100,7 +100,8 @@ class Purger(Access):
 
     def _knows(self, connection: Connection, named: Named) -> bool:
         """Whether a transaction became durable, told by one of its lines."""
-        return connection.scalar(select(self.ledger.lines.c.state).where(self.ledger.among([named]))) is not None
+        line = {"key": named.key, "storage": named.storage}
+        return connection.scalar(self.ledger.queries.state, line) is not None
 
     def _write(self, connection: Connection, files: Sequence[Named]) -> set[Name]:
         """Change lines, so that this transaction, durable as it is, makes durable the one that inserted them. Returns
@@ -117,28 +118,27 @@ class Purger(Access):
     def _condemn(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
         """Claim files of an ended transaction of our own, unless a line says that it was committed after all."""
         mine: list[Named] = []
-        lines = self.ledger.lines
+        claiming = self.ledger.queries.claim_suspects[connection.dialect.name]
         for chunk in chunked(files):
-            statement = insert_ignoring(connection.dialect, lines).values(
-                state=literal_column(f"'{PURGING}'"), since=now(), purge_after=now()
-            )
-            connection.execute(
-                statement, [{"storage": file.storage, "key": file.key, "size": file.size} for file in chunk]
-            )
-            condition = and_(self.ledger.among(chunk), lines.c.state == PURGING, lines.c.owner_table.is_(None))
-            found = {tuple(row) for row in connection.execute(select(lines.c.storage, lines.c.key).where(condition))}
+            suspects = [{"storage": file.storage, "key": file.key, "size": file.size} for file in chunk]
+            connection.execute(claiming, suspects)
+            found: set[Any] = set()
+            for these in by_storage(chunk):
+                found.update(map(tuple, connection.execute(self.ledger.queries.claimed_suspects, these)))
             mine += [file for file in chunk if file.name in found]
         return mine
 
     def _claim(self, connection: Connection, files: Sequence[Named]) -> list[Named]:
         """Make those of ``files`` that are condemned and due ``purging``."""
-        c = self.ledger.lines.c
+        dialect = connection.dialect
         claimed: list[Named] = []
         for chunk in chunked(files):
-            found = self._locked(
-                connection, and_(self.ledger.among(chunk), c.state == CONDEMNED, c.purge_after <= now())
-            )
-            claimed += [file for file, _ in found]
+            for these in by_storage(chunk):
+                if dialect.name == "sqlite" and dialect.update_returning:
+                    found = connection.execute(self.ledger.queries.claim_due, these)  # in any order: one writer
+                    claimed += [Named(row.storage, row.key, row.size or 0) for row in found]
+                else:
+                    claimed += [file for file, _ in self._locked(connection, self.ledger.queries.due, these)]
         return claimed
 
     # Whatever is due
@@ -154,7 +154,8 @@ class Purger(Access):
             with self.begin() as connection:
                 # Asked for first: no index helps to compare with a clock that is read for each line.
                 due = and_(c.state.in_([PURGING, CONDEMNED, GONE]), c.purge_after <= connection.scalar(select(now())))
-                found = self._locked(connection, and_(due, later, c.storage.in_(names)), CHUNK)
+                waiting = self.ledger.queries.waiting(and_(due, later, c.storage.in_(names)), _key(c))
+                found = self._locked(connection, waiting.limit(CHUNK))
             if not found:
                 return
             claimed = [file for file, _ in found]
@@ -164,27 +165,17 @@ class Purger(Access):
             yield claimed, failed
             after = claimed[-1].key, claimed[-1].storage
 
-    def _locked(self, connection: Connection, condition: Any, limit: int | None = None) -> list[tuple[Named, bool]]:
-        """Claim the lines that fulfil a condition, passing over those that somebody holds. Tells of each whether it
+    def _locked(self, connection: Connection, waiting: Any, parameters: Any = None) -> list[tuple[Named, bool]]:
+        """Claim the lines that a statement finds, passing over those that somebody holds. Tells of each whether it
         never had an owner.
 
         Lines that are ``gone`` stay so: their bytes are deleted once more, in case that a put arrived late.
         """
-        lines = self.ledger.lines
-        c = lines.c
-        condition = and_(condition, c.held.is_(False), ~self.ledger.is_anothers)
-        columns = (c.storage, c.key, c.size, c.state, c.owner_table)
-        purging = update(lines).values(state=PURGING, since=now(), purge_after=now())
-        if limit is None and connection.dialect.name == "sqlite" and connection.dialect.update_returning:
-            claimed = purging.where(condition, c.state != GONE).returning(*columns)
-            rows = connection.execute(claimed).all()  # in any order: there is one writer
-        else:
-            order = c.key if limit is None else _key(c)
-            statement = select(*columns).where(condition).order_by(order, c.storage).limit(limit)
-            self.ledger.begin_write(connection)
-            rows = connection.execute(statement.with_for_update(skip_locked=True, of=lines)).all()
-            for chunk in chunked((storage, key) for storage, key, _, state, _ in rows if state != GONE):
-                connection.execute(purging.where(self.ledger.among(chunk)))
+        self.ledger.begin_write(connection)
+        rows: Sequence[Any] = connection.execute(waiting, parameters).all()
+        for chunk in chunked((storage, key) for storage, key, _, state, _ in rows if state != GONE):
+            for these in by_storage(chunk):
+                connection.execute(self.ledger.queries.claim, these)
         return [
             (Named(storage, key, size or 0), state != GONE and owner is None)
             for storage, key, size, state, owner in rows
@@ -209,7 +200,8 @@ class Purger(Access):
         lines = self.ledger.lines
         purged = [file for file in files if file not in failed]
         for chunk in lockable(connection, (file for file in purged if file not in strangers)):
-            connection.execute(delete(lines).where(self.ledger.among(chunk), lines.c.state.in_([PURGING, GONE])))
+            for these in by_storage(chunk):
+                connection.execute(self.ledger.queries.remove, these)
         for chunk in lockable(connection, (file for file in purged if file in strangers)):
             entombed = update(lines).where(self.ledger.among(chunk), lines.c.state == PURGING)
             connection.execute(entombed.values(state=GONE, since=now(), purge_after=now() + tombstone_ttl))

@@ -16,15 +16,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, cast
 
-from sqlalchemy import Column, Connection, Table, select, tuple_
+from sqlalchemy import Column, Connection, Table, bindparam, select, tuple_
 from sqlalchemy.orm import ClassManager, InstanceState, Mapper
 from sqlalchemy.orm.attributes import manager_of_class
 
 from .attachment import Attachment, facts_of
-from .chunks import chunked, one_of
+from .chunks import chunked
 from .column import ColumnType, mentions
 from .descriptor import Name, named
 from .errors import DescriptorDamaged, NotStored
@@ -56,6 +57,7 @@ class Reference:
     """Names of the attributes that hold it."""
     positions: tuple[int, ...]
     """Where the values of its primary key are in an object's identity."""
+    _reading: dict[tuple[Reference, ...], Any] = field(init=False, default_factory=dict, repr=False)
 
     @property
     def target(self) -> str:
@@ -67,6 +69,25 @@ class Reference:
         assert state.key is not None
         values = state.key[1]
         return tuple([values[position] for position in self.positions])
+
+    # Making a statement takes longer than to carry it out: these, for rows whose ``keys`` they are told, are made once.
+
+    def reading(self, references: tuple[Reference, ...]) -> Any:
+        """Primary keys, and what the rows name by references of this table; locked."""
+        if references not in self._reading:
+            found = self._of_keys(*self.primary_key, *(reference.column for reference in references))
+            self._reading[references] = found.order_by(*self.primary_key).with_for_update(key_share=True)
+        return self._reading[references]
+
+    @cached_property
+    def finding(self) -> Any:
+        """One of the rows, if there is any."""
+        return self._of_keys(*self.primary_key).limit(1)
+
+    def _of_keys(self, *columns: Any) -> Any:
+        key: Any = self.primary_key[0] if len(self.primary_key) == 1 else tuple_(*self.primary_key)
+        condition = key.in_(bindparam("keys", expanding=True))
+        return select(*columns).select_from(self.table).where(condition)
 
     def items_in(self, row: Row | None) -> Sequence[Attachment]:
         """What it names in a row of ``table`` that was read; nothing where there is none."""
@@ -235,17 +256,20 @@ def _in_order(identities: Iterable[Identity]) -> list[Identity]:
 
 
 def _read_locked(connection: Connection, references: Sequence[Reference], identities: Sequence[Identity]) -> Rows:
-    key = references[0].primary_key
-    statement = _selected(references[0], (*key, *(reference.column for reference in references)), identities)
-    return read_rows(connection, statement.order_by(*key).with_for_update(key_share=True), references)
+    return read_rows(connection, references[0].reading(tuple(references)), references, _keys(identities))
 
 
 def is_any_there(connection: Connection, reference: Reference, identities: Iterable[Identity]) -> bool:
     """Whether one of these rows of its table is there, as the transaction sees them; without a lock, which on MySQL
     would be one on the gap that rows leave.
     """
-    statements = (_selected(reference, reference.primary_key, chunk).limit(1) for chunk in chunked(identities))
-    return any(connection.execute(statement).first() is not None for statement in statements)
+    chunks = (_keys(chunk) for chunk in chunked(identities))
+    return any(connection.execute(reference.finding, chunk).first() is not None for chunk in chunks)
+
+
+def _keys(identities: Sequence[Identity]) -> dict[str, Any]:
+    """For the statements of a ``Reference``."""
+    return {"keys": [identity[0] if len(identity) == 1 else identity for identity in identities]}
 
 
 def may_be_renamed(reference: Reference) -> bool:
@@ -259,13 +283,9 @@ def is_mentioned(connection: Connection, reference: Reference, item: Attachment)
     return any(connection.execute(found.where(mentions(column, key))).first() is not None for _, key in names([item]))
 
 
-def _selected(reference: Reference, columns: Sequence[Any], identities: Sequence[Identity]) -> Any:
-    key = reference.primary_key
-    condition = one_of(key[0], [i[0] for i in identities]) if len(key) == 1 else tuple_(*key).in_(identities)
-    return select(*columns).select_from(reference.table).where(condition)
-
-
-def read_rows(connection: Connection, statement: Any, references: Sequence[Reference]) -> Rows:
+def read_rows(
+    connection: Connection, statement: Any, references: Sequence[Reference], parameters: dict[str, Any] | None = None
+) -> Rows:
     """The rows of a SELECT of primary key and attachment columns."""
     width = len(references[0].primary_key)
     return {
@@ -273,5 +293,5 @@ def read_rows(connection: Connection, statement: Any, references: Sequence[Refer
             reference.column.name: reference.type.items(value)
             for reference, value in zip(references, row[width:], strict=True)
         }
-        for row in connection.execute(statement)
+        for row in connection.execute(statement, parameters)
     }

@@ -22,9 +22,10 @@ from .descriptor import Named, named
 from .errors import BadConfiguration, FileMissing, LedgerMissing, NoTransaction, OwnershipLost, storage_errors
 from .frames import Frame
 from .home import Home
-from .ledger import CONDEMNED, Drop, Line, owner_of
+from .ledger import Drop, Line, owner_of
 from .offload import gather
 from .patience import commits_by_itself, isolation_level
+from .queries import CONDEMNED
 from .references import Reference
 from .scope import Scope
 from .source import PathSource

@@ -21,8 +21,8 @@ from .chunks import CHUNK, chunked, insert_ignoring
 from .clock import milliseconds, now
 from .errors import StorageFailed, storage_errors
 from .key import floor, is_key, moment
-from .ledger import CONDEMNED, PURGING
 from .patience import Busy, raise_unless_held
+from .queries import CONDEMNED, PURGING
 from .recovery import Purger
 from .storage import Unfinished
 
@@ -213,7 +213,7 @@ class Sweep:
     def _insert(self, connection: Connection, name: str, key: str) -> None:
         lines = self._purger.ledger.lines
         due = now() + milliseconds(self._times.stranger_retain)
-        statement = insert_ignoring(connection.dialect, lines)
+        statement = insert_ignoring(connection.dialect.name, lines)
         connection.execute(
             statement.values(
                 storage=name, key=key, state=literal_column(f"'{CONDEMNED}'"), since=now(), purge_after=due

@@ -29,6 +29,8 @@ _FOUND_IN = text(
     "SELECT nspname FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid WHERE c.oid = to_regclass(:name)"
 )
 
+_ENTERED = text("SELECT DATABASE()")
+
 
 def make_room(metadata: MetaData, *names: str) -> None:
     """Remove tables from a ``MetaData`` that reflected all of a database, before it is said what they are."""
@@ -59,7 +61,7 @@ def schema_of(connection: Connection, each: Table) -> str:
         case "postgresql":
             return str(connection.scalar(_FOUND_IN, {"name": quoted(connection, each)}))
         case "mysql" | "mariadb":
-            return str(connection.scalar(text("SELECT DATABASE()")))
+            return str(connection.scalar(_ENTERED))
         case _:
             return "main"
 

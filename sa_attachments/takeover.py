@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import and_, exists, select
 
 from .errors import BadConfiguration, listing
-from .ledger import OWNED
+from .queries import OWNED
 from .recovery import Purger
 
 

@@ -42,8 +42,9 @@ from .descriptor import Name, Named, named
 from .errors import DescriptorDamaged, FileMissing, StorageFailed, UnknownStorage, listing, storage_errors
 from .integrity import flaws, is_whole
 from .key import is_key, moment
-from .ledger import CONDEMNED, OWNED, Line, Owner
+from .ledger import Line, Owner
 from .patience import raise_unless_held
+from .queries import CONDEMNED, OWNED
 from .recovery import Purger
 from .rows import Page, Rows
 from .sight import Sight

@@ -40,7 +40,7 @@ LAYERS: list[tuple[str, ...]] = [
     ),
     ("processing", "storages"),
     ("serving",),
-    ("birth", "chunks", "claims", "clock", "flights", "frames", "offload", "tables", "watch"),
+    ("birth", "chunks", "claims", "clock", "flights", "frames", "offload", "queries", "tables", "watch"),
     ("ledger",),
     ("comparator", "home", "column", "naming"),
     ("references",),

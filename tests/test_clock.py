@@ -13,7 +13,7 @@ from sqlalchemy.dialects import mssql, mysql, oracle, postgresql, sqlite
 
 from sa_attachments import BadConfiguration
 from sa_attachments.clock import milliseconds, now
-from sa_attachments.ledger import CONDEMNED
+from sa_attachments.queries import CONDEMNED
 from tests.archive import DAY, DIALECTS, Archive
 
 on = pytest.mark.parametrize

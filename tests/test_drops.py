@@ -13,7 +13,7 @@ from sa_attachments import Attachment
 from sa_attachments.attachment import make
 from sa_attachments.drops import Drops, encode_identity
 from sa_attachments.frames import Frame
-from sa_attachments.ledger import CONDEMNED, OWNED
+from sa_attachments.queries import CONDEMNED, OWNED
 from sa_attachments.references import Reference, of_class
 from sa_attachments.staging import SessionStage
 from tests.archive import Archive

@@ -37,8 +37,9 @@ from sa_attachments import (
 )
 from sa_attachments.attachment import binding_of
 from sa_attachments.key import is_key
-from sa_attachments.ledger import CONDEMNED, OWNED, Ledger
+from sa_attachments.ledger import Ledger
 from sa_attachments.processing import MaxSize
+from sa_attachments.queries import CONDEMNED, OWNED
 from sa_attachments.statistics import LedgerStats
 from sa_attachments.storage import Storage
 from sa_attachments.storages.memory import MemoryStorage

@@ -19,7 +19,8 @@ from sa_attachments import LedgerMissing, OwnershipLost, Storages
 from sa_attachments.chunks import insert_ignoring
 from sa_attachments.descriptor import Named
 from sa_attachments.key import mint
-from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Drop, Ledger, Line
+from sa_attachments.ledger import Drop, Ledger, Line
+from sa_attachments.queries import CONDEMNED, GONE, OWNED, PURGING
 from tests.archive import DIALECTS
 
 on = pytest.mark.parametrize
@@ -449,7 +450,7 @@ def test_inserting_leaves_a_line_that_is_there_alone(engine: Engine, ledger: Led
     with engine.begin() as connection:
         for key in (mine.named.key, "other"):
             connection.execute(
-                insert_ignoring(engine.dialect, ledger.lines).values(
+                insert_ignoring(engine.dialect.name, ledger.lines).values(
                     storage="default", key=key, state=CONDEMNED, since=1
                 )
             )
@@ -560,7 +561,7 @@ def test_an_insert_that_ignores_waits_for_an_owner_in_flight(engine: Engine, led
 
     def condemn() -> None:
         with engine.begin() as connection:
-            statement = insert_ignoring(engine.dialect, ledger.lines).values(
+            statement = insert_ignoring(engine.dialect.name, ledger.lines).values(
                 storage="default", key=mine.named.key, state=CONDEMNED, since=1
             )
             connection.execute(statement)

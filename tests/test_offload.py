@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
+from weakref import ref
 
 import pytest
 from sqlalchemy.util import await_only, greenlet_spawn
@@ -282,7 +283,7 @@ async def test_jobs_that_a_cancelled_caller_has_not_begun_never_are(parallel: in
 
 
 def test_the_worker_runs_jobs_in_order_and_ends_its_thread() -> None:
-    worker, done = Worker(), []
+    worker, done = Worker(0), []
     futures = [worker.submit(lambda n=n: done.append(n)) for n in range(20)]  # type: ignore[misc]
     assert worker.idle(5)
     assert done == list(range(20))
@@ -292,6 +293,19 @@ def test_the_worker_runs_jobs_in_order_and_ends_its_thread() -> None:
     again = worker.submit(lambda: "again")
     assert again is not None
     assert again.result(5) == "again"
+
+
+def test_its_thread_waits_for_more_and_holds_nothing_meanwhile() -> None:
+    worker, held = Worker(5), threading.Event()
+    first = worker.submit(partial(lambda _: threading.get_ident(), held))
+    assert first is not None
+    ident, alive = first.result(5), ref(held)
+    assert worker.idle(5)
+    del first, held
+    assert alive() is None
+    again = worker.submit(threading.get_ident)
+    assert again is not None
+    assert again.result(5) == ident
 
 
 def test_a_job_that_fails_stops_nobody() -> None:

@@ -15,9 +15,10 @@ from sqlalchemy.exc import OperationalError
 from sa_attachments import AttachmentWarning, BadConfiguration
 from sa_attachments.descriptor import Named
 from sa_attachments.frames import Work
-from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Drop, Line
+from sa_attachments.ledger import Drop, Line
 from sa_attachments.patience import PATIENCE, Busy
 from sa_attachments.places import write_marker
+from sa_attachments.queries import CONDEMNED, GONE, OWNED, PURGING
 from sa_attachments.source import PathSource
 from sa_attachments.storages.memory import MemoryStorage
 from tests.archive import DAY, DIALECTS, NO_TIME, Archive

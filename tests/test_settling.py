@@ -21,8 +21,8 @@ from sqlalchemy.util import greenlet_spawn
 from sa_attachments import Storages
 from sa_attachments.descriptor import Named
 from sa_attachments.frames import Frame
-from sa_attachments.ledger import CONDEMNED, OWNED, PURGING
 from sa_attachments.offload import run
+from sa_attachments.queries import CONDEMNED, OWNED, PURGING
 from tests.archive import DIALECTS, NO_TIME, Archive
 from tests.engines import with_driver
 
@@ -327,6 +327,9 @@ def test_a_worker_that_cannot_be_started_hurts_nobody(
         raise RuntimeError("can't start new thread")
 
     frame, _ = suspect(archive)
+    for thread in threading.enumerate():
+        if thread.name == "sa_attachments":
+            thread.join()  # it waits a moment for more to do
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "sa_attachments"):
         patch.setattr(threading.Thread, "start", start)
         archive.files.settle(frame)
@@ -554,7 +557,7 @@ async def test_waiting_for_what_hangs_leaves_no_thread_behind(async_engine: Asyn
     threads = threading.active_count()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(archive.files.asettled(), 0.01)
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     archive.storage.heal()
     await archive.files.asettled()
     assert list(archive.stored().values()) == [b"first"]

@@ -15,7 +15,8 @@ from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Attachment, AttachmentType, FileMissing, Storages
 from sa_attachments.descriptor import Named
-from sa_attachments.ledger import CONDEMNED, OWNED, Ledger, Line
+from sa_attachments.ledger import Ledger, Line
+from sa_attachments.queries import CONDEMNED, OWNED
 from sa_attachments.sight import Sight, keys_in
 from sa_attachments.verify import VerifyReport
 from tests import engines

@@ -22,8 +22,9 @@ from sqlalchemy.util import greenlet_spawn
 from sa_attachments import Attachment, AttachmentWarning, OwnershipLost, Storages
 from sa_attachments.descriptor import Named
 from sa_attachments.key import floor, mint, moment
-from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Line
+from sa_attachments.ledger import Line
 from sa_attachments.places import read_marker
+from sa_attachments.queries import CONDEMNED, GONE, OWNED, PURGING
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.sweep import SweepReport, SweptStorage, watermark
 from sa_attachments.testing import Faulty

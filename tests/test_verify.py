@@ -17,7 +17,8 @@ from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Attachment, AttachmentType, Storages
 from sa_attachments.descriptor import Named
-from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING, Line
+from sa_attachments.ledger import Line
+from sa_attachments.queries import CONDEMNED, GONE, OWNED, PURGING
 from sa_attachments.storages.memory import _File
 from sa_attachments.verify import Finding, VerifyReport
 from tests.archive import DAY, DIALECTS, NO_TIME, Archive

@@ -27,10 +27,11 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ..descriptor import Facts, Named, named
 from ..errors import BadConfiguration, OwnershipLost
-from ..ledger import CONDEMNED, Line
+from ..ledger import Line
 from ..moving import Progress
 from ..offload import gather
 from ..patience import is_perhaps_committed
+from ..queries import CONDEMNED
 from ..recovery import discard
 from ..rows import PAGE, tried_again
 from ..source import BytesSource, PathSource

@@ -22,8 +22,8 @@ from sqlalchemy import select
 
 from ..descriptor import Facts, named
 from ..errors import UnknownStorage
-from ..ledger import CONDEMNED
 from ..offload import gather
+from ..queries import CONDEMNED
 from .rows import Rows
 from .spot import Spot
 from .survey import LOOK, pages

@@ -32,10 +32,10 @@ from ..chunks import chunked
 from ..clock import milliseconds, now
 from ..descriptor import Facts, Named, named
 from ..errors import StorageFailed
-from ..ledger import CONDEMNED, PURGING
 from ..moving import Progress
 from ..offload import gather
 from ..patience import is_perhaps_committed
+from ..queries import CONDEMNED, PURGING
 from ..rows import PAGE
 from .adopting import grouped
 from .finishing import clear, noted_beside

@@ -29,9 +29,10 @@ from ..clock import now
 from ..descriptor import Name, Named
 from ..errors import AttachmentError, NoTransaction, OwnershipLost
 from ..files import Storages
-from ..ledger import CONDEMNED, OWNED, PURGING, Ledger, Line
+from ..ledger import Ledger, Line
 from ..offload import run
 from ..patience import impatient, isolation_level
+from ..queries import CONDEMNED, OWNED, PURGING
 from ..recovery import Purger
 from ..scope import Scope
 from ..sight import Sight

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Engine, ForeignKey, MetaData, Table, event, func,
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sa_attachments import AttachmentWarning, BadConfiguration, OwnershipLost
-from sa_attachments.ledger import OWNED
+from sa_attachments.queries import OWNED
 from tests.scenarios.models import files
 from tests.scenarios.world import AsyncWorld
 

@@ -25,7 +25,8 @@ from sa_attachments import (
     Storages,
 )
 from sa_attachments.descriptor import Named
-from sa_attachments.ledger import CONDEMNED, OWNED, Drop
+from sa_attachments.ledger import Drop
+from sa_attachments.queries import CONDEMNED, OWNED
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 from tests.scenarios.models import Doc, files

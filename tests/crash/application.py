@@ -20,9 +20,9 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentListType, AttachmentType, FileDamaged, FileMissing, Storages
-from sa_attachments.ledger import CONDEMNED, GONE, OWNED
 from sa_attachments.places import MARKER
 from sa_attachments.processing.variants import Variant, declared
+from sa_attachments.queries import CONDEMNED, GONE, OWNED
 from sa_attachments.storage import Storage
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.sweep import SweepReport

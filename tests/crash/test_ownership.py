@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from sa_attachments import Attachment, FileMissing, OwnershipLost
 from sa_attachments.key import mint, moment
-from sa_attachments.ledger import CONDEMNED, GONE, OWNED, PURGING
 from sa_attachments.places import MARKER
+from sa_attachments.queries import CONDEMNED, GONE, OWNED, PURGING
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.testing import Faulty
 from tests import engines

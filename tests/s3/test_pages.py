@@ -16,7 +16,7 @@ from sqlalchemy import Engine, insert
 
 from sa_attachments import Attachment
 from sa_attachments.key import mint
-from sa_attachments.ledger import OWNED
+from sa_attachments.queries import OWNED
 from sa_attachments.storages.s3 import S3Storage
 from tests.faults.site import Site
 from tests.seaweed import Seaweed

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.util import greenlet_spawn
 
 from sa_attachments import Attachment
-from sa_attachments.ledger import CONDEMNED
+from sa_attachments.queries import CONDEMNED
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
 from tests.archive import NO_TIME, Archive

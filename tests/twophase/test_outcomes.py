@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from sa_attachments import Attachment
-from sa_attachments.ledger import CONDEMNED
+from sa_attachments.queries import CONDEMNED
 from tests import engines
 from tests.scenarios.models import Doc, Note, files
 from tests.scenarios.test_retention import Kept

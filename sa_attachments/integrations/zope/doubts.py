@@ -38,8 +38,9 @@ from sqlalchemy.pool import QueuePool
 from ...chunks import CHUNK, chunked
 from ...clock import milliseconds, now
 from ...descriptor import Named
-from ...ledger import OWNED, Drop, Ledger, Line
+from ...ledger import Drop, Ledger, Line
 from ...lock import Lock
+from ...queries import OWNED
 
 log = logging.getLogger("sa_attachments")
 
