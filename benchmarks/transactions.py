@@ -59,6 +59,28 @@ def roll_back(side: Side, run: Run, data: list[bytes]) -> None:
             side.rollback(session)
 
 
+def request(change: Callable[[Side, Session, int, bytes], None], side: Side, run: Run, data: list[bytes]) -> None:
+    """What an application does in one request: a session, one row with its file, a commit."""
+    insert(side, Run(), data)
+    for number, each in enumerate(data, 1):
+        with run.timed(), Session(side.engine) as session:
+            change(side, session, number, each)
+
+
+def insert_one(side: Side, session: Session, number: int, data: bytes) -> None:
+    session.add(side.new(number, data))
+    side.commit(session)
+
+
+def replace_one(side: Side, session: Session, number: int, data: bytes) -> None:
+    side.replace(session.get_one(side.model, number), data[::-1])
+    side.commit(session)
+
+
+def delete_one(side: Side, session: Session, number: int, data: bytes) -> None:
+    side.delete(session, [session.get_one(side.model, number)])
+
+
 def batches(session: Session, side: Side) -> Iterable[list[Any]]:
     """All rows, a batch at a time, as an application loads them before it changes them."""
     last = 0
@@ -105,3 +127,6 @@ def contests(rounds: int, where: Path | None, scale: float = 1.0, **options: Any
     yield compare(replace, n1, Contest("replace", f"{n1:,}", 1.3), rounds, where, **options)
     yield compare(delete, n1, Contest("delete", f"{n1:,}", 1.6), rounds, where, **options)
     yield compare(roll_back, n1, Contest("roll back", f"{n1:,}", 1.2), rounds, where, **options)
+    for name, change in {"insert": insert_one, "replace": replace_one, "delete": delete_one}.items():
+        contest = Contest(f"a request: {name} one", f"{BATCH} × 10 KB")
+        yield compare(partial(request, change), BATCH, contest, rounds, where, **options)
