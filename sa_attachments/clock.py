@@ -18,6 +18,19 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from .errors import BadConfiguration
 
+CLOCKS = {
+    "sqlite": "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)",
+    "postgresql": "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)",
+    # When the statement began, and how long ago that was. SYSDATE alone is a time of the session's zone: of the hour
+    # that this has twice in autumn, it does not tell which one it is.
+    "mysql": (
+        "((TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) + "
+        "TIMESTAMPDIFF(MICROSECOND, NOW(3), SYSDATE(3))) DIV 1000)"
+    ),
+}
+"""In the SQL of each database, for triggers, too."""
+CLOCKS["mariadb"] = CLOCKS["mysql"]
+
 
 class now(FunctionElement[int]):
     """The database's clock at this moment (not at the transaction's start), in milliseconds since the epoch."""
@@ -27,29 +40,11 @@ class now(FunctionElement[int]):
 
 
 @compiles(now)
-def _now_unknown(element: now, compiler: Any, **kw: Any) -> str:
-    raise BadConfiguration(f"no ledger on {compiler.dialect.name!r}: expected sqlite, postgresql, mysql or mariadb")
-
-
-@compiles(now, "sqlite")
-def _now_sqlite(element: now, compiler: Any, **kw: Any) -> str:
-    return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
-
-
-@compiles(now, "postgresql")
-def _now_postgresql(element: now, compiler: Any, **kw: Any) -> str:
-    return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
-
-
-@compiles(now, "mysql")
-@compiles(now, "mariadb")
-def _now_mysql(element: now, compiler: Any, **kw: Any) -> str:
-    # When the statement began, and how long ago that was. SYSDATE alone is a time of the session's zone: of the hour
-    # that this has twice in autumn, it does not tell which one it is.
-    return (
-        "((TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) + "
-        "TIMESTAMPDIFF(MICROSECOND, NOW(3), SYSDATE(3))) DIV 1000)"
-    )
+def _now(element: now, compiler: Any, **kw: Any) -> str:
+    name = compiler.dialect.name
+    if name not in CLOCKS:
+        raise BadConfiguration(f"no ledger on {name!r}: expected sqlite, postgresql, mysql or mariadb")
+    return CLOCKS[name]
 
 
 def milliseconds(delta: timedelta) -> int:

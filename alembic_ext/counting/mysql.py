@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, text
 
+from sa_attachments.clock import CLOCKS
 from sa_attachments.errors import BadConfiguration
 
 from ..script import Compound, literal
@@ -30,10 +31,7 @@ _BINARY = "CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 class MySQLCounter(Counter):
     """MariaDB ≥ 10.6, MySQL ≥ 8.0.31."""
 
-    now = (
-        "((TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) + "
-        "TIMESTAMPDIFF(MICROSECOND, NOW(3), SYSDATE(3))) DIV 1000)"
-    )
+    now = CLOCKS["mysql"]
 
     def lock(self, countings: Sequence[Counting]) -> list[str]:
         ledger = self._ledger(countings[0])

@@ -16,6 +16,8 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from sa_attachments.clock import CLOCKS
+
 from ..script import Compound
 from .counted import Counting
 from .counter import GAINED, LEDGER, LOST, Counter, Installed, gather
@@ -42,7 +44,7 @@ _LEDGERS = text(
 class PostgreSQLCounter(Counter):
     """PostgreSQL ≥ 12."""
 
-    now = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    now = CLOCKS["postgresql"]
 
     def lock(self, countings: Sequence[Counting]) -> list[str]:
         ledger = self.at(countings[0].ledger_schema, LEDGER)

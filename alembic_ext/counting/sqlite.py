@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, text
 
+from sa_attachments.clock import CLOCKS
 from sa_attachments.errors import BadConfiguration
 
 from ..script import Compound
@@ -24,7 +25,7 @@ _EVENTS = ("insert", "update", "delete")
 class SQLiteCounter(Counter):
     """SQLite ≥ 3.38, or earlier with its JSON functions. Tables of an attached database have their ledger there."""
 
-    now = "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
+    now = CLOCKS["sqlite"]
 
     def lock(self, countings: Sequence[Counting]) -> list[str]:
         for each in countings:
