@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sa_attachments import Attachment, Storages, queries
+from sa_attachments import Attachment, Storages, ledger, queries
 from sa_attachments.cli.demo.playground import Playground
 from sa_attachments.ledger import Ledger
 from sa_attachments.settling import Settler
@@ -115,6 +115,7 @@ def rollback_commits(patch: pytest.MonkeyPatch, playground: Playground) -> None:
 @noticed_by({1: {OWNED}, 3: {ONE_MORE}, 4: {IN_30_DAYS}, 5: {OWNED_AGAIN}, 7: {STILL_WHOLE}})
 def the_ledger_calls_it_otherwise(patch: pytest.MonkeyPatch, playground: Playground) -> None:
     patch.setattr(queries, "OWNED", "held")
+    patch.setattr(ledger, "OWNED", "held")
 
 
 @noticed_by({2: {GONE, AS_BEFORE}, 3: {INSIDE}, 7: {FOUND}})
