@@ -98,13 +98,11 @@ class Custody:
             return False
         return claim.written is None and claim.dropped is None and claim.steps == steps
 
-    def drop(self, scope: Scope, column: Column[Any], files: Sequence[Named]) -> bool:
-        """Files of a column are dropped; whether this transaction had staged them."""
+    def drop(self, scope: Scope, column: Column[Any], files: Sequence[Named]) -> None:
+        """Files of a column are dropped."""
         self._drops.append((self._savepoints(), scope, column, files))
-        if (mine := self._claims.get(files[0])) is None:
-            return False
-        mine[1].dropped = self._savepoints()
-        return True
+        if (mine := self._claims.get(files[0])) is not None:
+            mine[1].dropped = self._savepoints()
 
     def lets(self, claim: Claim, column_type: Any) -> bool:
         """Note that a statement wants to write the name of a claim into a column; whether it may."""

@@ -174,7 +174,8 @@ class Desk:
                 "else may have replaced it: read the row with with_for_update(), and drop what it names then"
             )
         # What was staged in this transaction nobody has seen: there is nothing to go back to.
-        retain = 0 if custody.drop(scope, reference.column, files) else kept_for(reference.type)
+        retain = 0 if files[0] in custody.frame.staged(scope) else kept_for(reference.type)
+        custody.drop(scope, reference.column, files)
         scope.ledger.drop(connection, [Drop(file, retain) for file in files])
         if not retain:
             custody.frame.work(scope).dropped += files

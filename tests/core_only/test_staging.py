@@ -289,6 +289,25 @@ def test_what_is_retained_can_be_staged_again(bench: Bench) -> None:
     bench.check(b"data")
 
 
+@on("early", [True, False])
+def test_what_is_retained_is_kept_if_it_is_staged_again_and_dropped_in_one_transaction(
+    bench: Bench, early: bool
+) -> None:
+    """A row named it before: there is something to go back to."""
+    bench.insert(1, b"data", "scan")
+    with bench.engine.connect() as connection:
+        old = bench.read(connection, 1, "scan")
+        files.drop(old, connection)
+        connection.execute(docs.update().values(scan=None))
+        if early:
+            connection.commit()
+        files.drop(files.stage(old, connection, docs.c.scan), connection)
+        connection.commit()
+    bench.world.settle()
+    assert bench.world.ledger() == {(old.storage, old.key): CONDEMNED}
+    assert list(bench.world.stored().values()) == [b"data"]
+
+
 def test_what_is_retained_goes_through_the_steps_of_another_column(bench: Bench) -> None:
     bench.insert(1, b"eleven byte", "scan")
     with bench.begin() as connection:
@@ -323,6 +342,38 @@ def test_staged_twice_it_is_the_same_until_a_row_has_it(bench: Bench) -> None:
         connection.execute(docs.insert(), {"id": 2, "file": copy})
         assert copy != staged
     bench.check(b"data", b"data")
+
+
+def test_staged_again_for_a_column_with_other_steps_it_goes_through_them(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = files.stage(upload(b"eleven byte"), connection, docs.c.file)
+        with pytest.raises(Refused, match=r"plain_docs\.small: "):
+            files.stage(staged, connection, docs.c.small)
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+    bench.check(b"eleven byte")
+
+
+def test_staged_again_after_it_was_dropped_it_is_owned_again(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = files.stage(upload(b"data"), connection, docs.c.file)
+        files.drop(staged, connection)
+        again = files.stage(staged, connection, docs.c.file)
+        connection.execute(docs.insert(), {"id": 1, "file": again})
+        assert again == staged
+    bench.check(b"data")
+
+
+@some
+def test_staged_again_in_the_next_transaction_it_is_copied(bench: Bench) -> None:
+    """A column of their own may name it, which nobody knows of."""
+    with bench.begin() as connection:
+        staged = files.stage(upload(b"data"), connection)
+    with bench.begin() as connection:
+        copy = files.stage(staged, connection, docs.c.file)
+        connection.execute(docs.insert(), {"id": 1, "file": copy})
+        assert copy != staged
+        files.drop(staged, connection)
+    bench.check(b"data")
 
 
 def test_a_new_attachment_staged_twice_is_two_files(bench: Bench) -> None:
