@@ -57,7 +57,6 @@ class Custody:
     def __init__(self, files: Home, connection: Connection) -> None:
         self._files = files
         self._connection = ref(connection)
-        self._transaction: Any = lambda: None
         self._statements: WeakKeyDictionary[Any, Naming] = WeakKeyDictionary()
         """Those that name claims, by SQLAlchemy's contexts."""
         self._new()
@@ -73,14 +72,6 @@ class Custody:
         self._drops: list[tuple[tuple[str, ...], Scope, Column[Any], Sequence[Named]]] = []
         self._runs = self._failed = False
         """Whether a statement is executed, or failed, that may have been meant to take names from rows."""
-
-    def enter(self) -> None:
-        """The connection is in a transaction: the same as before, or another one."""
-        connection = self._connection()
-        transaction = None if connection is None else connection.get_transaction()
-        if self._transaction() is not transaction:
-            self._leave()
-            self._transaction = ref(transaction)
 
     def take(self, scope: Scope, files: Sequence[Named], owner: Owner | None, steps: tuple[Any, ...]) -> Claim:
         """A claim of files that are owned now."""

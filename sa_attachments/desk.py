@@ -187,7 +187,6 @@ class Desk:
         custody = self._files.custodies.get(connection)
         if custody is None:
             custody = self._files.custodies[connection] = Custody(self._files, connection)
-        custody.enter()
         stage = _Stage(connection, custody.frame)
         try:
             stage.check([reference])
