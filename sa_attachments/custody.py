@@ -155,7 +155,6 @@ class Custody:
         """Before a statement runs that writes names."""
         bound = naming.bound
         if not naming.writes:
-            naming.proved = True
             return
         for number, (claim, column_type) in enumerate(bound):
             if claim.written is not None or any(claim is other for other, _ in bound[:number]):

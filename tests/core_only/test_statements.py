@@ -129,6 +129,18 @@ def test_a_statement_that_failed_is_tried_again(bench: Bench) -> None:
     bench.check(b"taken", b"data")
 
 
+@on("world", ["sqlite", "sqlite-legacy", "mariadb"], indirect=True)
+def test_a_statement_that_failed_is_tried_again_without_a_savepoint(bench: Bench) -> None:
+    """PostgreSQL ends the transaction."""
+    bench.insert(1, b"taken")
+    with bench.begin() as connection:
+        staged = stage(connection)
+        with pytest.raises(IntegrityError):
+            connection.execute(docs.insert(), {"id": 1, "file": staged})
+        connection.execute(docs.insert(), {"id": 2, "file": staged})
+    bench.check(b"taken", b"data")
+
+
 def test_a_savepoint_that_is_rolled_back_frees_the_name(bench: Bench) -> None:
     """The file was staged before it, so that it is still owned."""
     with bench.begin() as connection:
@@ -419,6 +431,7 @@ def test_a_query_names_nothing(bench: Bench) -> None:
         statement = select(literal(staged, docs.c.file.type))
         assert connection.scalar(statement) == staged
         connection.execute(docs.insert(), {"id": 1, "file": staged})
+        assert connection.scalar(statement) == staged
     bench.check(b"data")
 
 
