@@ -10,6 +10,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -384,6 +385,42 @@ def test_an_unfinished_file_has_a_name_where_it_needs_one(root: Path, storage: L
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_an_unfinished_file_has_a_name_where_an_open_file_can_t_be_given_one(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without /proc, as in some jails."""
+    isdir, link = os.path.isdir, os.link
+
+    def refuse(source: str, target: str, **options: Any) -> None:
+        if source.startswith("/proc"):
+            raise FileNotFoundError(errno.ENOENT, "no /proc here", source)
+        link(source, target, **options)
+
+    monkeypatch.setattr(os.path, "isdir", lambda path: not str(path).startswith("/proc") and isdir(path))
+    monkeypatch.setattr(os, "link", refuse)
+    storage = LocalStorage(root)
+    put(storage, "a/b", b"x")
+    (root / "given").write_bytes(b"x")
+    assert not storage.take("c", root / "given")
+    assert read(storage, "a/b") == b"x"
+
+
+def test_leaves_no_file_open(tmp_path: Path, storage: LocalStorage) -> None:
+    put(storage, "first", b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    put(storage, "a/b", b"x")
+    with pytest.raises(FileExistsError):
+        put(storage, "a/b", b"x")
+    storage.copy("a/b", "a/c")
+    for key in ("d", "a/b", "a/b"):
+        (tmp_path / "given").write_bytes(b"x")
+        with suppress(FileExistsError):
+            storage.take(key, tmp_path / "given")
+    read(storage, "a/b")
+    storage.delete(["a/b", "a/c"])
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_unfinished_file_needs_no_name_elsewhere(root: Path, storage: LocalStorage) -> None:
     put(storage, "a", b"x")
     assert [path.name for path in root.iterdir()] == ["a"]
@@ -436,6 +473,24 @@ def test_makes_its_folder_again_when_it_is_removed_meanwhile(
     put(storage, "a/b/c", b"x")
     assert len(times) == 3
     assert listed(storage) == ["a/b/c"]
+
+
+def test_makes_its_folder_again_when_it_is_removed_before_it_has_its_mode(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chmod, times = os.chmod, []
+
+    def lose(folder: str, mode: int) -> None:
+        if folder.endswith("/a") and not times:
+            times.append(folder)
+            os.rmdir(folder)
+        chmod(folder, mode)
+
+    monkeypatch.setattr(os, "chmod", lose)
+    storage = LocalStorage(root, folder_mode=0o750)
+    put(storage, "a/b", b"x")
+    assert times
+    assert listed(storage) == ["a/b"]
 
 
 def test_gives_up_when_its_folder_is_removed_again_and_again(
@@ -605,6 +660,25 @@ def test_a_put_that_cannot_be_flushed_leaves_nothing(
     monkeypatch.setattr(os, "fsync", break_)
     with pytest.raises(OSError, match="broken"):
         put(storage, "a/b", b"x")
+    assert everything(root) == ["other"]
+
+
+def test_a_copy_that_cannot_be_flushed_leaves_nothing(
+    root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux tells once: a second try with bytes of its own would seem to be on the disk."""
+    put(storage, "other", b"x")
+    fsync, told = os.fsync, []
+
+    def break_once(descriptor: int) -> None:
+        if not told:
+            told.append(descriptor)
+            raise OSError(errno.EIO, "broken")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", break_once)
+    with pytest.raises(OSError, match="broken"):
+        storage.copy("other", "a/b")
     assert everything(root) == ["other"]
 
 
@@ -823,6 +897,14 @@ def test_discards_only_what_it_wrote(root: Path, storage: LocalStorage) -> None:
     assert (root / UNFINISHED / "notes.txt").exists()
 
 
+def test_who_may_only_read_discards_nothing(root: Path) -> None:
+    """The traces may be those of another application."""
+    (root / UNFINISHED).mkdir(parents=True)
+    (root / UNFINISHED / "1-abc").touch()
+    assert LocalStorage(root, readonly=True).discard_unfinished(datetime.now(UTC)) == 0
+    assert everything(root) == [f"{UNFINISHED}/1-abc"]
+
+
 @pytest.mark.usefixtures("with_names")
 def test_a_put_whose_file_was_discarded_fails(root: Path, storage: LocalStorage) -> None:
     def discard() -> bytes:
@@ -899,6 +981,30 @@ def test_leaves_no_folder_open(root: Path) -> None:
     for listing in listings:
         next(listing)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_deleted_meanwhile_is_left_out(storage: LocalStorage) -> None:
+    for key in ("a/1", "a/2", "a/3"):
+        put(storage, key, b"x")
+    listing = storage.keys()
+    assert next(listing)[0] == "a/1"
+    storage.delete(["a/2"])
+    assert [key for key, _ in listing] == ["a/3"]
+
+
+@pytest.mark.parametrize("verb", ["open", "stat"])
+def test_what_may_not_be_opened_is_not_missing(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Who is told that a file is missing may take its row for damaged."""
+    put(storage, "a", b"x")
+
+    def refuse(path: str, *flags: int) -> Any:
+        raise PermissionError(errno.EACCES, "not yours", path)
+
+    monkeypatch.setattr(os, {"open": "open", "stat": "lstat"}[verb], refuse)
+    with pytest.raises(PermissionError, match="not yours"):
+        getattr(storage, verb)("a")
 
 
 def test_what_may_not_be_read_is_an_error_and_no_end(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
