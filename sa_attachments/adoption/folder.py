@@ -72,7 +72,7 @@ class Folder:
         changed meanwhile. ``linking`` sets its time.
         """
         real = self.find(path)
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             descriptor = os.open(real, flags)
         except OSError as error:
@@ -166,11 +166,11 @@ def _new(folder: str) -> Iterator[tuple[BinaryIO, str]]:
     system can't do that, a hidden one. With the name that it can be linked by.
     """
     try:
-        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
         name = f"/proc/self/fd/{descriptor}"
     except (AttributeError, OSError):
         name = os.path.join(folder, f".{os.urandom(8).hex()}.part")
-        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     try:
         with open(descriptor, "wb") as file:
             yield file, name

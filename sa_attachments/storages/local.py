@@ -157,7 +157,7 @@ class LocalStorage:
         target = self._writable(key)
         if path.is_symlink() and path.parent != Path("/proc/self/fd"):  # there a link is an open file
             return False
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # not to wait for the writer of a pipe
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # not to wait for the writer of a pipe
         try:
             found = os.fstat(descriptor)
             this = found.st_dev, found.st_ino
@@ -198,11 +198,10 @@ class LocalStorage:
     # Paths
 
     def _at(self, key: str) -> str:
-        folder, slash, _ = checked(key).rpartition("/")
+        folder = checked(key).rpartition("/")[0]
         if key.partition("/")[0] == UNFINISHED:
             raise ValueError(f"{key!r} can't be a key of {self!r}: what is being written lies there")
-        if slash:
-            self._folders.check(folder)
+        self._folders.check(folder)
         return f"{self._root}/{key}"
 
     def _writable(self, key: str) -> str:
@@ -236,7 +235,7 @@ class LocalStorage:
                     os.unlink(name)
 
     def _create(self) -> tuple[int, str | None]:
-        folder, name, flags = self._root, None, os.O_WRONLY | os.O_CLOEXEC
+        folder, name, flags = self._root, None, os.O_WRONLY
         if self._nameless:
             flags |= os.O_TMPFILE
         else:

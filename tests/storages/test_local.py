@@ -916,6 +916,21 @@ def test_a_put_whose_file_was_discarded_fails(root: Path, storage: LocalStorage)
     assert everything(root) == []
 
 
+@pytest.mark.usefixtures("with_names")
+def test_a_put_whose_name_of_before_was_discarded_succeeds(
+    root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish = storage._publish
+
+    def publish_and_discard(source: str | int, path: str) -> None:
+        publish(source, path)
+        assert storage.discard_unfinished(datetime.now(UTC) + timedelta(hours=1)) == 1
+
+    monkeypatch.setattr(storage, "_publish", publish_and_discard)
+    put(storage, "a/b", b"x")
+    assert everything(root) == ["a", "a/b"]
+
+
 # Listing
 
 
