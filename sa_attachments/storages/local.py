@@ -145,6 +145,7 @@ class LocalStorage:
             self._publish(origin, path)
         except OSError as error:
             if error.errno not in _NO_LINK:
+                self.stat(source)  # FileMissing, if it was deleted meanwhile
                 raise
             with self.open(source) as file:
                 self._make(path, partial(_clone, file))

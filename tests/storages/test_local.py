@@ -204,9 +204,8 @@ def test_a_deletion_that_is_not_on_the_disk_is_reported(storage: LocalStorage, m
 
     put(storage, "a/stays", b"x")
     monkeypatch.setattr(os, "fsync", break_)
-    failed = storage.delete(keys)
-    assert sorted(failed) == ["a/b", "a/c"]
-    assert {type(error) for error in failed.values()} == {OSError}
+    failed = storage.delete([*keys, "/etc"])
+    assert {key: type(error) for key, error in failed.items()} == {"a/b": OSError, "a/c": OSError, "/etc": ValueError}
 
 
 # Modes
@@ -455,6 +454,24 @@ def test_no_room_for_a_name_leaves_nothing(root: Path, storage: LocalStorage, mo
     with pytest.raises(OSError, match="No space left"):
         put(storage, "a/b/c", b"x")
     assert everything(root) == ["other"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EINVAL])
+def test_no_room_for_an_unfinished_file_is_told(
+    root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    put(storage, "other", b"x")
+    nameless, original = storage._nameless, os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_WRONLY:
+            raise OSError(code, "refused", path)
+        return original(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="refused"):
+        put(storage, "a/b", b"x")
+    assert (everything(root), storage._nameless) == (["other"], nameless and code != errno.EINVAL)
 
 
 def test_makes_its_folder_again_when_it_is_removed_meanwhile(
@@ -785,6 +802,22 @@ def test_a_copy_is_a_link(root: Path, storage: LocalStorage) -> None:
     assert (root / "a").stat().st_ino == (root / "b/c").stat().st_ino
 
 
+def test_a_copy_of_what_is_deleted_meanwhile_misses_it(
+    root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(storage, "a", b"abc")
+    publish = storage._publish
+
+    def lose(source: str | int, path: str) -> None:
+        storage.delete(["a"])
+        publish(source, path)
+
+    monkeypatch.setattr(storage, "_publish", lose)
+    with pytest.raises(FileMissing, match="there is no 'a'"):
+        storage.copy("a", "b/c")
+    assert everything(root) == []
+
+
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
 def test_a_copy_that_may_not_be_a_link_has_its_own_bytes(
     root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch, code: int
@@ -895,6 +928,23 @@ def test_discards_only_what_it_wrote(root: Path, storage: LocalStorage) -> None:
     (root / UNFINISHED / "notes.txt").touch()
     assert storage.discard_unfinished(datetime.now(UTC)) == 0
     assert (root / UNFINISHED / "notes.txt").exists()
+
+
+def test_what_another_discards_at_the_same_time_is_no_failure(
+    root: Path, storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / UNFINISHED).mkdir(parents=True)
+    for name in ("1-abc", "1-def"):
+        (root / UNFINISHED / name).touch()
+    unlink = os.unlink
+
+    def lose(path: str) -> None:
+        unlink(path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", lose)
+    assert storage.discard_unfinished(datetime.now(UTC)) == 0
+    assert everything(root) == []
 
 
 def test_who_may_only_read_discards_nothing(root: Path) -> None:
