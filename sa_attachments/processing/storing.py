@@ -49,8 +49,7 @@ class Meter:
         except BaseException as error:
             self.error = error
             raise
-        if data:
-            self._hash.update(data)
+        self._hash.update(data)
         if not data or size < 0:
             self.ended = True
         return data

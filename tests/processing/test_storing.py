@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from sa_attachments.key import is_key, moment
 from sa_attachments.processing import MaxSize
 from sa_attachments.processing.steps import run
 from sa_attachments.processing.storing import Meter, store
+from sa_attachments.source import CHUNK
 from sa_attachments.storage import Readable
 from sa_attachments.storages.local import LocalStorage
 from sa_attachments.storages.memory import MemoryStorage
@@ -316,12 +317,13 @@ def test_a_copy_into_another_storage_is_compared_with_the_original() -> None:
 # Giving a file away
 
 
-def test_a_given_file_is_not_copied_where_the_storage_can_take_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 10, 3 * CHUNK + 1])
+def test_a_given_file_is_not_copied_where_the_storage_can_take_it(tmp_path: Path, size: int) -> None:
     source = tmp_path / "source"
-    source.write_bytes(DATA)
+    source.write_bytes(bytes(size))
     storage = LocalStorage(tmp_path / "files", durable=False)
     stored = put(Attachment.upload(source, move=True), storage)
-    assert (stored.size, stored.sha256) == (10, SHA256)
+    assert (stored.size, stored.sha256) == (size, hashlib.sha256(bytes(size)).hexdigest())
     assert storage.path(stored.key).samefile(source)
 
 
@@ -359,6 +361,25 @@ def test_a_storage_that_fails_to_take(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="failed to take") as caught:
         put(Attachment.upload(source, move=True), storage)
     assert caught.value.operation == "take"
+
+
+def test_a_file_that_was_taken_by_mistake_and_stays_is_told(tmp_path: Path) -> None:
+    """Somebody put another one into its place meanwhile."""
+    source = tmp_path / "source"
+    source.write_bytes(DATA)
+    (tmp_path / "other").write_bytes(b"other")
+
+    class Stubborn(LocalStorage):
+        def take(self, key: str, path: Path) -> bool:
+            (tmp_path / "other").replace(path)
+            return super().take(key, path)
+
+        def delete(self, keys: Sequence[str]) -> dict[str, Exception]:
+            return dict.fromkeys(keys, OSError("busy"))
+
+    with pytest.raises(StorageFailed, match="busy") as caught:
+        put(Attachment.upload(source, move=True), Stubborn(tmp_path / "files", durable=False))
+    assert caught.value.operation == "delete"
 
 
 # Files that threads share
