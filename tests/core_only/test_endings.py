@@ -6,10 +6,11 @@ import gc
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, MetaData, Table, event, select, text
+from sqlalchemy import Column, Connection, Engine, ForeignKey, MetaData, Table, event, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sa_attachments import AttachmentWarning, BadConfiguration, OwnershipLost
@@ -345,6 +346,32 @@ def test_two_who_replace_one_row(bench: Bench) -> None:
         replace(two, b"newest")
         two.commit()
     bench.check(b"newest")
+
+
+@servers
+def test_two_who_replace_one_row_at_the_same_time(bench: Bench) -> None:
+    """Who comes second waits for what becomes of the first: else the file of the first would lose its name unseen."""
+    bench.insert(1, b"old")
+    said: list[BaseException] = []
+
+    def drop(connection: Connection, stale: Any) -> None:
+        try:
+            files.drop(stale, connection)
+        except OwnershipLost as error:
+            said.append(error)
+
+    with bench.engine.connect() as one, bench.engine.connect() as two:
+        stale = two.scalar(select(docs.c.file))
+        two.rollback()
+        replace(one, b"new")
+        second = Thread(target=drop, args=(two, stale))
+        second.start()
+        second.join(0.2)
+        one.commit()
+        second.join(20)
+        assert len(said) == 1
+        two.rollback()
+    bench.check(b"new")
 
 
 @servers

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, create_engine, select, text
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, create_engine, event, select, text
 from sqlalchemy.orm import Session
 
 from sa_attachments import (
@@ -114,6 +114,39 @@ def test_on_the_connection_of_a_session(bench: Bench) -> None:
         session.execute(docs.insert(), {"id": 2, "file": void})
         session.rollback()
     bench.check(b"mapped", b"plain")
+
+
+@some
+def test_by_a_hook_in_the_middle_of_a_flush(bench: Bench) -> None:
+    """The flush goes on to name its own files."""
+
+    def log(mapper: Any, connection: Connection, doc: Doc) -> None:
+        staged = files.stage(upload(b"log"), connection, docs.c.file)
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+
+    event.listen(Doc, "before_insert", log)
+    try:
+        with bench.world.session() as session:
+            session.add(Doc(file=b"data"))
+            session.commit()
+    finally:
+        event.remove(Doc, "before_insert", log)
+    bench.check(b"data", b"log")
+
+
+def test_into_a_storage_that_is_named() -> None:
+    store, tables = Storages({"default": "memory:", "other": "memory:"}), MetaData()
+    table = Table("named", tables, Column("id", Integer, primary_key=True), Column("file", AttachmentType(store)))
+    engine = create_engine("sqlite://")
+    tables.create_all(engine)
+    with engine.begin() as connection:
+        first = store.stage(upload(b"data"), connection, table.c.file, storage="other")
+        connection.execute(table.insert(), {"id": 1, "file": first})
+        copy = store.stage(first, connection, table.c.file, storage="default")
+        connection.execute(table.insert(), {"id": 2, "file": copy})
+    with engine.connect() as connection:
+        found = connection.scalars(select(table.c.file).order_by(table.c.id)).all()
+    assert [(each.storage, each.read()) for each in found] == [("other", b"data"), ("default", b"data")]
 
 
 @some
