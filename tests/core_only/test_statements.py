@@ -424,6 +424,28 @@ def test_columns_of_other_storages_may_not_name_it(bench: Bench) -> None:
     assert staged.read() == b"data"
 
 
+@some
+def test_a_column_with_other_steps_may_not_name_it(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = stage(connection, b"eleven byte")
+        with pytest.raises(OwnershipLost, match=r"nobody proved that plain_docs\.small"):
+            connection.execute(docs.insert(), {"id": 1, "small": staged})
+        connection.execute(docs.insert(), {"id": 1, "file": staged})
+    bench.check(b"eleven byte")
+
+
+@some
+def test_what_was_staged_again_after_a_drop_has_one_name(bench: Bench) -> None:
+    with bench.begin() as connection:
+        staged = stage(connection)
+        files.drop(staged, connection)
+        again = files.stage(staged, connection, docs.c.file)
+        connection.execute(docs.insert(), {"id": 1, "file": again})
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            connection.execute(docs.insert(), {"id": 2, "file": staged})
+    bench.check(b"data")
+
+
 @one
 def test_a_query_names_nothing(bench: Bench) -> None:
     with bench.begin() as connection:
