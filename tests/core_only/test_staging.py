@@ -390,6 +390,7 @@ def test_staged_again_after_it_was_dropped_it_is_owned_again(bench: Bench) -> No
     with bench.begin() as connection:
         staged = files.stage(upload(b"data"), connection, docs.c.file)
         files.drop(staged, connection)
+        connection.begin_nested().rollback()  # which was begun after it
         again = files.stage(staged, connection, docs.c.file)
         connection.execute(docs.insert(), {"id": 1, "file": again})
         assert again == staged
@@ -455,6 +456,32 @@ def test_claimed_in_a_savepoint_and_rolled_back_it_can_be_claimed_again(bench: B
         savepoint.rollback()
         connection.execute(docs.insert(), {"id": 1, "file": files.stage(early, connection, docs.c.file)})
     bench.check(b"data")
+
+
+@some
+def test_claimed_and_refused_it_can_be_claimed_again(bench: Bench) -> None:
+    early = files.stage(upload(b"data"), docs.c.file)
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), [{"id": 1}, {"id": 2}])
+    with bench.world.nothing_stored(), bench.engine.connect() as connection:
+        with pytest.raises(OwnershipLost):
+            connection.execute(docs.update().values(file=files.stage(early, connection, docs.c.file)))
+        with pytest.raises(OwnershipLost):
+            connection.commit()
+        connection.rollback()
+        connection.execute(docs.insert(), {"id": 3, "file": files.stage(early, connection, docs.c.file)})
+        connection.commit()
+    bench.check(b"data")
+
+
+@some
+def test_claimed_before_a_savepoint_that_is_rolled_back_it_is_copied(bench: Bench) -> None:
+    early = files.stage(upload(b"data"), docs.c.file)
+    with bench.begin() as connection:
+        connection.execute(docs.insert(), {"id": 1, "file": files.stage(early, connection, docs.c.file)})
+        connection.begin_nested().rollback()
+        connection.execute(docs.insert(), {"id": 2, "file": files.stage(early, connection, docs.c.file)})
+    bench.check(b"data", b"data")
 
 
 @one
