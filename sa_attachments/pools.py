@@ -12,6 +12,7 @@ False
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from sqlalchemy import Engine
@@ -36,13 +37,13 @@ def is_scarce(engine: Engine) -> bool:
     pool: Any = engine.pool
     if isinstance(pool, QueuePool):
         waits: Any = pool.timeout()  # None is for ever
-        return waits is not None and waits < SOON and pool._max_overflow > -1 and _left(pool) <= 1
+        return waits is not None and waits < SOON and _left(pool) <= 1
     return isinstance(pool, StaticPool | AssertionPool)
 
 
-def _left(pool: QueuePool) -> int:
+def _left(pool: QueuePool) -> float:
     """How many more connections it would give out."""
-    return pool.size() + max(pool._max_overflow, 0) - pool.checkedout()
+    return inf if pool._max_overflow < 0 else pool.size() + pool._max_overflow - pool.checkedout()
 
 
 def is_shared_and_busy(engine: Engine) -> bool:

@@ -143,7 +143,6 @@ TESTED: dict[str, str] = {
     "sa_attachments.dml": "scenarios/",
     "sa_attachments.flush": "scenarios/",
     "sa_attachments.naming": "core_only/",
-    "sa_attachments.pools": "scenarios/",
     "sa_attachments.patience": "test_recovery.py",
     "sa_attachments.scope": "scenarios/test_schemas.py",
     "sa_attachments.review": "scenarios/",

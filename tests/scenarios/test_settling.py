@@ -32,6 +32,7 @@ OpenEngine = Callable[..., Engine]
 
 POOLS: dict[str, dict[str, Any]] = {
     "one": {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0, "pool_timeout": 1},
+    "unlimited": {"poolclass": QueuePool, "pool_size": 0},
     "null": {"poolclass": NullPool},
     "static": {"poolclass": StaticPool},
     "singleton": {"poolclass": SingletonThreadPool},
