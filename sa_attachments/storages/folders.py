@@ -128,7 +128,7 @@ class Folders:
         with self._lock():
             try:
                 os.rmdir(folder)
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return True
             except OSError:
                 return False  # not empty, or not to be removed by us

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,42 @@ def test_flushes_again_what_was_removed_and_made_again(root: Path, journal: Jour
         assert journal.take()[-4:] == ["flush a/b", "flush a", "flush .", "flush .."]
         folders.prune(f"{root}/a/b")
         assert journal.take() == ["rmdir a/b", "rmdir a", "flush ."]
+
+
+def test_flushes_again_what_was_removed_and_another_made_again(root: Path, journal: Journal) -> None:
+    """It may not have come to flush what is above yet."""
+    folders = Folders(str(root))
+    folders.make(f"{root}/a/b")
+    folders.flush(f"{root}/a/b")
+    folders.prune(f"{root}/a/b")
+    Folders(str(root)).make(f"{root}/a/b")
+    journal.take()
+    folders.flush(f"{root}/a/b")
+    assert journal.take() == ["flush a/b", "flush a", "flush .", "flush .."]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
+def test_a_file_system_that_flushes_no_folders_is_no_failure(
+    root: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, "refused")
+
+    folders = Folders(str(root), durable=False)
+    folders.make(f"{root}/a")
+    monkeypatch.setattr(os, "fsync", refuse)
+    with nullcontext() if code == errno.EINVAL else pytest.raises(OSError, match="refused"):
+        Folders(str(root)).flush(f"{root}/a")
+
+
+def test_what_would_be_below_a_file_never_was(root: Path, journal: Journal) -> None:
+    folders = Folders(str(root))
+    folders.make(str(root))
+    (root / "a").touch()
+    journal.take()
+    folders.prune(f"{root}/a/b")
+    assert journal.take() == ["flush ."]
+    assert (root / "a").exists()
 
 
 def test_does_without_the_folder_above_the_root_if_it_may_not_be_read(
