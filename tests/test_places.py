@@ -138,6 +138,19 @@ def test_each_name_and_each_schema_has_an_identity_of_its_own(database: Register
 
 
 @sqlite
+def test_a_database_whose_rows_are_another_ones(database: Registered, other: Registered) -> None:
+    """A copy took the place over; then the rows of the original were restored into it, and name files of that time."""
+    storage = MemoryStorage()
+    assert other.problem(storage) is None
+    database.take_over(storage)
+    name, _, fingerprint = other.row()[:3]
+    with database.engine.begin() as connection:
+        places = database.ledger.places
+        connection.execute(places.update().where(places.c.name == name).values(fingerprint=fingerprint))
+    assert "belongs to another database" in (database.problem(storage) or "")
+
+
+@sqlite
 def test_the_place_of_another_database(database: Registered, other: Registered) -> None:
     storage = MemoryStorage()
     assert other.problem(storage) is None
