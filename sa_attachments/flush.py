@@ -181,7 +181,7 @@ class Flush:
             if heir is None or slot.reference.key in heir.dict:
                 where = self._stage.of(slot.reference)[1]
                 old |= {(item.storage, item.key): (item, where) for item in slot.old if not is_damaged(item)}
-            if slot.old and slot.state not in self._course.deleted:
+            if slot.old:
                 moved = any(slot.moved_meanwhile(item) for item in slot.items)
                 new |= names(slot.old) if moved else names(slot.items) & names(slot.old)
         return {name: item for name, item in old.items() if name not in new}
