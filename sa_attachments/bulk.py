@@ -22,7 +22,7 @@ from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment
 from .column import nameable
-from .conflicts import set_on_conflict
+from .conflicts import replaces, set_on_conflict
 from .dml import Statement, distribute
 from .errors import OwnershipLost
 from .frames import Frame
@@ -55,6 +55,11 @@ def _execute(state: ORMExecuteState, references: Sequence[Reference], frame: Cal
     table = statement.entity_description["table"]
     here = [reference for reference in references if reference.table is table]
     by_key = state.is_update and state.is_executemany and statement.whereclause is None
+    if state.is_update and here and replaces(statement):
+        raise OwnershipLost(
+            f"rows may lose {here[0].target} by UPDATE OR REPLACE, which deletes those that are in its way, and nobody "
+            "could tell which: delete them before"
+        )
     if state.is_insert or by_key:
         state.parameters = _spread(state.bind_mapper, state.parameters)
     if state.is_insert:
@@ -87,11 +92,15 @@ def _spread(mapper: Mapper[Any] | None, parameters: Any) -> Any:
 def _refuse_to_lose(statement: Any, references: Sequence[Reference]) -> None:
     """OwnershipLost if a statement that another one carries out may take files from rows."""
     here = [reference for reference in references if reference.table is statement.entity_description["table"]]
-    lost = here if statement.is_delete else [*_assigned(statement, here), *dict(set_on_conflict(statement, here))]
-    if lost and not (statement.is_insert and statement._post_values_clause is None):
+    lost: Any = here
+    if statement.is_insert and not replaces(statement):
+        lost = dict(set_on_conflict(statement, here))
+    elif statement.is_update and not replaces(statement):
+        lost = _assigned(statement, here)
+    if lost:
         raise OwnershipLost(
-            f"rows may lose {lost[0].target} by a statement inside of from_statement(), unseen: execute it by itself, "
-            "session.scalars(delete(Model).returning(Model)) gives objects too"
+            f"rows may lose {next(iter(lost)).target} by a statement inside of from_statement(), unseen: execute it by "
+            "itself, session.scalars(delete(Model).returning(Model)) gives objects too"
         )
 
 

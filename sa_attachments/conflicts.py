@@ -175,3 +175,8 @@ def _is_own(value: Any, reference: Reference) -> bool:
     empty = [part for part in parts if isinstance(part, BindParameter) and part.effective_value is None]
     # Another row's file is out of reach without a subquery, whatever the table is called.
     return bool(own) and len(parts) == len(own) + len(empty)
+
+
+def replaces(statement: Any) -> bool:
+    """Whether it deletes the rows that are in its way, as SQLite's INSERT OR REPLACE and UPDATE OR REPLACE do."""
+    return any("REPLACE" in str(prefix).upper() for prefix, _ in getattr(statement, "_prefixes", ()))

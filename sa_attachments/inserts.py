@@ -9,7 +9,7 @@ from sqlalchemy import false, literal, literal_column, or_, select, true
 
 from .chunks import chunked
 from .column import mentions
-from .conflicts import conditions, given, refuse_foreign, set_anywhere, set_on_conflict, targets_of
+from .conflicts import conditions, given, refuse_foreign, replaces, set_anywhere, set_on_conflict, targets_of
 from .dml import Statement, distribute
 from .errors import OwnershipLost
 from .references import Reference, Rows, meant
@@ -91,7 +91,7 @@ class Insert(Statement):
         if others := before.keys() - now.keys():
             now |= self.read(others, group)
         self.keep(now, group)
-        if not self._replaces:
+        if not replaces(self.statement):
             self.keep({identity: row for identity, row in before.items() if identity not in now}, group)
 
     def _keep_unseen(self, group: list[Reference], met: list[list[Any]], stored: list[dict[str, Any]]) -> None:
@@ -130,10 +130,6 @@ class Insert(Statement):
         by_parameters = {key: value for key, value in stored[0].items() if key in (parameters or {})}
         return self.invoke(statement, params=by_parameters)
 
-    @property
-    def _replaces(self) -> bool:
-        return any("REPLACE" in str(prefix).upper() for prefix, _ in self.statement._prefixes)
-
     def _refuse_select(self) -> None:
         targets = {getattr(name, "key", name) for name in self.statement._select_names or ()}
         for target in (reference.target for reference in self.references if reference.column.key in targets):
@@ -142,7 +138,7 @@ class Insert(Statement):
                 "Read the attachments and insert them, which copies them in the storage"
             )
         lost = [reference.target for reference, _ in set_on_conflict(self.statement, self.references)]
-        if self._replaces:
+        if replaces(self.statement):
             lost = [reference.target for reference in self.references]
         if lost:
             raise OwnershipLost(

@@ -411,7 +411,7 @@ def test_the_legacy_query(world: World) -> None:
 
 
 @on("world", ["sqlite", "postgres"], indirect=True)
-@on("what", ["delete", "update", "upsert"])
+@on("what", ["delete", "update", "upsert", "replace"])
 def test_statements_that_may_take_files_from_rows_unseen_are_refused(world: World, what: str) -> None:
     seed(world, b"one")
     upsert = (sqlite if world.name == "sqlite" else postgresql).insert(Doc).values(id=1, title="x")
@@ -419,6 +419,7 @@ def test_statements_that_may_take_files_from_rows_unseen_are_refused(world: Worl
         "delete": delete(Doc),
         "update": update(Doc).values(file=None),
         "upsert": upsert.on_conflict_do_update(index_elements=["id"], set_={"file": upsert.excluded.file}),
+        "replace": insert(Doc).prefix_with("OR REPLACE").values(id=1, title="x"),
     }[what]
     with world.session() as session:
         with pytest.raises(OwnershipLost, match=r"inside of from_statement\(\)"):

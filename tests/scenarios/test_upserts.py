@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Index, String, UniqueConstraint, func, insert, select, text, true
+from sqlalchemy import Index, String, UniqueConstraint, func, insert, select, text, true, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -211,6 +211,23 @@ def test_replace_that_meets_two_rows(world: World) -> None:
         session.commit()
         assert read(session) == {"b": b"new"}
     world.check(b"new")
+
+
+@on("world", ["sqlite", "aiosqlite"], indirect=True)
+@on("values", [{"title": "b"}, {"title": "b", "file": b"new"}])
+@on("form", ["condition", "by key"])
+def test_an_update_that_replaces_is_refused(world: World, values: dict[str, Any], form: str) -> None:
+    """It deletes the row that has the title, which is none of those that it is to change."""
+    seed(world)
+    with world.session() as session:
+        key = session.scalars(select(Doc.id).where(Doc.title == "a")).one()
+        statement, rows = update(Doc).prefix_with("OR REPLACE"), [{"id": key, **values}]
+        if form == "condition":
+            statement, rows = statement.where(Doc.id == key).values(values), []
+        with pytest.raises(OwnershipLost, match=r"rows may lose Doc\.file by UPDATE OR REPLACE"):
+            session.execute(statement, rows)
+        session.commit()
+    world.check(b"old a", b"old b", b"scan b")
 
 
 @everywhere
