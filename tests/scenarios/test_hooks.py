@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event, inspect
 from sqlalchemy.exc import IntegrityError, PendingRollbackError
-from sqlalchemy.orm import make_transient, object_session
+from sqlalchemy.orm import Session, make_transient, object_session
 
 from sa_attachments import Attachment, NotStored, OwnershipLost, UnknownStorage
 
 from .hooks import hook
-from .models import Doc
+from .models import Doc, Note
 from .world import World
 
 on = pytest.mark.parametrize
@@ -187,13 +187,39 @@ def test_the_names_of_a_flush_that_failed_are_nobody_elses(world: World, late: b
     with world.session() as session:
         session.add(Doc(title="taken"))
         session.commit()
-        taken = Doc(title="taken")
-        session.add_all([doc := Doc(title="new", file=b"data"), taken] if late else [taken, doc := Doc(file=b"data")])
+        taken, cls = Doc(title="taken"), Doc if late else Note  # documents are written before notes
+        session.add_all([row := cls(file=b"data"), taken])
         with pytest.raises(IntegrityError):
             session.flush()
-        with world.observer.begin() as other, pytest.raises(OwnershipLost):
-            other.execute(Doc.__table__.insert().values(title="other", file=doc.file))
+        with world.observer.begin() as other, pytest.raises(OwnershipLost, match="nobody proved"):
+            other.execute(cls.__table__.insert().values(file=row.file))
         session.rollback()
+    world.check()
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+@pytest.mark.filterwarnings("ignore:Session's state has been changed on a non-active transaction")
+@on("again", [False, True])
+def test_the_names_of_a_flush_that_failed_are_nobody_elses_after_its_rollback(world: World, again: bool) -> None:
+    """On the same connection too, whether the session was asked to flush once more or not."""
+    with world.engine.connect() as connection:
+        transaction = connection.begin()
+        session = Session(connection, join_transaction_mode="create_savepoint")
+        session.add(Doc(title="taken"))
+        session.commit()
+        session.add_all([Doc(title="taken"), note := Note(file=b"data")])
+        with pytest.raises(IntegrityError):
+            session.flush()
+        stored = note.file
+        if again:
+            session.add(Doc())
+            with pytest.raises(PendingRollbackError):
+                session.flush()
+        session.rollback()
+        with pytest.raises(OwnershipLost, match="nobody proved"):
+            connection.execute(Note.__table__.insert().values(file=stored))
+        session.close()
+        transaction.commit()
     world.check()
 
 

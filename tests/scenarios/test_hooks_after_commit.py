@@ -79,15 +79,23 @@ def test_not_of_what_was_rolled_back(world: World, told: list[list[Any]]) -> Non
         session.flush()
         session.rollback()
         assert told == []
-        session.add(song)
         with session.begin_nested():
-            session.flush()
+            session.add(song)
         savepoint = session.begin_nested()
         session.add(Song(text=b"two"))
         session.flush()
         savepoint.rollback()
         session.commit()
         assert told == [[song.id]]
+
+
+def test_once_though_the_connection_is_given_back_later(world: World, told: list[list[Any]]) -> None:
+    with world.engine.connect() as connection:
+        with Session(connection) as session:
+            session.add(Song(id=1, text=b"one"))
+            session.commit()
+        assert told == [[1]]
+    assert told == [[1]]
 
 
 def test_of_copies_and_staged_files(world: World, told: list[list[Any]]) -> None:

@@ -204,6 +204,21 @@ def test_a_row_that_a_trigger_keeps_keeps_its_file(world: World) -> None:
     world.check(b"old")
 
 
+@two_at_a_time
+def test_the_deletion_of_a_row_that_is_gone(world: World) -> None:
+    """SQLAlchemy only warns of it."""
+    with world.session(expire_on_commit=False) as session, world.session() as other:
+        stale = Note(file=b"old")
+        session.add(stale)
+        session.commit()
+        other.delete(other.get_one(Note, stale.id))
+        other.commit()
+        session.delete(stale)
+        with pytest.warns(SAWarning, match="expected to delete 1 row"):
+            session.commit()
+    world.check()
+
+
 @on("world", ["sqlite", "postgres"], indirect=True)
 def test_an_attribute_that_a_listener_expires_keeps_its_file(world: World) -> None:
     key = seed(world)

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, SAWarning
 
-from sa_attachments import Attachment, OwnershipLost, SourceConsumed, StorageFailed
+from sa_attachments import Attachment, DescriptorDamaged, OwnershipLost, SourceConsumed, StorageFailed
 
 from .models import Doc
 from .world import World
@@ -175,6 +175,37 @@ def test_a_long_transaction_does_not_keep_the_sources_of_objects_that_are_gone(w
         assert kept() is None
         session.commit()
     world.check(b"data")
+
+
+@on("world", ["sqlite"], indirect=True)
+def test_a_committed_object_does_not_keep_its_source(world: World) -> None:
+    with world.session(expire_on_commit=False) as session:
+        source = LookedAt(b"data")
+        doc = Doc(file=source)
+        session.add(doc)
+        session.commit()
+        kept = ref(source)
+        del source
+        world.settle()
+        world.storage.calls.clear()  # which keep what was put
+        gc.collect()
+        assert kept() is None
+    world.check(b"data")
+
+
+@on("world", ["sqlite", "postgres"], indirect=True)
+def test_a_descriptor_that_was_damaged_after_its_flush_is_in_no_rollbacks_way(world: World) -> None:
+    with world.session() as session:
+        doc = Doc(file=b"data", pages=[b"page"])
+        session.add(doc)
+        session.flush()
+        session.execute(text("UPDATE docs SET file = '{}'"))
+        session.refresh(doc)
+        session.rollback()
+        assert not doc.pages[0].is_stored
+        with pytest.raises(DescriptorDamaged):
+            doc.file.read()  # type: ignore[union-attr]
+    world.check()
 
 
 def test_a_row_is_updated_again_after_a_rollback(world: World) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 from sqlalchemy import event, insert, inspect, update
@@ -348,7 +348,10 @@ def test_a_listener_rolls_a_savepoint_back_while_a_file_moves(world: World, what
 @three
 @on("name", ["before_update", "after_update"])
 @on("what", ["gives", "takes"])
-def test_a_listener_takes_a_file_from_a_row_that_gives_it_to_another_one(world: World, name: str, what: str) -> None:
+@on("within", [nullcontext, Session.begin_nested])
+def test_a_listener_takes_a_file_from_a_row_that_gives_it_to_another_one(
+    world: World, name: str, what: str, within: Callable[[Session], AbstractContextManager[object]]
+) -> None:
     """In the database the row has it still; and what the other one was given, another statement may take again."""
     one, two = seed(world, 2)
     with world.session() as session:
@@ -357,7 +360,8 @@ def test_a_listener_takes_a_file_from_a_row_that_gives_it_to_another_one(world: 
             taken = {"file": None} if what == "gives" else {"scan": None}
             row = two if what == "gives" else one
             options = {"synchronize_session": False}
-            session.execute(update(Doc).where(Doc.id == row).values(taken), execution_options=options)
+            with within(session):
+                session.execute(update(Doc).where(Doc.id == row).values(taken), execution_options=options)
 
         first, second = session.get_one(Doc, one), session.get_one(Doc, two)
         first.scan, second.file = second.file, None
@@ -449,6 +453,20 @@ def test_a_description_is_forgotten(world: World) -> None:
         assert doc.file is not None
         doc.file = doc.file.replace(filename="other")
         doc.title = "x"
-        with before_flush(session, lambda: session.expire(doc, ["file"])):
+        with before_flush(session, lambda: session.expire(doc, ["file"])), world.nothing_stored():
+            session.commit()
+    world.check(b"old")
+
+
+def test_a_replacement_is_forgotten_whose_old_file_another_row_gets(world: World) -> None:
+    (key,) = seed(world)
+    with world.session() as session:
+        doc = session.get_one(Doc, key)
+        session.add(Note(file=doc.file))
+        doc.file, doc.title = b"new", "x"
+        with (
+            before_flush(session, lambda: session.expire(doc, ["file"])),
+            pytest.raises(OwnershipLost, match=r"Doc\.file of row \(1,\) was to give up its file to Note\.file"),
+        ):
             session.commit()
     world.check(b"old")

@@ -115,6 +115,22 @@ def test_a_session_that_is_garbage_collected_leaves_nothing(world: World) -> Non
     world.check(b"old")
 
 
+@on("world", ["sqlite", "sqlite-legacy", "postgres", "mariadb"], indirect=True)
+def test_a_session_that_is_garbage_collected_leaves_nothing_of_a_savepoint(world: World) -> None:
+    """The transaction around it had nothing to clean up, until it was released."""
+    key = seed(world)
+    session = world.session()
+    doc = session.get_one(Doc, key)
+    assert doc.file is not None
+    doc.file = doc.file.replace(filename="other")
+    session.flush()
+    with session.begin_nested():
+        session.add(Doc(file=b"one"))
+    del session, doc
+    gc.collect()
+    world.check(b"old")
+
+
 def test_a_second_transaction_of_a_session_is_another_one(world: World) -> None:
     with world.session() as session:
         session.add(Doc(file=b"one"))
