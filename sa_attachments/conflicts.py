@@ -12,7 +12,8 @@ Traps
 -----
 Only keys are looked at that the ``Table`` knows, or the statement names (``index_elements``), as the statement spells
 them. After a conflict in an index that only the database has, or in a key that the database rounds or a trigger
-changes, files without a row may be left, for ``Storages.verify`` to find.
+changes, files without a row may be left, for ``Storages.verify`` to find. So they may after one in a key of which all
+is unknown before, as it has defaults that are functions or the database's: all rows would have to be locked.
 """
 
 from __future__ import annotations
