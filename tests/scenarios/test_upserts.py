@@ -267,6 +267,15 @@ class Named(OwnBase):
     photo: Mapped[Attachment | None] = mapped_column("file", AttachmentType(files))
 
 
+class Front(OwnBase):
+    """A key that has a default."""
+
+    __tablename__ = "fronts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    slot: Mapped[str] = mapped_column(String(20), unique=True, default="main")
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+
 Index("named_name", func.lower(Named.called), unique=True).ddl_if(dialect=("sqlite", "postgresql"))
 
 
@@ -283,6 +292,28 @@ def test_a_conflict_of_an_expression(world: World) -> None:
         session.execute(statement, [{"called": "ANN", "photo": b"new ann"}, {"called": "Cid", "photo": b"cid"}])
         session.commit()
     world.check(b"new ann", b"bob", b"cid")
+
+
+@on("world", ["sqlite", "aiosqlite"], indirect=True)
+def test_a_replacement_by_an_index(world: World) -> None:
+    world.create(OwnBase.metadata)
+    with world.session() as session:
+        session.add_all([Named(called="Ann", photo=b"ann"), Named(called="Bob", photo=b"bob")])
+        session.commit()
+        session.execute(insert(Named).prefix_with("OR REPLACE"), [{"called": "ANN", "photo": b"new ann"}])
+        session.commit()
+    world.check(b"new ann", b"bob")
+
+
+@on("world", ["sqlite", "postgres", "mariadb"], indirect=True)
+def test_a_conflict_through_a_default_that_is_a_value(world: World) -> None:
+    world.create(OwnBase.metadata)
+    with world.session() as session:
+        session.add_all([Front(file=b"old"), Front(slot="other", file=b"other")])
+        session.commit()
+        session.execute(or_update(world, "file", entity=Front, on="slot"), [{"file": b"new"}])
+        session.commit()
+    world.check(b"new", b"other")
 
 
 @on("world", ["sqlite", "postgres", "aiosqlite", "asyncpg"], indirect=True)
