@@ -18,6 +18,7 @@ import contextlib
 import contextvars
 import math
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -175,7 +176,7 @@ class Worker:
     """One background thread that runs jobs in order, started when there is something to do and ending when for some
     ``seconds`` there was nothing: to start one takes longer than most jobs.
 
-    A forked child starts with an empty queue of its own.
+    Each job has a context of its own. A forked child starts with an empty queue of its own.
     """
 
     CAPACITY = 10_000
@@ -226,18 +227,21 @@ class Worker:
             return self._idle.wait_for(lambda: not self._busy, timeout)
 
     def _run(self) -> None:
+        # A greenlet that is called a thread, as with gevent, goes on only while the thread that started it waits for
+        # something in gevent's way: it would be there for ever, and do nothing.
+        seconds = 0 if _is_greenlet() else self._seconds
         while True:
             with self._lock:
                 if not self._queue:
                     self._busy = False
                     self._idle.notify_all()
-                    if not self._more.wait_for(lambda: self._queue, self._seconds):
+                    if not seconds or not self._more.wait_for(lambda: self._queue, seconds):
                         self._has_thread = False
                         return
                 future, job = self._queue.popleft()
             if future.set_running_or_notify_cancel():
                 try:
-                    future.set_result(job())
+                    future.set_result(contextvars.Context().run(job))
                 except BaseException as error:  # noqa: BLE001 - it is raised where the future is looked at
                     future.set_exception(error)
             del future, job  # and what they hold, while it waits
@@ -245,6 +249,12 @@ class Worker:
     def _after_fork(self) -> None:
         if self._pid != os.getpid():
             self._begin()
+
+
+def _is_greenlet() -> bool:
+    """Whether this code runs in a greenlet, and not in a thread of its own."""
+    greenlet = sys.modules.get("greenlet")
+    return greenlet is not None and greenlet.getcurrent().parent is not None
 
 
 def within(future: Future[Any] | None, seconds: float | None) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from weakref import ref
 
 import pytest
+from greenlet import greenlet
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from sa_attachments.offload import Outcome, Tasks, Worker, aside, gather, in_greenlet, within
@@ -306,6 +307,37 @@ def test_its_thread_waits_for_more_and_holds_nothing_meanwhile() -> None:
     again = worker.submit(threading.get_ident)
     assert again is not None
     assert again.result(5) == ident
+
+
+def test_what_is_no_thread_of_its_own_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gevent it is a greenlet, which does not go on when the thread that started it, one of a pool, does not."""
+
+    started: list[greenlet] = []
+
+    class Greenlet(threading.Thread):
+        def start(self) -> None:
+            started.append(greenlet(self.run))
+
+    class Impatient(threading.Condition):
+        def wait(self, timeout: float | None = None) -> bool:
+            raise AssertionError
+
+    worker = Worker()
+    worker._more = Impatient(worker._lock)
+    monkeypatch.setattr("threading.Thread", Greenlet)
+    for number in range(2):
+        future = worker.submit(lambda number=number: number)  # type: ignore[misc]
+        assert future is not None
+        started.pop().switch()
+        assert future.result(0) == number
+
+
+def test_a_job_leaves_its_context_to_none() -> None:
+    worker = Worker(5)
+    worker.submit(lambda: tenant.set("acme"))
+    future = worker.submit(tenant.get)
+    assert future is not None
+    assert future.result(5) == "nobody"
 
 
 def test_a_job_that_fails_stops_nobody() -> None:
