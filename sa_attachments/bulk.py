@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Integer, String, Uuid, bindparam, case, literal, tuple_
+from sqlalchemy import Integer, String, Uuid, case, literal, tuple_
 from sqlalchemy.orm import Mapper, ORMExecuteState, bulk_persistence
 from sqlalchemy.orm.exc import StaleDataError
 
 from .attachment import Attachment
+from .chunks import one_of
 from .column import nameable
 from .conflicts import replaces, set_on_conflict
 from .dml import Statement, distribute
@@ -177,10 +178,9 @@ class _ByCondition(Statement):
         entity = self.statement.entity_description["entity"]
         key = [getattr(entity, name) for name in reference.identity_keys]
         if len(key) == 1:
-            values, written = [i[0] for i in identities], len(identities) > BOUND and _can_be_written(reference)
-            return key[0].in_(bindparam(None, values, expanding=True, literal_execute=written))
+            return one_of(key[0], [i[0] for i in identities], len(identities) > BOUND and _can_be_written(reference))
         # No OR of comparisons: SQLite takes no more than 1,000 terms beside each other.
-        return tuple_(*key).in_(identities)
+        return one_of(tuple_(*key), identities)
 
 
 class _UpdateByKey(Statement):

@@ -28,9 +28,11 @@ def chunked(items: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
         yield chunk
 
 
-def one_of(column: Any, values: Sequence[Any]) -> Any:
-    """``column.in_(values)`` for many values that need no look each."""
-    return column.in_(bindparam(None, values, expanding=True, type_=column.type))
+def one_of(column: Any, values: Sequence[Any], written: bool = False) -> Any:
+    """``column.in_(values)`` for many values that need no look each, and have the column's own type; ``written`` into
+    the SQL, or passed as parameters.
+    """
+    return column.in_(bindparam(None, values, expanding=True, type_=column.type, literal_execute=written))
 
 
 def lockable(connection: Connection, files: Iterable[T]) -> Iterator[list[T]]:

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import and_, cast, collate, tuple_, type_coerce
+from sqlalchemy import and_, cast, collate, literal, tuple_, type_coerce
 from sqlalchemy.dialects.mysql import CHAR
 
+from .chunks import one_of
 from .errors import BadConfiguration
 from .references import Identity
 
@@ -33,17 +34,19 @@ class Keyset:
 
     def later(self, after: Identity) -> Any:
         """The condition that a row comes after another one in this order."""
-        return self.order[0] > after[0] if len(self.order) == 1 else tuple_(*self.order) > after
+        values = [literal(value, each.type) for each, value in zip(self.order, after, strict=True)]
+        return self.order[0] > values[0] if len(values) == 1 else tuple_(*self.order) > tuple_(*values)
 
     def among(self, identities: Sequence[Identity]) -> Any:
         """The condition that a row has one of these primary keys."""
         if len(self.columns) == 1:
-            return self.columns[0].in_([each[0] for each in identities])
-        return tuple_(*self.columns).in_(list(identities))
+            return one_of(self.columns[0], [each[0] for each in identities])
+        return one_of(tuple_(*self.columns), list(identities))
 
     def is_one(self, identity: Identity) -> Any:
         """The condition that a row has this primary key."""
-        return and_(*(c == value for c, value in zip(self.columns, identity, strict=True)))
+        pairs = zip(self.columns, identity, strict=True)
+        return and_(*(c.is_(None) if value is None else c == literal(value, c.type) for c, value in pairs))
 
 
 def one_each(rows: Iterable[Any], width: int, table: str) -> dict[Identity, Any]:

@@ -14,6 +14,7 @@ from sa_attachments.moving import MoveReport
 from sa_attachments.rows import Rows
 from sa_attachments.storages.memory import MemoryStorage
 from sa_attachments.testing import Faulty
+from tests.scenarios.test_primary_keys import Tagged
 
 pytestmark = pytest.mark.parametrize("engine", ["sqlite", "postgres", "mariadb"], indirect=True)
 
@@ -414,6 +415,28 @@ def test_keys_that_the_database_sorts_in_an_order_of_their_own(engine: Engine, m
     assert (report.ok, report.rows, report.files) == (True, 63, 63)
     found = kept.verify(engine)
     assert (found.ok, found.rows) == (True, 63)
+
+
+def test_keys_that_are_compared_as_what_the_database_has(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bound as it is, what the ORM has would come after all rows."""
+    monkeypatch.setattr("sa_attachments.rows.PAGE", 2)
+    kept = Storages({"default": "memory:", "new": "memory:"})
+
+    class Mine(DeclarativeBase):
+        pass
+
+    class Doc(Mine):
+        __tablename__ = "docs"
+        id: Mapped[str] = mapped_column(Tagged(), primary_key=True)
+        file: Mapped[Attachment] = mapped_column(AttachmentType(kept))
+
+    Mine.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all(Doc(id=f"z{n}", file=b"%d" % n) for n in range(5))
+        session.commit()
+    assert kept.verify(engine).rows == 5
+    report = kept.move(engine, "default", "new")
+    assert (report.ok, report.rows, report.files) == (True, 5, 5)
 
 
 @pytest.mark.parametrize("ever", [True, False])

@@ -29,8 +29,37 @@ class Lower(TypeDecorator[str]):
         return None if value is None else value.lower()
 
 
+class Tagged(TypeDecorator[str]):
+    """What is compared with it is bound as the database has it, unless that is said to be of this type."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else f"A-{value}"
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.removeprefix("A-")
+
+    def coerce_compared_value(self, op: Any, value: Any) -> Any:
+        return self.impl_instance.coerce_compared_value(op, value)
+
+
 class Base(DeclarativeBase):
     pass
+
+
+class Labelled(Base):
+    __tablename__ = "labelled"
+    id: Mapped[str] = mapped_column(Tagged(), primary_key=True)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+
+
+class LabelledPair(Base):
+    __tablename__ = "labelled_pairs"
+    id: Mapped[str] = mapped_column(Tagged(), primary_key=True)
+    second: Mapped[str] = mapped_column(String(5), primary_key=True, default="s")
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
 
 
 class Padded(Base):
@@ -154,3 +183,23 @@ def test_a_bulk_update_of_rows_with_two_keys(world: World) -> None:
         session.execute(update(Pair).where(Pair.first > 0).values(file=b"new"))
         session.commit()
     world.check(b"old", b"new", b"new")
+
+
+@on("cls", [Labelled, LabelledPair])
+@on("what", ["object", "statement", "fetch"])
+def test_it_is_compared_as_what_the_database_has(world: World, cls: Any, what: str) -> None:
+    world.create(Base.metadata)
+    with world.session() as session:
+        first = cls(id="1", file=b"old")
+        session.add_all([first, cls(id="2", file=b"deleted"), cls(id="3", file=b"kept")])
+        session.commit()
+        second = session.get_one(cls, "2" if cls is Labelled else ("2", "s"))
+        if what == "object":
+            first.file = b"new"
+            session.delete(second)
+        else:
+            options: Any = {"synchronize_session": "fetch"} if what == "fetch" else {}
+            session.execute(update(cls).where(cls.file == first.file).values(file=b"new"), execution_options=options)
+            session.execute(delete(cls).where(cls.file == second.file), execution_options=options)
+        session.commit()
+    world.check(b"new", b"kept")
