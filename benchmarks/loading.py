@@ -60,6 +60,7 @@ def contests(rounds: int, where: Path | None, scale: float = 1.0, url: str | Non
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="bench-", dir=where)))
             sides[name] = make(folder, stack.enter_context(Database(folder, url)))
             _fill(sides[name], facts)
+        del facts  # The collector would look at them in each round.
         if url is None:
             sides["text column"] = Text(sides["ours"])
         for work, target, touches in (
