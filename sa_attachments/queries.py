@@ -42,7 +42,7 @@ class Queries:
     def __init__(self, lines: Table) -> None:
         self._lines = lines
         c, twin = lines.c, lines.alias()
-        self.is_anothers = and_(
+        self._is_anothers = and_(
             c.owner_table.is_(None), exists().where(twin.c.key == c.key, twin.c.storage != c.storage)
         )
         """The condition that a line is a stranger's whose file is somebody's under the other name of a place."""
@@ -127,7 +127,7 @@ class Queries:
         return found.order_by(order, c.storage).with_for_update(skip_locked=True, of=self._lines)
 
     def _free(self, condition: Any) -> Any:
-        return and_(condition, self._lines.c.held.is_(False), ~self.is_anothers)
+        return and_(condition, self._lines.c.held.is_(False), ~self._is_anothers)
 
     @cached_property
     def due(self) -> Any:
