@@ -1,8 +1,8 @@
 """All contests in one command: ``python benchmarks/run.py [--quick] [--full] [GROUP ...]``.
 
 Prints a table of ratios to a floor written by hand, which does the same durable work, and writes it as ``results.md``
-and ``results.json``. The exit code is 1 if a target was missed. Each group has a process of its own, as the collector of
-one process goes over all that its earlier contests left, for every side alike.
+and ``results.json``. The exit code is 1 if a target was missed. Each group has a process of its own, as the collector
+of one process goes over all that its earlier contests left, for every side alike.
 
 The groups are ``transactions``, ``loading``, ``large``, ``idle``, ``sweeping``,
 ``adopting``, ``bucket`` and ``images``; all if none is named.
