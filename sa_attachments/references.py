@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from sqlalchemy import Column, Connection, Table, bindparam, select, tuple_
-from sqlalchemy.orm import ClassManager, InstanceState, Mapper
+from sqlalchemy.orm import ClassManager, ColumnProperty, InstanceState, Mapper, MapperProperty
 from sqlalchemy.orm.attributes import manager_of_class
 
 from .attachment import Attachment, facts_of
@@ -96,13 +96,23 @@ class Reference:
 
 def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     """The references of a configured mapper, inherited ones included; remembered for ``of_class``."""
-    own = ((prop.key, _of_table(mapper, prop.columns[0])) for prop in mapper.column_attrs)
-    references = tuple(_reference(mapper, key, column) for key, column in own if _holds(column))
+    # Not its column_attrs, which know nothing yet of an attribute that is being added.
+    own = ((prop.key, column) for prop in mapper.iterate_properties if _holds(column := _column(mapper, prop)))
+    references = tuple(_reference(mapper, key, column) for key, column in own)
     # Under a name that no attribute has.
     others = (column for table in mapper.tables for column in _others(mapper, table, mapper._columntoproperty))
     left_out = (_reference(mapper, str(column), column) for column in others)
     mapper.class_manager.info |= {_INFO: references, _ROW: (*references, *left_out)}
     return references
+
+
+def names_files(mapper: Mapper[Any], key: str) -> bool:
+    """Whether an attribute of a mapper holds attachments."""
+    return mapper.has_property(key) and _holds(_column(mapper, mapper.get_property(key)))
+
+
+def _column(mapper: Mapper[Any], prop: MapperProperty[Any]) -> Any:
+    return _of_table(mapper, prop.columns[0]) if isinstance(prop, ColumnProperty) else None
 
 
 def _holds(column: Any) -> bool:

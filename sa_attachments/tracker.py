@@ -18,11 +18,10 @@ PostgreSQL would take for a rollback without a word.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 from weakref import ref
 
-from sqlalchemy import Connection, Table, event, inspect
+from sqlalchemy import Connection, event, inspect
 from sqlalchemy.orm import (
     EXT_CONTINUE,
     InstanceState,
@@ -34,13 +33,13 @@ from sqlalchemy.orm import (
     configure_mappers,
 )
 
-from .attachment import bind
 from .bulk import execute
-from .column import AttachmentListType, ColumnType
-from .errors import AttachmentWarning, OwnershipLost
+from .column import ColumnType
+from .errors import OwnershipLost
 from .flush import Flush
 from .frames import Frame
-from .references import Reference, find, of_row, of_state, of_table
+from .mapped import is_new, learn
+from .references import of_row, of_state, of_table
 from .slots import collect
 from .staging import deactivate, is_in_doubt
 from .statements import hear
@@ -263,64 +262,21 @@ def _mapper_constructed(mapper: Mapper[Any], cls: type[Any]) -> None:
 
 @event.listens_for(Mapper, "mapper_configured")
 def _mapper_configured(mapper: Mapper[Any], cls: type[Any]) -> None:
-    references = find(mapper)
+    references = learn(mapper)
     if of_row(mapper.class_manager):
         wire()  # A column may have been added since the mapper was constructed, or is none of the mapper's.
         event.listen(mapper, "before_delete", _deleting, raw=True)
-    if not references:
-        return
-    for reference in references:
-        _listen(reference)
-        if not reference.type.triggers:
-            _warn_of_cascades(reference.table)
-    event.listen(mapper, "before_insert", _saving, raw=True, retval=True)  # else SQLAlchemy wraps it
-    event.listen(mapper, "before_update", _saving, raw=True, retval=True)
-    event.listen(cls, "pickle", _pickle)
-    event.listen(cls, "unpickle", _unpickle)
+    if references:
+        event.listen(mapper, "before_insert", _saving, raw=True, retval=True)  # else SQLAlchemy wraps it
+        event.listen(mapper, "before_update", _saving, raw=True, retval=True)
 
 
-def _listen(reference: Reference) -> None:
-    attribute = getattr(reference.mapper.class_, reference.key)
-    column_type = reference.type
-
-    def set_(state: Any, value: Any, oldvalue: Any, initiator: Any, **_: Any) -> Any:
-        return column_type.coerce(value)
-
-    event.listen(attribute, "set", set_, raw=True, retval=True, include_key=True)  # else SQLAlchemy wraps it
-    if isinstance(column_type, AttachmentListType):
-
-        def init_scalar(target: Any, value: Any, dict_: Any) -> Any:
-            return ()
-
-        event.listen(attribute, "init_scalar", init_scalar, retval=True)
-
-
-def _pickle(target: Any, state_dict: Any) -> None:
-    # The object itself has nothing yet when its state is unpickled.
-    state_dict[_INFO] = {each.key: target.__dict__.get(each.key) for each in of_state(inspect(target))}
-
-
-def _unpickle(target: Any, state_dict: Any) -> None:
-    values = state_dict.get(_INFO, {})
-    for reference in of_state(inspect(target)):
-        for item in reference.type.items(values.get(reference.key)):
-            bind(item, reference.type)
-
-
-def _warn_of_cascades(table: Table) -> None:
-    """A cascade deletes rows behind the back of the ORM."""
-    if table.info.get(_INFO):
-        return
-    table.info[_INFO] = True
-    for key in table.foreign_keys:
-        if (key.ondelete or "").upper() == "CASCADE":
-            warnings.warn(
-                f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes by "
-                "itself stay in the storage until Storages.verify(repair=True) finds them. If a migration made "
-                "triggers, say so to the column: AttachmentType(..., triggers=True)",
-                AttachmentWarning,
-                stacklevel=2,
-            )
+@event.listens_for(object, "attribute_instrument")
+def _attribute_instrumented(cls: type[Any], key: str, attribute: Any) -> None:
+    """One may be added to a class that is in use."""
+    mapper: Any = inspect(cls, raiseerr=False)
+    if mapper is not None and mapper.configured and is_new(mapper, key):
+        _mapper_configured(mapper, cls)
 
 
 def _saving(mapper: Mapper[Any], connection: Connection, state: InstanceState[Any]) -> Any:

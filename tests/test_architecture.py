@@ -44,7 +44,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("ledger",),
     ("comparator", "home", "column", "naming"),
     ("references",),
-    ("access", "conflicts", "places", "patience", "pools", "scope", "wants", "staging"),
+    ("access", "conflicts", "mapped", "places", "patience", "pools", "scope", "wants", "staging"),
     ("custody", "drops", "recovery", "slots", "undo"),
     ("habits", "keyset"),
     ("rows",),

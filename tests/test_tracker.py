@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import pickle
 import subprocess
 import sys
-import warnings
 import weakref
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, ForeignKey, event, inspect, select, text
+from sqlalchemy import Engine, event, inspect, select, text
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -31,11 +28,9 @@ from sa_attachments import (
     Attachment,
     AttachmentListType,
     AttachmentType,
-    AttachmentWarning,
     BadSource,
     Storages,
 )
-from sa_attachments.attachment import binding_of
 from sa_attachments.tracker import Frames, wire
 from tests.archive import Archive
 
@@ -266,110 +261,6 @@ def test_subclasses_of_a_model_are_watched_too(engine: Engine) -> None:
         session.commit()
         assert scan.file is not None
         assert (scan.file.read(), scan.pages[0].read()) == (b"one", b"two")  # type: ignore[index]
-
-
-# Pickling
-
-files = Storages()
-
-
-class PickleBase(DeclarativeBase):
-    pass
-
-
-class Doc(PickleBase):
-    __tablename__ = "docs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
-    pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files))
-
-
-@on("engine", ["sqlite", "postgres"], indirect=True)
-@on("touched", [False, True])
-def test_a_pickled_object_knows_its_storages_again(engine: Engine, touched: bool) -> None:
-    PickleBase.metadata.create_all(engine)
-    with files.override("memory:"), Session(engine) as session:
-        session.add(Doc(file=b"one", pages=[b"two"]))
-        session.commit()
-        session.expunge_all()
-        doc = session.scalars(select(Doc)).one()
-        assert doc.file is not None
-        if touched:
-            assert doc.file.size == 3
-        again = pickle.loads(pickle.dumps(doc))
-        assert again.file == doc.file
-        assert [item.read() for item in (again.file, *again.pages)] == [b"one", b"two"]
-        assert binding_of(again.file) is Doc.file.type  # type: ignore[comparison-overlap]
-        session.expunge(doc)
-        merged = session.merge(again)
-        assert merged.file is not None
-        assert merged.file.read() == b"one"
-        assert not session.is_modified(merged)
-        session.commit()
-    assert files.settled(10)
-
-
-def test_a_pickled_new_object_can_be_stored() -> None:
-    again = pickle.loads(pickle.dumps(Doc(file=b"one", pages=[b"two"])))
-    assert again.file.read() == b"one"
-    assert binding_of(again.file) is Doc.file.type
-    assert binding_of(again.pages[0]) is Doc.pages.type
-    assert pickle.loads(pickle.dumps(Doc())).file is None
-
-
-def test_a_pickle_of_before_is_read() -> None:
-    """From a cache that an earlier version of this library filled."""
-    doc = Doc(file=b"one")
-    listeners = Doc.__mapper__.class_manager.dispatch.pickle  # type: ignore[attr-defined]
-    state = inspect(doc).__getstate__()
-    assert "sa_attachments" in state
-    del state["sa_attachments"]
-    assert listeners
-    empty = copy.copy(Doc())
-    inspect(empty).__setstate__({**state, "instance": empty})
-
-
-# Cascades of the database
-
-
-def models(ondelete: str | None, triggers: bool = False) -> list[str]:
-    storages = Storages("memory:")
-
-    class Base(DeclarativeBase):
-        pass
-
-    class Folder(Base):
-        __tablename__ = "folders"
-        id: Mapped[int] = mapped_column(primary_key=True)
-
-    class Paper(Base):
-        __tablename__ = "papers"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id", ondelete=ondelete))
-        file: Mapped[Attachment] = mapped_column(AttachmentType(storages, triggers=triggers))
-        pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(storages, triggers=triggers))
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(2):
-            Base.registry.configure()
-    return [str(each.message) for each in caught if each.category is AttachmentWarning]
-
-
-@on("ondelete", ["CASCADE", "cascade"])
-def test_a_cascade_behind_the_back_of_the_orm_is_warned_of_once(ondelete: str) -> None:
-    (warning,) = models(ondelete)
-    assert "papers.folder_id is ON DELETE CASCADE" in warning
-    assert "verify(repair=True)" in warning
-
-
-@on("ondelete", [None, "SET NULL", "RESTRICT"])
-def test_other_foreign_keys_are_fine(ondelete: str | None) -> None:
-    assert models(ondelete) == []
-
-
-def test_a_cascade_is_fine_where_triggers_see_it() -> None:
-    assert models("CASCADE", triggers=True) == []
 
 
 # What listeners of others do

@@ -1,0 +1,218 @@
+"""Mapped classes: attributes that come late, objects that are pickled, cascades of the database."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Engine, ForeignKey, String, inspect, select
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    configure_mappers,
+    deferred,
+    mapped_column,
+)
+
+from sa_attachments import (
+    Attachment,
+    AttachmentListType,
+    AttachmentType,
+    AttachmentWarning,
+    BadSource,
+    Storages,
+)
+from sa_attachments.attachment import binding_of
+from sa_attachments.references import of_class
+
+on = pytest.mark.parametrize
+
+
+# Attributes that a class gets while it is in use
+
+
+class InUse:
+    """A class with a subclass in the same table, both with rows."""
+
+    def __init__(self, first: bool) -> None:
+        self.files = Storages("memory:")
+
+        class Base(DeclarativeBase):
+            pass
+
+        class Doc(Base):
+            __tablename__ = "late_docs"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str] = mapped_column(String(10))
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "doc"}  # noqa: RUF012
+
+        class Scan(Doc):
+            __mapper_args__ = {"polymorphic_identity": "scan"}  # noqa: RUF012
+
+        self.Base, self.Doc, self.Scan = Base, Doc, Scan
+        if first:
+            Doc.first = mapped_column(AttachmentType(self.files))
+        configure_mappers()
+        assert list(Scan.__mapper__.column_attrs) == list(Doc.__mapper__.column_attrs)  # remembered from now on
+
+    def stored(self) -> list[bytes]:
+        assert self.files.settled(20)
+        storage = self.files.resolve("default")
+        return sorted(storage.open(key).read() for key, _ in storage.keys())  # noqa: SIM118
+
+
+@on("engine", ["sqlite", "postgres"], indirect=True)
+@on("first", [False, True])
+@on("how", [mapped_column, deferred, column_property])
+def test_an_attribute_may_be_added_to_a_class_in_use(engine: Engine, first: bool, how: Any) -> None:
+    used = InUse(first)
+    Doc, Scan = used.Doc, used.Scan
+    one, several = AttachmentType(used.files), AttachmentListType(used.files)
+    if how is mapped_column:
+        Doc.file, Doc.pages = mapped_column("late_file", one), mapped_column(several)
+    else:
+        Doc.file, Doc.pages = how(Column("late_file", one)), how(Column("pages", several))
+    for cls in (Doc, Scan):
+        assert {each.key for each in of_class(cls)} == {"file", "pages", *(["first"] if first else [])}
+    used.Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        docs: list[Any] = [cls(file=b"one", pages=[b"two"]) for cls in (Doc, Scan)]
+        assert Doc().pages == ()
+        session.add_all(docs)
+        session.commit()
+        assert used.stored() == [b"one", b"one", b"two", b"two"]
+        assert [doc.file.read() for doc in docs] == [b"one", b"one"]
+        for doc in docs:
+            doc.file = b"three"
+        session.flush()
+        session.rollback()
+        assert used.stored() == [b"one", b"one", b"two", b"two"]
+        for doc in docs:
+            doc.file = b"three"
+        session.commit()
+        assert used.stored() == [b"three", b"three", b"two", b"two"]
+        for doc in docs:
+            session.delete(doc)
+        session.commit()
+    assert used.stored() == []
+
+
+def test_what_was_there_is_listened_to_once() -> None:
+    used = InUse(first=True)
+    before = len(list(used.Doc.first.dispatch.set))
+    used.Doc.file = mapped_column(AttachmentType(used.files))
+    used.Doc.title = mapped_column(String(10))
+    assert len(list(used.Doc.first.dispatch.set)) == before
+    assert len(list(used.Doc.__mapper__.dispatch.before_update)) == 1
+    with pytest.raises(BadSource, match="encode it"):
+        used.Doc(file="text")
+
+
+# Pickling
+
+files = Storages()
+
+
+class PickleBase(DeclarativeBase):
+    pass
+
+
+class Doc(PickleBase):
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    file: Mapped[Attachment | None] = mapped_column(AttachmentType(files))
+    pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(files))
+
+
+@on("engine", ["sqlite", "postgres"], indirect=True)
+@on("touched", [False, True])
+def test_a_pickled_object_knows_its_storages_again(engine: Engine, touched: bool) -> None:
+    PickleBase.metadata.create_all(engine)
+    with files.override("memory:"), Session(engine) as session:
+        session.add(Doc(file=b"one", pages=[b"two"]))
+        session.commit()
+        session.expunge_all()
+        doc = session.scalars(select(Doc)).one()
+        assert doc.file is not None
+        if touched:
+            assert doc.file.size == 3
+        again = pickle.loads(pickle.dumps(doc))
+        assert again.file == doc.file
+        assert [item.read() for item in (again.file, *again.pages)] == [b"one", b"two"]
+        assert binding_of(again.file) is Doc.file.type  # type: ignore[comparison-overlap]
+        session.expunge(doc)
+        merged = session.merge(again)
+        assert merged.file is not None
+        assert merged.file.read() == b"one"
+        assert not session.is_modified(merged)
+        session.commit()
+    assert files.settled(10)
+
+
+def test_a_pickled_new_object_can_be_stored() -> None:
+    again = pickle.loads(pickle.dumps(Doc(file=b"one", pages=[b"two"])))
+    assert again.file.read() == b"one"
+    assert binding_of(again.file) is Doc.file.type
+    assert binding_of(again.pages[0]) is Doc.pages.type
+    assert pickle.loads(pickle.dumps(Doc())).file is None
+
+
+def test_a_pickle_of_before_is_read() -> None:
+    """From a cache that an earlier version of this library filled."""
+    doc = Doc(file=b"one")
+    listeners = Doc.__mapper__.class_manager.dispatch.pickle  # type: ignore[attr-defined]
+    state = inspect(doc).__getstate__()
+    assert "sa_attachments" in state
+    del state["sa_attachments"]
+    assert listeners
+    empty = copy.copy(Doc())
+    inspect(empty).__setstate__({**state, "instance": empty})
+
+
+# Cascades of the database
+
+
+def models(ondelete: str | None, triggers: bool = False) -> list[str]:
+    storages = Storages("memory:")
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Folder(Base):
+        __tablename__ = "folders"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Paper(Base):
+        __tablename__ = "papers"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id", ondelete=ondelete))
+        file: Mapped[Attachment] = mapped_column(AttachmentType(storages, triggers=triggers))
+        pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(storages, triggers=triggers))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            Base.registry.configure()
+    return [str(each.message) for each in caught if each.category is AttachmentWarning]
+
+
+@on("ondelete", ["CASCADE", "cascade"])
+def test_a_cascade_behind_the_back_of_the_orm_is_warned_of_once(ondelete: str) -> None:
+    (warning,) = models(ondelete)
+    assert "papers.folder_id is ON DELETE CASCADE" in warning
+    assert "verify(repair=True)" in warning
+
+
+@on("ondelete", [None, "SET NULL", "RESTRICT"])
+def test_other_foreign_keys_are_fine(ondelete: str | None) -> None:
+    assert models(ondelete) == []
+
+
+def test_a_cascade_is_fine_where_triggers_see_it() -> None:
+    assert models("CASCADE", triggers=True) == []
