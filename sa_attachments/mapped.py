@@ -11,7 +11,7 @@
 ['id']
 >>> Doc.file = mapped_column(AttachmentType(Storages("memory:")))  # of a class that is in use
 >>> Doc(file=b"Hello!").file
-<Attachment new, 6 bytes>
+<new Attachment 'unnamed'>
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from sqlalchemy import Table, event, inspect
+from sqlalchemy import Constraint, PrimaryKeyConstraint, Table, UniqueConstraint, event, inspect
 from sqlalchemy.orm import Mapper
 
 from .attachment import bind
@@ -43,8 +43,8 @@ def learn(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     for reference in references:
         if reference.key not in known:
             _listen(reference)
-            if not reference.type.triggers:
-                _warn_of_cascades(reference.table)
+    for table in {reference.table for reference in references}:
+        _warn_of_what_is_unseen(table, all(each.type.triggers for each in references if each.table is table))
     if references:
         event.listen(cls, "pickle", _pickle)
         event.listen(cls, "unpickle", _unpickle)
@@ -79,17 +79,38 @@ def _unpickle(target: Any, state_dict: Any) -> None:
             bind(item, reference.type)
 
 
-def _warn_of_cascades(table: Table) -> None:
-    """A cascade deletes rows behind the back of the ORM."""
+def _warn_of_what_is_unseen(table: Table, triggers: bool) -> None:
+    """Rows may be deleted behind the back of the ORM."""
     if table.info.get(_INFO):
         return
     table.info[_INFO] = True
     for key in table.foreign_keys:
-        if (key.ondelete or "").upper() == "CASCADE":
-            warnings.warn(
-                f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes by "
-                "itself stay in the storage until Storages.verify(repair=True) finds them. If a migration made "
-                "triggers, say so to the column: AttachmentType(..., triggers=True)",
-                AttachmentWarning,
-                stacklevel=2,
+        if (key.ondelete or "").upper() == "CASCADE" and not triggers:
+            _warn(
+                f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes",
+                ". If a migration made triggers, say so to the column: AttachmentType(..., triggers=True)",
             )
+    if any(how.upper() == "REPLACE" for how in _on_conflict(table)):
+        # Such a row is deleted without its triggers, as SQLite is by default.
+        _warn(f"{table.fullname} has a constraint with ON CONFLICT REPLACE: files of rows that SQLite replaces")
+
+
+def _on_conflict(table: Table) -> list[str]:
+    """What SQLite is to do with a row that is in the way of another one."""
+    said = [each.dialect_options["sqlite"]["on_conflict"] for each in table.constraints if _is_key(each)]
+    for column in table.columns:
+        options = column.dialect_options["sqlite"]
+        said += [options["on_conflict_unique"], options["on_conflict_primary_key"]]
+    return [how for how in said if how]
+
+
+def _is_key(constraint: Constraint) -> bool:
+    return isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint)
+
+
+def _warn(what: str, cure: str = "") -> None:
+    warnings.warn(
+        f"{what} by itself stay in the storage until Storages.verify(repair=True) finds them{cure}",
+        AttachmentWarning,
+        stacklevel=3,
+    )

@@ -1,4 +1,4 @@
-"""Mapped classes: attributes that come late, objects that are pickled, cascades of the database."""
+"""Mapped classes: attributes that come late, objects that are pickled, what a database does by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, String, inspect, select
+from sqlalchemy import (
+    Column,
+    Engine,
+    ForeignKey,
+    PrimaryKeyConstraint,
+    String,
+    UniqueConstraint,
+    inspect,
+    select,
+)
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -175,10 +184,11 @@ def test_a_pickle_of_before_is_read() -> None:
     inspect(empty).__setstate__({**state, "instance": empty})
 
 
-# Cascades of the database
+# What a database does by itself
 
 
-def models(ondelete: str | None, triggers: bool = False) -> list[str]:
+def warned(*arguments: Any, triggers: bool = False, **options: Any) -> list[str]:
+    """What is said of a model whose column ``number`` has these arguments and options."""
     storages = Storages("memory:")
 
     class Base(DeclarativeBase):
@@ -191,7 +201,7 @@ def models(ondelete: str | None, triggers: bool = False) -> list[str]:
     class Paper(Base):
         __tablename__ = "papers"
         id: Mapped[int] = mapped_column(primary_key=True)
-        folder_id: Mapped[int | None] = mapped_column(ForeignKey("folders.id", ondelete=ondelete))
+        number: Mapped[int | None] = mapped_column(*arguments, **options)
         file: Mapped[Attachment] = mapped_column(AttachmentType(storages, triggers=triggers))
         pages: Mapped[Sequence[Attachment]] = mapped_column(AttachmentListType(storages, triggers=triggers))
 
@@ -199,20 +209,61 @@ def models(ondelete: str | None, triggers: bool = False) -> list[str]:
         warnings.simplefilter("always")
         for _ in range(2):
             Base.registry.configure()
+        Paper.late = mapped_column(AttachmentType(storages, triggers=triggers))  # type: ignore[attr-defined]
     return [str(each.message) for each in caught if each.category is AttachmentWarning]
 
 
 @on("ondelete", ["CASCADE", "cascade"])
 def test_a_cascade_behind_the_back_of_the_orm_is_warned_of_once(ondelete: str) -> None:
-    (warning,) = models(ondelete)
-    assert "papers.folder_id is ON DELETE CASCADE" in warning
+    (warning,) = warned(ForeignKey("folders.id", ondelete=ondelete))
+    assert "papers.number is ON DELETE CASCADE" in warning
     assert "verify(repair=True)" in warning
 
 
 @on("ondelete", [None, "SET NULL", "RESTRICT"])
 def test_other_foreign_keys_are_fine(ondelete: str | None) -> None:
-    assert models(ondelete) == []
+    assert warned(ForeignKey("folders.id", ondelete=ondelete)) == []
 
 
 def test_a_cascade_is_fine_where_triggers_see_it() -> None:
-    assert models("CASCADE", triggers=True) == []
+    assert warned(ForeignKey("folders.id", ondelete="CASCADE"), triggers=True) == []
+
+
+@on("triggers", [False, True])
+def test_that_sqlite_replaces_rows_by_itself_is_warned_of_once(triggers: bool) -> None:
+    (warning,) = warned(unique=True, sqlite_on_conflict_unique="replace", triggers=triggers)
+    assert "papers has a constraint with ON CONFLICT REPLACE" in warning
+    assert "verify(repair=True)" in warning
+
+
+@on("how", ["IGNORE", "ABORT"])
+def test_other_resolutions_are_fine(how: str) -> None:
+    assert warned(unique=True, sqlite_on_conflict_unique=how) == []
+
+
+@on("engine", ["sqlite"], indirect=True)
+@on("kind", [PrimaryKeyConstraint, UniqueConstraint])
+def test_what_sqlite_replaces_is_found_by_verify(engine: Engine, kind: Any) -> None:
+    storages = Storages("memory:")
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Paper(Base):
+        __tablename__ = "papers"
+        id: Mapped[int] = mapped_column(primary_key=kind is UniqueConstraint)
+        number: Mapped[int] = mapped_column()
+        file: Mapped[Attachment] = mapped_column(AttachmentType(storages))
+        __table_args__ = (kind("number", sqlite_on_conflict="REPLACE"),)
+
+    with pytest.warns(AttachmentWarning, match="ON CONFLICT REPLACE"):
+        configure_mappers()
+    Base.metadata.create_all(engine)
+    for number, data in enumerate((b"one", b"two")):
+        with Session(engine) as session:
+            session.add(Paper(id=number, number=1, file=data))
+            session.commit()
+    found = storages.verify(engine, repair=True)
+    assert found.ok
+    assert found.counts == {"unnamed": 1}
+    storages.settled(20)
