@@ -5,7 +5,7 @@ and ``results.json``. The exit code is 1 if a target was missed. Each group has 
 of one process goes over all that its earlier contests left, for every side alike.
 
 The groups are ``transactions``, ``loading``, ``large``, ``idle``, ``sweeping``,
-``adopting``, ``bucket`` and ``images``; all if none is named.
+``adopting``, ``bucket``, ``libraries`` and ``images``; all if none is named.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import bucket
 import idle
 import images
 import large
+import libraries
 import loading
 import sweeping
 import table
@@ -44,6 +45,7 @@ GROUPS: dict[str, Callable[[argparse.Namespace], Iterable[Contest]]] = {
     ),
     "adopting": lambda said: adopting.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0, said.url),
     "bucket": lambda said: bucket.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0),
+    "libraries": lambda said: libraries.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0),
     "images": lambda said: images.contests(said.rounds, said.folder, 0.2 if said.quick else 1.0),
 }
 

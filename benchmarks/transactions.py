@@ -5,7 +5,7 @@ What counts is the time until commit or rollback returned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,18 @@ def chunks(data: list[bytes]) -> Iterable[list[bytes]]:
     return (data[first : first + BATCH] for first in range(0, len(data), BATCH))
 
 
-def compare(work: Work, count: int, contest: Contest, rounds: int, where: Path | None, **options: Any) -> Contest:
-    """Hold one contest; ``options`` are ``durable``, ``url`` and ``journal``."""
-    durable = options.pop("durable", True)
+def compare(
+    work: Work,
+    count: int,
+    contest: Contest,
+    rounds: int,
+    where: Path | None,
+    *,
+    durable: bool = True,
+    beside: Mapping[str, Callable[..., Any]] | None = None,
+    **options: Any,
+) -> Contest:
+    """Hold one contest, with more sides ``beside``; ``options`` are ``url`` and ``journal``."""
     data = contents(count, SIZE)
 
     def side(make: Callable[..., Side], folder: Path) -> Run:
@@ -112,6 +121,7 @@ def compare(work: Work, count: int, contest: Contest, rounds: int, where: Path |
     sides = {"ours": partial(side, Ours), "floor": partial(side, ByHand)}
     if durable:
         sides["floor without fsync of the folder"] = partial(side, partial(ByHand, flush_folder=False))
+    sides |= {name: partial(side, make) for name, make in (beside or {}).items()}
     contest.hold(sides, rounds, where)
     return contest
 
