@@ -6,7 +6,6 @@ Where one is for many lines, ``chunks.by_storage`` has its parameters.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -29,6 +28,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.util import memoized_property  # has no lock that a fork finds closed, as functools' in Python 3.11
 
 from .chunks import insert_ignoring
 from .clock import now
@@ -52,7 +52,7 @@ class Queries:
 
     # In the transaction of the rows
 
-    @cached_property
+    @memoized_property
     def own(self) -> Insert:
         """New lines, unless ``deadline`` is over."""
         # A line that comes too late must not be written at all, whenever the statement runs: NULL violates NOT NULL.
@@ -60,27 +60,27 @@ class Queries:
         # No row names it yet: triggers, where there are any, count from 0.
         return self._lines.insert().values(state=literal_column(f"'{OWNED}'"), since=since, names=text("0"))
 
-    @cached_property
+    @memoized_property
     def own_and_tell(self) -> Any:
         """The same on PostgreSQL, which tells what ``Ledger.identity`` would ask."""
         return self.own.returning(literal_column("tableoid", BigInteger))
 
-    @cached_property
+    @memoized_property
     def write_nothing(self) -> Update:
         """What begins to write on SQLite."""
         return update(self._lines).where(false()).values(attempts=0)
 
-    @cached_property
+    @memoized_property
     def drop(self) -> Update:
         """Condemn lines, due in ``keep`` milliseconds."""
         return self._condemn(prolong=False).where(self._these)
 
-    @cached_property
+    @memoized_property
     def drop_later(self) -> Update:
         """The same, where that is not now."""
         return self._condemn(prolong=True).where(self._these)
 
-    @cached_property
+    @memoized_property
     def retain(self) -> Update:
         """The same for one line, with what a restore needs."""
         c = self._lines.c
@@ -99,13 +99,13 @@ class Queries:
 
     # Afterwards
 
-    @cached_property
+    @memoized_property
     def state(self) -> Any:
         """That of one line."""
         c = self._lines.c
         return select(c.state).where(c.key == bindparam("key"), c.storage == bindparam("storage"))
 
-    @cached_property
+    @memoized_property
     def claim_suspects(self) -> dict[str, Any]:
         """By database: insert lines as ``purging``, unless they are there."""
         values = {"state": literal_column(f"'{PURGING}'"), "since": now(), "purge_after": now()}
@@ -114,7 +114,7 @@ class Queries:
             for name in ("sqlite", "postgresql", "mysql", "mariadb")
         }
 
-    @cached_property
+    @memoized_property
     def claimed_suspects(self) -> Any:
         """Which of these lines were inserted so."""
         c = self._lines.c
@@ -129,23 +129,23 @@ class Queries:
     def _free(self, condition: Any) -> Any:
         return and_(condition, self._lines.c.held.is_(False), ~self._is_anothers)
 
-    @cached_property
+    @memoized_property
     def due(self) -> Any:
         """Which of these lines are condemned and due, locked."""
         return self.waiting(self._is_due, self._lines.c.key)
 
-    @cached_property
+    @memoized_property
     def claim(self) -> Update:
         """Make these lines ``purging``."""
         return self._claim.where(self._these)
 
-    @cached_property
+    @memoized_property
     def claim_due(self) -> Any:
         """Both at once, in any order: for SQLite, which has one writer."""
         c = self._lines.c
         return self._claim.where(self._free(self._is_due)).returning(c.storage, c.key, c.size)
 
-    @cached_property
+    @memoized_property
     def remove(self) -> Delete:
         """These lines, whose bytes are gone."""
         c = self._lines.c

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, cast
 
 from sqlalchemy import Column, Connection, Table, bindparam, select, tuple_
 from sqlalchemy.orm import ClassManager, ColumnProperty, InstanceState, Mapper, MapperProperty
 from sqlalchemy.orm.attributes import manager_of_class
+from sqlalchemy.util import memoized_property
 
 from .attachment import Attachment, facts_of
 from .chunks import chunked
@@ -79,7 +79,7 @@ class Reference:
             self._reading[references] = found.order_by(*self.primary_key).with_for_update(key_share=True)
         return self._reading[references]
 
-    @cached_property
+    @memoized_property
     def finding(self) -> Any:
         """One of the rows, if there is any."""
         return self._of_keys(*self.primary_key).limit(1)
@@ -99,10 +99,7 @@ def find(mapper: Mapper[Any]) -> tuple[Reference, ...]:
     # Not its column_attrs, which know nothing yet of an attribute that is being added.
     own = ((prop.key, column) for prop in mapper.iterate_properties if _holds(column := _column(mapper, prop)))
     references = tuple(_reference(mapper, key, column) for key, column in own)
-    # Under a name that no attribute has.
-    others = (column for table in mapper.tables for column in _others(mapper, table, mapper._columntoproperty))
-    left_out = (_reference(mapper, str(column), column) for column in others)
-    mapper.class_manager.info |= {_INFO: references, _ROW: (*references, *left_out)}
+    mapper.class_manager.info |= {_INFO: references, _ROW: (0, ())}
     return references
 
 
@@ -169,8 +166,14 @@ def of_row(manager: ClassManager[Any]) -> tuple[Reference, ...]:
     """Those of a class, and what its rows may name besides: columns that it leaves out, or those of a class that they
     belonged to.
     """
-    found: tuple[Reference, ...] = manager.info.get(_ROW, ())
-    return found
+    mapper = manager.mapper
+    width, found = manager.info.get(_ROW, (0, ()))
+    if width != (present := sum(len(table.columns) for table in mapper.tables)):  # another class may have brought some
+        others = (column for table in mapper.tables for column in _others(mapper, table, mapper._columntoproperty))
+        left_out = (_reference(mapper, str(column), column) for column in others)  # a name that no attribute has
+        found = (*manager.info.get(_INFO, ()), *left_out)
+        manager.info[_ROW] = present, found
+    return cast(tuple[Reference, ...], found)
 
 
 def of_table(mapper: Mapper[Any]) -> tuple[Reference, ...]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     UniqueConstraint,
     inspect,
     select,
+    update,
 )
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -121,6 +122,46 @@ def test_what_was_there_is_listened_to_once() -> None:
     assert len(list(used.Doc.__mapper__.dispatch.before_update)) == 1
     with pytest.raises(BadSource, match="encode it"):
         used.Doc(file="text")
+
+
+def by_a_subclass(used: InUse) -> tuple[Any, str]:
+    used.Scan.late = mapped_column(AttachmentType(used.files))
+    return used.Scan, "late"
+
+
+def by_a_new_subclass(used: InUse) -> tuple[Any, str]:
+    class Late(used.Doc):  # type: ignore[misc,name-defined]
+        late: Mapped[Attachment] = mapped_column(AttachmentType(used.files))
+        __mapper_args__ = {"polymorphic_identity": "late"}  # noqa: RUF012
+
+    return Late, "late"
+
+
+def by_another_class(used: InUse) -> tuple[Any, str]:
+    class Other(used.Base):  # type: ignore[misc,name-defined]
+        __table__ = used.Doc.__table__
+
+    Other.late = mapped_column(AttachmentType(used.files))
+    return Other, "late"
+
+
+@on("engine", ["sqlite", "postgres"], indirect=True)
+@on("bring", [by_a_subclass, by_a_new_subclass, by_another_class])
+@on("first", [False, True])
+def test_a_row_drops_what_another_class_brought_to_its_table(engine: Engine, first: bool, bring: Any) -> None:
+    used = InUse(first)
+    cls, key = bring(used)
+    used.Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add(cls(**{key: b"one"}, kind="doc") if bring is by_another_class else cls(**{key: b"one"}))
+        session.commit()
+        session.execute(update(cls).values(kind="doc"))
+        session.commit()
+        assert used.stored() == [b"one"]
+        session.expunge_all()
+        session.delete(session.scalars(select(used.Doc)).one())
+        session.commit()
+    assert used.stored() == []
 
 
 # Pickling

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, MetaData, event
 
+from sa_attachments.ledger import Ledger
+from sa_attachments.queries import Queries
 from tests.archive import DIALECTS, Archive
 
-pytestmark = pytest.mark.parametrize("engine", DIALECTS, indirect=True)
 
-
+@pytest.mark.parametrize("engine", DIALECTS, indirect=True)
 @pytest.mark.parametrize("retain", [None, timedelta(hours=1)])
 def test_no_transaction_makes_a_statement_anew(engine: Engine, retain: timedelta | None) -> None:
     archive = Archive(engine, retain=retain)
@@ -42,3 +46,25 @@ def test_no_transaction_makes_a_statement_anew(engine: Engine, retain: timedelta
     known = work()
     anew = [each for each in work() if all(each is not one for one in known)]
     assert not anew
+
+
+def test_a_child_that_is_forked_while_a_thread_makes_a_statement_makes_its_own() -> None:
+    lines = Ledger(MetaData()).lines
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow(Queries):
+        def waiting(self, condition: Any, order: Any) -> Any:
+            begun.set()
+            release.wait()
+            return super().waiting(condition, order)
+
+    thread = threading.Thread(target=lambda: Slow(lines).due)
+    thread.start()
+    begun.wait()
+    if (pid := os.fork()) == 0:
+        signal.alarm(5)
+        os._exit(7 if Queries(lines).due is not None else 1)
+    _, status = os.waitpid(pid, 0)
+    release.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(status) == 7
