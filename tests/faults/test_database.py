@@ -130,8 +130,34 @@ def test_a_database_out_of_reach_holds_up_nobody(
     world: World, proxy: Proxy, fault: str, end: str, pooled: bool
 ) -> None:
     finish, contents = ENDS[end]
+    took = end_out_of_reach(world, proxy, fault, finish, pooled=pooled)
+    assert took <= BUDGET + SLACK, f"{end} took {took:.3f} s"
+    recover(world, proxy, *contents)
+
+
+@on("end", ENDS)
+@on("fault", FAULTS)
+def test_a_database_out_of_reach_takes_the_budget_and_no_longer(
+    world: World, proxy: Proxy, fault: str, end: str
+) -> None:
+    """The best of some attempts, since a busy machine may take the processor away."""
+    least = SLACK
+    for _ in range(8):
+        least = min(least, end_out_of_reach(world, proxy, fault, ENDS[end][0], pooled=True))
+        proxy.heal()
+        world.settle()
+        world.engine.dispose()
+        if least < BUDGET + 0.03:
+            break
+    assert least < BUDGET + 0.03
+
+
+def end_out_of_reach(
+    world: World, proxy: Proxy, fault: str, finish: Callable[[Session], None], *, pooled: bool
+) -> float:
+    """How many seconds the end of a transaction took, whose cleaning could not reach the database."""
     key = seed(world)
-    struck = []
+    struck: list[float] = []
 
     def strike(dbapi_connection: object, record: object) -> None:
         """The user's transaction has just ended, and its cleaning has not begun."""
@@ -147,9 +173,7 @@ def test_a_database_out_of_reach_holds_up_nobody(
         session.flush()
         event.listen(world.engine.pool, "checkin", strike)
         finish(session)
-        took = monotonic() - struck[0]
-        assert took <= BUDGET + SLACK, f"{end} took {took:.3f} s"
-    recover(world, proxy, *contents)
+        return monotonic() - struck[0]
 
 
 def test_a_session_goes_on_after_the_database_was_out_of_reach(world: World, proxy: Proxy) -> None:

@@ -298,9 +298,9 @@ class Actor:
         self._check_given_back()
         self.restart()
 
-    def close(self) -> list[Doc]:
+    def close(self, how: str = "close") -> list[Doc]:
         """Returns the objects that the session had; they are detached now."""
-        self.session.close()
+        getattr(self.session, how)()
         self.restart()
         objects, self.objects = self.objects, []
         return [doc for doc in objects if inspect(doc).detached]

@@ -123,9 +123,9 @@ class Machine(Objects, Statements, Variants):
     def rollback(self, who: int) -> None:
         self.turn(who).rollback()
 
-    @rule(who=WHO)
-    def close(self, who: int) -> None:
-        self.detached += self.turn(who).close()
+    @rule(who=WHO, how=st.sampled_from(["close", "reset", "invalidate"]))
+    def close(self, who: int, how: str) -> None:
+        self.detached += self.turn(who).close(how)
 
     @rule(who=WHO, then=THEN)
     def savepoint(self, who: int, then: str) -> None:
