@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -372,6 +372,32 @@ def test_a_storage_that_cannot_be_listed_does_not_keep_the_others_from_being_swe
     assert "no route" in (report["broken"].problem or "")
     assert report["default"].purged == 1
     assert not report.ok
+
+
+@sqlite
+def test_a_listing_that_breaks_off_is_begun_again_where_it_began(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sa_attachments.sweep.CHUNK", 1)
+    archive = Archive(engine, own_within=HOUR)
+    archive.remove(*archive.keep(b"the first, which makes the place ours"))
+    found, *lost = [archive.stranger(age * DAY) for age in (4, 3, 2)]
+    keys = archive.memory.keys
+
+    def break_off(*arguments: Any) -> Iterator[Any]:
+        yield next(keys(*arguments))
+        raise ConnectionError("the next page does not come")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive.memory, "keys", break_off)
+        report = archive.sweep()
+        assert "the next page does not come" in (report.problem or "")
+        assert report.strangers == 1
+    assert set(archive.stored()) >= set(lost)
+    assert archive.watermark() is None
+    assert archive.sweep().strangers == 2
+    assert archive.stored() == {}
+    assert archive.states() == dict.fromkeys((found, *lost), GONE)
 
 
 @sqlite
