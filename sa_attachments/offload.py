@@ -235,7 +235,8 @@ class Worker:
                 if not self._queue:
                     self._busy = False
                     self._idle.notify_all()
-                    if not seconds or not self._more.wait_for(lambda: self._queue, seconds):
+                    # Asked again: the collector may have let a session go meanwhile, in this thread, and that submits.
+                    if not (self._more.wait_for(lambda: self._queue, seconds) if seconds else self._queue):
                         self._has_thread = False
                         return
                 future, job = self._queue.popleft()

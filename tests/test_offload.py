@@ -309,6 +309,23 @@ def test_its_thread_waits_for_more_and_holds_nothing_meanwhile() -> None:
     assert again.result(5) == ident
 
 
+@pytest.mark.parametrize("seconds", [0, 5])
+def test_what_the_collector_submits_while_the_thread_ends_is_done(seconds: float) -> None:
+    """A session that nobody holds may go in any thread, at any moment."""
+    worker, late = Worker(seconds), []
+
+    class Collecting(threading.Condition):
+        def notify_all(self) -> None:
+            super().notify_all()
+            if not late:
+                late.append(worker.submit(lambda: "late"))
+
+    worker._idle = Collecting(worker._lock)
+    worker.submit(lambda: None)
+    assert worker.idle(5)
+    assert late[0].result(5) == "late"
+
+
 def test_what_is_no_thread_of_its_own_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """With gevent it is a greenlet, which does not go on when the thread that started it, one of a pool, does not."""
 
