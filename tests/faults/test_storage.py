@@ -529,6 +529,37 @@ def work(world: World) -> list[bytes]:
     return contents
 
 
+@on("world", ["sqlite", "postgres", "asyncpg"], indirect=True)
+@on("kind", KINDS)
+def test_a_failure_at_every_call_of_a_sweep(world: World, kind: str) -> None:
+    """It raises nothing, tells of what failed, and the next one does the rest."""
+    nth, struck = 1, True
+    while struck:
+        with _again(world):
+            prepare_a_sweep(world)
+            before = len(world.storage.calls)
+            KINDS[kind](world.storage, nth)
+            report = world.sweep()
+            struck = len(world.storage.calls) - before >= nth
+            assert report.ok is not (struck and kind != "hangs")
+            recover(world, b"named")
+        nth += 1
+    assert nth > 4, "a sweep reads the marker, lists and deletes"
+
+
+def prepare_a_sweep(world: World) -> None:
+    """A file that is named, two strangers, and one that was dropped and could not be deleted."""
+    key = seed(world, file=b"dropped", pages=[b"named"])
+    for _ in range(2):
+        files.stage(Attachment.upload(b"stranger"))
+    world.storage.fail("delete")
+    with world.session() as session:
+        session.get_one(Doc, key).file = None
+        session.commit()
+    world.settle()
+    world.storage.heal()
+
+
 @contextmanager
 def _again(world: World) -> Iterator[None]:
     """A world as it was in the beginning, with a new storage."""
