@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, event, inspect
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.exc import ObjectDeletedError
 
@@ -271,7 +272,14 @@ class Actor:
     def _poisoned(self) -> bool:
         if self.world.has_one_writer or not self.connected:
             return False
-        driver: Any = self.session.connection().connection.driver_connection
+        connection = self.session.connection()
+        if connection.dialect.is_async:  # asyncpg does not tell
+            try:
+                connection.exec_driver_sql("SELECT 1")
+            except DBAPIError:
+                return True
+            return False
+        driver: Any = connection.connection.driver_connection
         return bool(driver.info.transaction_status == LOST)
 
     def commit(self) -> bool:

@@ -1,14 +1,20 @@
-"""The fixture ``world``: on a SQLite file, and on PostgreSQL."""
+"""The fixture ``world``: on a SQLite file, and on PostgreSQL; and ``aworld``, for tests that are coroutines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.util import greenlet_spawn
+
+from tests import engines
 
 from .world import World
+
+PATIENCE = "30"
+"""Milliseconds: a lock that another session of the same thread holds is not released while this one waits for it."""
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -18,9 +24,24 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[
         engine = open_engine(url)
     else:
         url = request.getfixturevalue("postgres_url")
-        # A lock that another session of the same thread holds is not released while this one waits for it.
-        engine = open_engine(url, connect_args={"options": "-c lock_timeout=30"})
+        engine = open_engine(url, connect_args={"options": f"-c lock_timeout={PATIENCE}"})
     made = World(engine, open_engine(url))
     made.begin()
     yield made
     made.end()
+
+
+@pytest.fixture(params=["aiosqlite", "asyncpg"])
+async def aworld(
+    request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[..., Engine]
+) -> AsyncIterator[World]:
+    url, options = f"sqlite:///{tmp_path}/test.db", {}
+    if request.param == "asyncpg":
+        url = request.getfixturevalue("postgres_url")
+        options = {"connect_args": {"server_settings": {"lock_timeout": PATIENCE}}}
+    engine = engines.open_async_engine(engines.with_driver(url, request.param), **options)
+    made = World(engine.sync_engine, open_engine(url))
+    made.begin()
+    yield made
+    await greenlet_spawn(made.end)
+    await engine.dispose()

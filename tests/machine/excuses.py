@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import inspect
-from sqlalchemy.exc import IntegrityError, OperationalError, SAWarning
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SAWarning
 from sqlalchemy.orm.base import NO_VALUE
 from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 
@@ -78,7 +78,7 @@ class Excuses:
                 return self._clash
             case StaleDataError() | ObjectDeletedError() | SAWarning():
                 return self._stale or self.unseen
-            case OperationalError():
+            case DBAPIError() if is_lock(error):
                 return self._locked and "lock timeout" in str(error)
             case _:
                 return False
@@ -90,3 +90,8 @@ def _unseen(world: World, row: Row, wish: Wish) -> bool:
         return False
     known = Counter(world.item(each).content for each in seen or ())
     return bool(Counter(entry.item.content for entry in row.slots[PLURAL]) - known)
+
+
+def is_lock(error: DBAPIError) -> bool:
+    """Whether a statement did not get a lock in time; asyncpg's error for that has no class of the DBAPI."""
+    return isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", None) == "55P03"

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from sa_attachments import FileMissing, StorageFailed
 
@@ -59,7 +59,7 @@ class Machine(Objects, Statements, Variants):
             restored = files.restore(actor.session, Doc.scan, pk)
         except FileMissing:
             assert not kept
-        except OperationalError:
+        except DBAPIError:
             assert locked
             actor.recover(then)
         else:

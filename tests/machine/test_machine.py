@@ -7,6 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
+from sqlalchemy.util import greenlet_spawn
 
 from .machine import Machine
 from .world import World
@@ -30,8 +31,19 @@ def test_a_sample(world: World) -> None:
     run(world, settings(SETTINGS, max_examples=25 if world.has_one_writer else 12), 1)
 
 
+@pytest.mark.timeout(300)
+async def test_a_sample_under_asyncio(aworld: World) -> None:
+    await greenlet_spawn(run, aworld, settings(SETTINGS, max_examples=10), 2)
+
+
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_many_examples(world: World, part: int) -> None:
     run(world, settings(SETTINGS, max_examples=EXAMPLES // PARTS), 1000 + part)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(3600)
+async def test_many_examples_under_asyncio(aworld: World) -> None:
+    await greenlet_spawn(run, aworld, settings(SETTINGS, max_examples=EXAMPLES // PARTS), 2000)

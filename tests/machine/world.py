@@ -6,6 +6,7 @@ bytes a descriptor must lead to, whatever key they have.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -17,6 +18,8 @@ from typing import Any
 from unittest.mock import patch
 
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.util import await_only
+from sqlalchemy.util.concurrency import in_greenlet
 
 from sa_attachments import Attachment, making, rows
 from sa_attachments.storage import Storage
@@ -208,7 +211,10 @@ class World:
         ``committed`` are the rows, ``named`` all files that they or open transactions name; ``kept`` are retained, and
         ``young`` are files that a transaction put which is still open: they may be there for as long as it is.
         """
-        assert files.settled(30)
+        if in_greenlet():
+            await_only(asyncio.wait_for(files.asettled(), 30))
+        else:
+            assert files.settled(30)
         assert self.committed_rows() == committed
         owned = {name for row in committed.values() for name in row.files()}
         self.staged -= owned | set(kept)
