@@ -121,8 +121,11 @@ def collect(session: Session, objects: Iterable[Any] | None) -> list[Slot]:
         for reference in of_state(state):
             if reference.key in state.committed_state and state not in session._deleted:
                 slots += slot_of(state, reference)
-    for state in session._deleted:
-        slots += doomed(state)
+    if session._deleted:
+        named = {manager: of_row(manager) for manager in {state.manager for state in session._deleted}}
+        for state in session._deleted:
+            if named[state.manager]:
+                slots += doomed(state)
     if objects:
         chosen = {inspect(each) for each in objects}
         return [slot for slot in slots if slot.state in chosen]
