@@ -290,9 +290,9 @@ def test_the_end_of_a_transaction_takes_the_budget_and_no_longer(world: World, e
             least = min(least, monotonic() - began)
         world.storage.heal()
         world.settle()
-        if least < BUDGET + 0.03:
+        if least < BUDGET + 0.1:
             break
-    assert BUDGET <= least < BUDGET + 0.03
+    assert BUDGET <= least < BUDGET + 0.1
 
 
 @everywhere
