@@ -116,8 +116,8 @@ def _parameters(item: pytest.Item) -> Collection[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
-    made = pyfuncitem.funcargs.get("world")
-    if not isinstance(made, World) or not made.is_async or inspect.iscoroutinefunction(pyfuncitem.obj):
+    made = next((each for each in pyfuncitem.funcargs.values() if isinstance(each, World)), None)
+    if made is None or not made.is_async or inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments: dict[str, Any] = {
         argument: pyfuncitem.funcargs[argument] for argument in pyfuncitem._fixtureinfo.argnames

@@ -14,6 +14,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentType, LedgerMissing, Storages
 
+from tests.engines import ASYNC_ENGINES, open_async_engine, with_driver
+
 from .models import Base, Doc, files
 from .world import World
 
@@ -21,18 +23,21 @@ on = pytest.mark.parametrize
 TENANT: dict[str, Any] = {"schema_translate_map": {None: "tenant"}}
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", *ASYNC_ENGINES])
 def tenants(request: pytest.FixtureRequest, tmp_path: Path, open_engine: Callable[..., Engine]) -> Iterator[World]:
     """A world with the same tables in the default schema and in ``tenant``."""
-    if request.param == "sqlite":
-        engines = [open_engine(f"sqlite:///{tmp_path}/test.db") for _ in range(2)]
+    in_files = "sqlite" in request.param
+    url = f"sqlite:///{tmp_path}/test.db" if in_files else request.getfixturevalue("postgres_url")
+    engines = [open_engine(url) for _ in range(2)]
+    if request.param in ASYNC_ENGINES:
+        engines[0] = open_async_engine(with_driver(url, request.param)).sync_engine
+    if in_files:
         for engine in engines:
             event.listen(
                 engine, "connect", lambda driver, _: driver.execute(f"ATTACH '{tmp_path}/tenant.db' AS tenant")
             )
     else:
-        engines = [open_engine(request.getfixturevalue("postgres_url")) for _ in range(2)]
-        with engines[0].begin() as connection:
+        with engines[1].begin() as connection:
             connection.execute(text("CREATE SCHEMA tenant"))
     world = World(request.param, *engines)
     world.create(Base.metadata, schema="tenant")
@@ -186,7 +191,7 @@ letters = Storages(budget=timedelta(seconds=10))
 
 def test_a_listener_writes_in_the_schema_of_another_tenant(tenants: World) -> None:
     """Whose rows are not those that the flush writes, though they share a ledger and have the same primary keys."""
-    home = "main" if tenants.name == "sqlite" else "public"
+    home = "main" if "sqlite" in tenants.name else "public"
     shared = Storages("memory:", ledger=MetaData(schema=home))
 
     class Shared(DeclarativeBase):
