@@ -13,7 +13,6 @@ from sqlalchemy import Engine, MetaData, delete, event, insert, select, text, up
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from sa_attachments import Attachment, AttachmentType, LedgerMissing, Storages
-
 from tests.engines import ASYNC_ENGINES, open_async_engine, with_driver
 
 from .models import Base, Doc, files
