@@ -194,7 +194,12 @@ class Worker:
         self._queue: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._busy = False
         self._has_thread = False
+        self._thread: int | None = None
         self._pid = os.getpid()
+
+    def is_here(self) -> bool:
+        """Whether its own thread asks, which would wait in vain for what comes after the job that it is at."""
+        return self._thread == threading.get_ident()
 
     def submit(self, job: Callable[[], T]) -> Future[T] | None:
         """Run ``job`` later; None if too many wait already."""
@@ -230,6 +235,7 @@ class Worker:
         # A greenlet that is called a thread, as with gevent, goes on only while the thread that started it waits for
         # something in gevent's way: it would be there for ever, and do nothing.
         seconds = 0 if _is_greenlet() else self._seconds
+        self._thread = threading.get_ident()
         while True:
             with self._lock:
                 if not self._queue:
@@ -237,7 +243,7 @@ class Worker:
                     self._idle.notify_all()
                     # Asked again: the collector may have let a session go meanwhile, in this thread, and that submits.
                     if not (self._more.wait_for(lambda: self._queue, seconds) if seconds else self._queue):
-                        self._has_thread = False
+                        self._has_thread, self._thread = False, None
                         return
                 future, job = self._queue.popleft()
             if future.set_running_or_notify_cancel():

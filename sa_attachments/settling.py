@@ -60,7 +60,7 @@ class Settler:
         """Clean up what an ended transaction left, for these files. Raises nothing."""
         if sys.is_finalizing():
             return  # Nothing may be waited for: Python 3.11 takes a new thread, and never starts it.
-        deadline = monotonic() + self._budget
+        deadline = monotonic() + (0 if self._worker.is_here() else self._budget)
         try:
             loose = [file for files, file in frame.loose if files is self._files]
             if loose:

@@ -20,6 +20,8 @@ from sqlalchemy import Connection, event
 from .frames import Frame
 
 _INFO = "sa_attachments"
+_OPEN = "sa_attachments_open"
+"""Frames whose session is there, and has not ended them when the connection went back."""
 
 
 class Watched(Frame):
@@ -57,8 +59,12 @@ def _checkin(dbapi_connection: Any, record: Any) -> None:
     garbage-collected.
     """
     try:
-        for frame in record.info.pop(_INFO, ()):
-            if frame.session() is None or frame.ended:
+        left, frames = record.info.pop(_OPEN, ()), record.info.pop(_INFO, ())
+        # Sessions that are about to end them see to them; those that nobody closes may be collected any time later.
+        if still := [frame for frame in (*left, *frames) if frame.session() is not None and not frame.ended]:
+            record.info[_OPEN] = still
+        for frame in (*left, *frames):
+            if frame.session() is None or (frame.ended and frame in frames):
                 frame.marked = frame.marked and frame.ended
                 settle(frame)
     except BaseException:

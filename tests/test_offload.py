@@ -357,6 +357,15 @@ def test_a_job_leaves_its_context_to_none() -> None:
     assert future.result(5) == "nobody"
 
 
+def test_a_worker_knows_its_own_thread() -> None:
+    """Who settles there, as a connection of its own is given back, would wait for itself."""
+    worker = Worker()
+    future = worker.submit(worker.is_here)
+    assert future is not None
+    assert future.result(5)
+    assert not worker.is_here()
+
+
 def test_a_job_that_fails_stops_nobody() -> None:
     worker = Worker()
     first, second = worker.submit(fails), worker.submit(lambda: 2)

@@ -241,3 +241,20 @@ def test_a_connection_that_is_gone_before_a_savepoint_of_the_session_ends(
     session.close()
     connection.close()
     world.check(b"old")
+
+
+@on("outer", ["commit", "rollback"])
+@on("world", ["sqlite", "postgres", "mariadb", "asyncpg"], indirect=True)
+def test_a_session_that_nobody_closes_and_that_outlives_its_connection(world: World, outer: str) -> None:
+    """As those of SQLAlchemy-Continuum: what it left is settled when its connection is given back once more."""
+    key = seed(world)
+    with world.engine.connect() as connection:
+        transaction = connection.begin()
+        session: Any = Session(connection)
+        work(session, key)
+        getattr(transaction, outer)()
+    del session, transaction
+    gc.collect()
+    for _ in range(5):  # the pool has others, which take turns
+        world.engine.connect().close()
+    world.check(*([b"new", b"added"] if outer == "commit" else [b"old"]))
