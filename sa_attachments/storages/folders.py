@@ -63,7 +63,8 @@ class Folders:
                     raise
                 self.make(above)
         if self._mode is not None and len(folder) >= len(self._root):
-            os.chmod(folder, self._mode)
+            # As for chmod(1), a folder that gives its group to what is in it goes on with that.
+            os.chmod(folder, self._mode | os.lstat(folder).st_mode & stat.S_ISGID)
         if self._durable and len(above) < len(self._root):
             _fsync(above)
 

@@ -236,6 +236,15 @@ def test_modes_are_those_of_the_umask_or_of_the_options(
             os.umask(before)
 
 
+def test_a_folder_mode_leaves_the_group_to_the_folder_above(tmp_path: Path) -> None:
+    """Of a folder with setgid, as one that a web server reads: without it, files get the group of who stores them."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o2775)
+    storage = LocalStorage(tmp_path / "shared" / "files", folder_mode=0o750)
+    put(storage, "a/b", b"x")
+    assert [(storage.root / name).stat().st_mode & 0o7777 for name in ("", "a")] == [0o2750, 0o2750]
+
+
 # Hostile keys
 
 
