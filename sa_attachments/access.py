@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Pool
 
 from .errors import BadConfiguration
 from .patience import PATIENCE, Busy, impatient, together
@@ -22,11 +22,14 @@ from .tables import whereabouts
 class Access:
     """See the module."""
 
-    def __init__(self, scope: Scope, patience: int) -> None:
-        """``patience``: milliseconds to wait for SQLite's one writer."""
+    def __init__(self, scope: Scope, patience: int, pool: Pool | None = None) -> None:
+        """``patience``: milliseconds to wait for SQLite's one writer; ``pool``: the only one whose connections may be
+        used, as the engine gets a new one when it is disposed of.
+        """
         self.scope = scope
         self.ledger = scope.ledger
         self.patience = patience
+        self._pool = pool
         self.sees: str | None = None
         """Which ledger, once it was looked at."""
 
@@ -36,6 +39,9 @@ class Access:
         engine = self.scope.engine
         if is_full(engine) or is_shared_and_busy(engine):
             raise Busy("all connections to the database are in use")
+        if self._pool not in (None, engine.pool):
+            # Who disposed of the engine is about to fork, to drop the database, or to end: nobody closes another one.
+            raise Busy("the engine was disposed of")
         forget_returned(engine)
         with engine.connect() as connection:
             # None of them, too: the engine's own are others, perhaps.

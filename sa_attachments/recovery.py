@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select, update
+from sqlalchemy import Connection, Pool, and_, or_, select, update
 
 from .access import Access
 from .chunks import CHUNK, by_storage, chunked, lockable
@@ -53,9 +53,11 @@ class Purger(Access):
     ended, and the place of the application is none of its database's.
     """
 
-    def __init__(self, scope: Scope, places: Places, io: Runner, patience: int = PATIENCE) -> None:
+    def __init__(
+        self, scope: Scope, places: Places, io: Runner, patience: int = PATIENCE, pool: Pool | None = None
+    ) -> None:
         """``patience``: milliseconds to wait for SQLite's one writer; where no user waits, it may be longer."""
-        super().__init__(scope, patience)
+        super().__init__(scope, patience, pool)
         self.resolve = scope.files.resolver()
         self.io = io
         self._places = places

@@ -98,10 +98,10 @@ class Settler:
             left = functools.partial(rest.works.append, (work, marked, purger.resolve))
             quietly(lambda: purger.settle(work, marked, rest.purged), left)
         elif dialect.is_async:
-            purger = Purger(scope, self._places, aside)
+            purger = Purger(scope, self._places, aside, pool=scope.engine.pool)
             self._tasks.run(lambda: quietly(lambda: _beside(purger, work, marked)), deadline - monotonic())
         else:
-            purger = Purger(scope, self._places, run)
+            purger = Purger(scope, self._places, run, pool=scope.engine.pool)
             job = self._worker.submit(lambda: quietly(lambda: _beside(purger, work, marked)))
             within(job, deadline - monotonic())
 

@@ -215,6 +215,27 @@ def test_a_storage_that_hangs_does_not_hold_the_commit(world: World, storage: Fa
     assert len(list(storage.inner.keys())) == 1
 
 
+@on("world", ["postgres", "mariadb"], indirect=True)
+def test_an_engine_that_was_disposed_of_gets_no_connection_back(world: World, storage: Faulty) -> None:
+    """A process that disposes of it before it forks would share that one with its children."""
+    Quick.metadata.create_all(world.engine)
+    with world.session() as session:
+        item = Item(file=b"old")
+        session.add(item)
+        session.commit()
+        storage.hang("delete")
+        item.file = b"new"
+        session.commit()
+    storage.wait_for_hang()
+    world.engine.dispose()
+    storage.release()
+    assert quick.settled(10)
+    pool: Any = world.engine.pool
+    assert pool.checkedin() == 0
+    quick.sweep(world.engine, grace=timedelta(0))
+    assert len(list(storage.inner.keys())) == 1
+
+
 SETTINGS = {
     "sqlite": ["PRAGMA busy_timeout", "PRAGMA synchronous"],
     "postgresql": ["SHOW lock_timeout", "SHOW synchronous_commit", "SHOW transaction_isolation"],
