@@ -11,41 +11,34 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, event, inspect
+from sqlalchemy import Connection, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.orm.exc import ObjectDeletedError
 
 from sa_attachments import Attachment
 
 from .excuses import Excuses
+from .holder import Holder
 from .model import Item, Name, Row, State, Transaction
 from .models import ATTRIBUTES, Doc
-from .wishes import ABSENT, Hope, Hopes, Wish, hope, key_of, loaded_by, original, type_of
+from .wishes import ABSENT, Hope, Hopes, Wish, hope, key_of
 from .world import World
 
 LOST = 3  # libpq's PQTRANS_INERROR: the server will answer COMMIT by ROLLBACK.
 
 
-class Actor:
+class Actor(Holder):
     """See the module."""
 
     def __init__(self, world: World, committed: State, others: list[Actor], expires: bool) -> None:
-        self.world = world
+        super().__init__(world, self.open(world, expire_on_commit=expires, autoflush=False))
         self.committed = committed
         self.others = others
-        self.session = self.open(expire_on_commit=expires, autoflush=False)
-        self.connected = False
-        self.objects: list[Doc] = []
-        self.uploaded: set[tuple[int, str]] = set()
-        """Attributes of new objects that nothing but new attachments were assigned to."""
-        event.listen(self.session, "after_begin", self._after_begin)
-        event.listen(self.session, "after_transaction_end", self._after_transaction_end)
         self.restart()
 
-    def open(self, **options: Any) -> Session:
+    def open(self, world: World, **options: Any) -> Session:
         """A session of the kind that is played with."""
-        return Session(self.world.engine, **options)
+        return Session(world.engine, **options)
 
     def restart(self) -> None:
         """Another transaction begins."""
@@ -57,115 +50,24 @@ class Actor:
         self.young: set[Name] = set()
         """Files that were put for this transaction."""
 
-    def _after_begin(self, *_: Any) -> None:
-        self.connected = True
-
-    def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
-        if transaction.parent is None:
-            self.connected = False
-
-    # Objects
-
     def may_connect(self) -> bool:
         return not (self.world.has_one_writer and any(other.connected for other in self.others if other is not self))
-
-    def find(self, pk: int, offline: bool = False) -> Doc | None:
-        """The object that stands for a row, as far as this session knows; ``offline``, without asking the database."""
-        wish = self.wishes.get(pk)
-        if wish is not None and (wish.fresh or wish.deleted):
-            return wish.doc if wish.fresh else None
-        if offline or not self.may_connect():
-            mine = (doc for doc in self.objects if doc in self.session and inspect(doc).identity == (pk,))
-            return next(mine, None)
-        doc = self.session.get(Doc, pk)
-        if doc is not None:
-            self._hold(doc)
-        return doc
-
-    def values(self, doc: Doc | None, attribute: str, offline: bool = False) -> tuple[Attachment, ...]:
-        """What an object says that it names; nothing if that would have to be asked for and can't."""
-        if doc is None or (attribute not in inspect(doc).dict and (offline or not self.may_connect())):
-            return ()
-        try:
-            return tuple(type_of(attribute).items(getattr(doc, attribute)))
-        except ObjectDeletedError:
-            return ()
-
-    def assign(self, doc: Doc, attribute: str, value: Any) -> None:
-        loaded = loaded_by(doc, attribute)
-        setattr(doc, attribute, value)
-        self.note(doc, attribute, loaded)
-
-    def note(self, doc: Doc, attribute: str, loaded: Any = ABSENT) -> None:
-        """An attribute was set; ``loaded`` is what the object held as the row's value."""
-        wish = self.wishes.setdefault(key_of(doc), Wish(doc))
-        value = inspect(doc).dict[attribute]
-        if attribute == "title":
-            wish.title = value
-            (wish.same.add if loaded == value else wish.same.discard)(attribute)
-            return
-        wish.slots[attribute] = items = tuple(type_of(attribute).items(value))
-        new = all(not item.is_stored and original(item) is None for item in items)
-        (self.uploaded.add if new else self.uploaded.discard)((id(doc), attribute))
-
-    def add(self, doc: Doc) -> None:
-        """A new object, for a row that should not be there, or whose object was deleted."""
-        self.session.add(doc)
-        self._hold(doc)
-        wish = self.wishes[doc.id] = Wish(doc, fresh=True, deleted=doc.id in self.wishes)
-        state = inspect(doc).dict
-        for each in ("title", *ATTRIBUTES):
-            if each in state:
-                self.note(doc, each)
-        assert not wish.same or wish.same == {"title"}
-
-    def delete(self, doc: Doc) -> None:
-        pk = key_of(doc)
-        wish = self.wishes.get(pk)
-        if wish is not None and wish.fresh:
-            self.session.expunge(doc)
-            del self.wishes[pk]
-            if wish.deleted:
-                self.wishes[pk] = Wish(doc, deleted=True)
-            return
-        self.session.delete(doc)
-        self.wishes[pk] = Wish(doc, deleted=True)
-
-    def forget(self, pk: int, attribute: str | None = None) -> None:
-        """What was assigned to the object of a row was taken back, or is loaded anew."""
-        for doc in self.objects:
-            if inspect(doc).identity == (pk,):
-                self.uploaded -= {(id(doc), each) for each in ATTRIBUTES if attribute in (None, each)}
-        wish = self.wishes.get(pk)
-        if wish is None or wish.fresh:
-            return
-        if attribute is None:
-            del self.wishes[pk]
-        else:
-            wish.slots.pop(attribute, None)
-            wish.same.discard(attribute)
-
-    def forget_object(self, pk: int) -> None:
-        """A statement deleted the row, and its object is no longer in the session."""
-        wish = self.wishes.get(pk)
-        if wish is not None and wish.fresh:
-            wish.deleted = False
-        else:
-            self.wishes.pop(pk, None)
-
-    def _hold(self, doc: Doc) -> None:
-        if not any(doc is each for each in self.objects):
-            self.objects.append(doc)
 
     # What should come of it
 
     def hopes(self) -> dict[int, Hope | None]:
         """What rows should look like after a flush."""
         found: dict[int, Hope | None] = {}
+        adopted = {key_of(doc) for doc in self.folders.adopted()}
+        for doc in self.folders.adopted():
+            self.wishes.setdefault(key_of(doc), Wish(doc))
         for pk, wish in self.wishes.items():
             row = self.transaction.row(pk)
-            if wish.deleted and not wish.fresh:
+            if (wish.orphan or (wish.deleted and pk not in adopted)) and not wish.fresh:
                 found[pk] = None
+                continue
+            if row is None and not wish.fresh and not wish.slots and wish.title is ABSENT:
+                found[pk] = None  # It was only put into the folder that the object says anyway: nothing is written.
                 continue
             hoped = hope(row if row is not None and (wish.deleted or not wish.fresh) else Row(None))
             if wish.title is not ABSENT:
@@ -182,6 +84,10 @@ class Actor:
 
     def flush(self) -> bool:
         return self.write(self.session.flush, self.hopes(), flushes=True)
+
+    def flush_all(self) -> bool:
+        """And what the first flush leaves to the next one."""
+        return self.flush() and (not self.wishes or self.flush())
 
     def write(
         self,
@@ -210,7 +116,9 @@ class Actor:
             self.young |= self.world.put_since()
         assert not excuses.unseen, "a list took away what its session never saw"
         if flushes:
-            self.wishes.clear()
+            # A folder that one of them was put into takes its DELETE back, until the next flush.
+            left = {pk: wish.doc for pk, wish in self.wishes.items() if wish.deleted and self.doomed(pk)}
+            self.wishes = {pk: Wish(doc, deleted=True) for pk, doc in left.items()}
         with self._reader(commits) as connection:
             rows = self.world.rows(connection)
             unseen = self.young - self.world.kept(connection)
@@ -283,6 +191,8 @@ class Actor:
         return bool(driver.info.transaction_status == LOST)
 
     def commit(self) -> bool:
+        if any(wish.deleted for wish in self.wishes.values()) and not self.flush():
+            return False
         done = self.write(self.session.commit, self.hopes(), flushes=True, commits=True)
         if done:
             self.transaction.commit_into(self.committed)
@@ -314,13 +224,15 @@ class Actor:
         return [doc for doc in objects if inspect(doc).detached]
 
     def savepoint(self) -> bool:
-        if not self.flush():
+        if not self.flush_all():
             return False
         self.savepoints.append((self.session.begin_nested(), self.transaction.copy()))
         return True
 
     def release(self) -> bool:
         nested, _ = self.savepoints[-1]
+        if any(wish.deleted for wish in self.wishes.values()) and not self.flush():
+            return False
         done = self.write(nested.commit, self.hopes(), flushes=True)
         if done:
             self.savepoints.pop()
@@ -331,6 +243,7 @@ class Actor:
         nested, saved = self.savepoints[-depth]
         del self.savepoints[-depth:]
         nested.rollback()
+        self.folders.rolled_back()
         self.transaction = saved
         self.wishes.clear()
         self._check_given_back()

@@ -64,7 +64,7 @@ class Excuses:
             lost=not names <= set(world.stored()) - world.unheard,
             clash=clash or twice or len(titles) > len(set(titles)) or not taken.isdisjoint(titles),
             stale=any(pk not in visible for pk, wish in wishes.items() if wish.deleted or not wish.fresh),
-            unseen=any(_unseen(world, visible[pk], wish) for pk, wish in wishes.items() if pk in visible),
+            unseen=any(_unseen(world, visible[pk], wish) for pk, wish in wishes.items() if pk in visible and hopes[pk]),
             locked=is_locked(locks - {None}),
         )
 
@@ -86,7 +86,7 @@ class Excuses:
 
 def _unseen(world: World, row: Row, wish: Wish) -> bool:
     seen = inspect(wish.doc).committed_state.get(PLURAL, NO_VALUE)
-    if wish.fresh or wish.deleted or seen is NO_VALUE:
+    if wish.fresh or seen is NO_VALUE:
         return False
     known = Counter(world.item(each).content for each in seen or ())
     return bool(Counter(entry.item.content for entry in row.slots[PLURAL]) - known)

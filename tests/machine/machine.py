@@ -18,17 +18,17 @@ from sqlalchemy.exc import DBAPIError
 
 from sa_attachments import FileMissing, StorageFailed
 
+from .cascades import Cascades
 from .model import Name
 from .models import DEFAULT, RETAINED, VAULT, Doc, files
-from .objects import Objects
 from .play import PK, THEN, WHO
 from .statements import Statements
 from .variants import Variants
 from .wishes import loaded_by, original
 
 
-class Machine(Objects, Statements, Variants):
-    """Objects and statements, files beside the rows, all ways to end a transaction, storages that fail."""
+class Machine(Cascades, Statements, Variants):
+    """Objects, folders, statements, files beside the rows, all ways to end a transaction, storages that fail."""
 
     # Files beside the rows
 
@@ -90,7 +90,7 @@ class Machine(Objects, Statements, Variants):
     def commit_without_an_answer(self, who: int, then: str) -> None:
         """The server commits, and the session hears of a broken connection."""
         actor = self.turn(who)
-        if not actor.flush():
+        if not actor.flush_all():
             actor.recover(then)
         elif actor.connected:
             dialect: Any = self.world.engine.dialect
@@ -111,12 +111,13 @@ class Machine(Objects, Statements, Variants):
     def commit_what_is_lost(self, who: int) -> None:
         """After an error of a statement that the application caught: PostgreSQL rolls back, and no driver says so."""
         actor = self.turn(who)
-        if self.world.has_one_writer or actor.wishes or actor.session.in_nested_transaction():
+        if self.world.has_one_writer or actor.wishes or actor.session.new or actor.session.in_nested_transaction():
             return  # To release a savepoint would be an error that is heard.
         try:
             actor.session.execute(text("SELECT 1/0"))
         except DBAPIError:
             actor.session.commit()
+            actor.folders.forget()
             actor.restart()
 
     @rule(who=WHO)

@@ -23,7 +23,7 @@ class Objects(Play):
         self, who: int, pk: int, title: str | None, file: str, scan: str, pages: list[str], other: int, end: str
     ) -> None:
         actor = self.turn(who)
-        if actor.find(pk) is None:
+        if actor.find(pk) is None and not actor.is_adopted(pk):
             actor.add(self._doc(actor, pk, title, file, scan, pages, other))
             finish(actor, end)
 
@@ -34,7 +34,7 @@ class Objects(Play):
         """The new object's row is an UPDATE of the old one, which leaves alone what was not set."""
         actor = self.turn(who)
         doc = actor.find(pk)
-        if doc is None or inspect(doc).key is None:
+        if doc is None or inspect(doc).key is None or actor.is_adopted(pk):
             return
         new = self._doc(actor, pk, title, file, scan, ["new"], other, parts)
         actor.delete(doc)

@@ -43,7 +43,9 @@ class Play(RuleBasedStateMachine):
         self.detached: list[Doc] = []
         for pk in range(1, rows + 1):
             upload = self.world.upload
-            self.actors[0].add(Doc(id=pk, title=None, file=upload(), scan=upload(), pages=[upload(), upload()]))
+            doc = Doc(id=pk, title=None, file=upload(), scan=upload(), pages=[upload(), upload()])
+            self.actors[0].folders.open(pk % 2).docs.append(doc)
+            self.actors[0].add(doc)
         assert self.actors[0].commit()
 
     # Who and what

@@ -25,6 +25,8 @@ class Wish:
     """A new object was added."""
     deleted: bool = False
     """The object that stood for the row was deleted, before ``fresh`` perhaps."""
+    orphan: bool = False
+    """It was taken out of its folder."""
     title: Any = ABSENT
     slots: dict[str, tuple[Attachment, ...]] = field(default_factory=dict)
     same: set[str] = field(default_factory=set)

@@ -67,7 +67,7 @@ class World:
         self._stack.enter_context(patch.multiple(making, WAIT=0.02))
         self._stack.enter_context(patch.multiple(rows, _TRIES=1))
         with self.observer.begin() as connection:
-            for table in ("docs", "attachment_ledger", "attachment_storage"):
+            for table in ("docs", "folders", "attachment_ledger", "attachment_storage"):
                 connection.exec_driver_sql(f"DELETE FROM {table}")
 
     def end(self) -> None:
