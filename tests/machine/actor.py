@@ -21,6 +21,7 @@ from .excuses import Excuses
 from .holder import Holder
 from .model import Item, Name, Row, State, Transaction
 from .models import ATTRIBUTES, Doc
+from .outer import Mode, Outer
 from .wishes import ABSENT, Hope, Hopes, Wish, hope, key_of
 from .world import World
 
@@ -31,7 +32,8 @@ class Actor(Holder):
     """See the module."""
 
     def __init__(self, world: World, committed: State, others: list[Actor], expires: bool) -> None:
-        super().__init__(world, self.open(world, expire_on_commit=expires, autoflush=False))
+        self.options = {"expire_on_commit": expires, "autoflush": False}
+        super().__init__(world, self.open(world, **self.options))
         self.committed = committed
         self.others = others
         self.restart()
@@ -122,8 +124,8 @@ class Actor(Holder):
         with self._reader(commits) as connection:
             rows = self.world.rows(connection)
             unseen = self.young - self.world.kept(connection)
-        # A file that comes and goes in one transaction is not kept.
-        assert unseen == self.young
+        # A file that comes and goes in one transaction of a session is not kept.
+        assert unseen == self.young or self.outer is not None
         self._learn(hopes, rows, unseen)
         return True
 
@@ -161,6 +163,7 @@ class Actor(Holder):
 
     def recover(self, then: str) -> None:
         """After a failure: go on, if the session lets us, or roll back in some way."""
+        then = "rollback" if then == "close" and self.outer is not None else then
         if then == "continue" and self.session.is_active and not self._poisoned():
             return
         if then == "savepoint" and self.savepoints:
@@ -193,11 +196,19 @@ class Actor(Holder):
     def commit(self) -> bool:
         if any(wish.deleted for wish in self.wishes.values()) and not self.flush():
             return False
-        done = self.write(self.session.commit, self.hopes(), flushes=True, commits=True)
-        if done:
+        ends = self.outer is None or (self.outer.mode == "control_fully" and self._will_begin())
+        if not self.write(self.session.commit, self.hopes(), flushes=True, commits=ends):
+            return False
+        if ends:
             self.transaction.commit_into(self.committed)
-            self.restart()
-        return done
+            self.leave()
+        elif self.outer is not None:
+            self.outer.kept = self.transaction.copy()
+            self.savepoints.clear()
+        return True
+
+    def _will_begin(self) -> bool:
+        return self.begun or bool(self.session.new or self.session.dirty or self.session.deleted)
 
     def commit_unheard(self) -> None:
         """Everything is flushed; the commit raises, although it happens."""
@@ -212,16 +223,58 @@ class Actor(Holder):
         self.restart()
 
     def rollback(self) -> None:
+        begun = self.begun
         self.session.rollback()
         self._check_given_back()
-        self.restart()
+        self._undone(begun)
 
     def close(self, how: str = "close") -> list[Doc]:
         """Returns the objects that the session had; they are detached now."""
-        getattr(self.session, how)()
-        self.restart()
+        if self.savepoints and self.outer is not None:
+            self.rollback_to(len(self.savepoints))
+        begun = self.begun and (self.outer is None or self.outer.mode in ("control_fully", "create_savepoint"))
+        getattr(self.session, how if self.outer is None else "close")()
+        self._undone(begun)
         objects, self.objects = self.objects, []
         return [doc for doc in objects if inspect(doc).detached]
+
+    def _undone(self, begun: bool) -> None:
+        """What the session did, if it had ``begun``, was rolled back: what it joined, too, or a savepoint in it."""
+        if self.outer is None:
+            self.restart()
+        elif begun and self.outer.mode != "create_savepoint":
+            assert not self.outer.transaction.is_active
+            self.leave()
+        else:
+            assert self.outer.transaction.is_active
+            if begun:
+                self.transaction = self.outer.kept.copy()
+            self.savepoints.clear()
+            self.wishes.clear()
+
+    def join(self, mode: Mode) -> None:
+        """A transaction that begins now."""
+        self.outer = Outer(self.world.engine, mode, self.transaction.copy())
+        self.take(self.outer.open(**self.options))
+
+    def leave(self) -> None:
+        """The transaction ended, and so did what it had joined."""
+        self.restart()
+        if self.outer is not None:
+            self.session.close()
+            self.outer.connection.close()
+            self.outer = None
+            self.take(self.open(self.world, **self.options))
+
+    def end_outer(self, commit: bool) -> list[Doc]:
+        """The session is closed before; returns what it had."""
+        docs = self.close()
+        if self.outer is not None:
+            self.outer.end(commit)
+            if commit:
+                self.transaction.commit_into(self.committed)
+            self.leave()
+        return docs
 
     def savepoint(self) -> bool:
         if not self.flush_all():
@@ -259,5 +312,6 @@ class Actor(Holder):
 
     def needed(self) -> Iterator[tuple[Name, Item]]:
         """What this transaction names, or would name again after a rollback to a savepoint."""
-        for transaction in (self.transaction, *(saved for _, saved in self.savepoints)):
+        kept = () if self.outer is None else (self.outer.kept,)
+        for transaction in (self.transaction, *kept, *(saved for _, saved in self.savepoints)):
             yield from transaction.names()

@@ -12,6 +12,7 @@ from sa_attachments import Attachment
 
 from .folders import Folders
 from .models import ATTRIBUTES, Doc
+from .outer import Outer
 from .wishes import ABSENT, Wish, key_of, loaded_by, original, type_of
 from .world import World
 
@@ -21,22 +22,31 @@ class Holder:
 
     def __init__(self, world: World, session: Session) -> None:
         self.world = world
+        self.outer: Outer | None = None
+        self.wishes: dict[int, Wish] = {}
+        self.take(session)
+
+    def take(self, session: Session) -> None:
+        """Go on with that session."""
         self.session = session
         self.folders = Folders(session)
-        self.connected = False
-        self.wishes: dict[int, Wish] = {}
+        self.begun = False
         self.objects: list[Doc] = []
         self.uploaded: set[tuple[int, str]] = set()
         """Attributes of new objects that nothing but new attachments were assigned to."""
         event.listen(session, "after_begin", self._after_begin)
         event.listen(session, "after_transaction_end", self._after_transaction_end)
 
+    @property
+    def connected(self) -> bool:
+        return self.begun or self.outer is not None
+
     def _after_begin(self, *_: Any) -> None:
-        self.connected = True
+        self.begun = True
 
     def _after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
-            self.connected = False
+            self.begun = False
 
     def may_connect(self) -> bool:
         raise NotImplementedError
@@ -112,10 +122,12 @@ class Holder:
     def put_in(self, doc: Doc) -> None:
         """Into a folder: it stays, or is added."""
         if inspect(doc).key is None:
-            self.add(doc)
+            if doc.id not in self.wishes or self.wishes[doc.id].doc is not doc:
+                self.add(doc)
         else:
             wish = self.wishes.setdefault(key_of(doc), Wish(doc))
             wish.orphan = wish.deleted = False
+            self.session.add(doc)
 
     def deleted_with_folder(self, doc: Doc) -> None:
         """New ones are not."""

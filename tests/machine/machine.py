@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sa_attachments import FileMissing, StorageFailed
 
 from .cascades import Cascades
+from .joined import Joined
 from .model import Name
 from .models import DEFAULT, RETAINED, VAULT, Doc, files
 from .play import PK, THEN, WHO
@@ -27,7 +28,7 @@ from .variants import Variants
 from .wishes import loaded_by, original
 
 
-class Machine(Cascades, Statements, Variants):
+class Machine(Cascades, Joined, Statements, Variants):
     """Objects, folders, statements, files beside the rows, all ways to end a transaction, storages that fail."""
 
     # Files beside the rows
@@ -90,6 +91,8 @@ class Machine(Cascades, Statements, Variants):
     def commit_without_an_answer(self, who: int, then: str) -> None:
         """The server commits, and the session hears of a broken connection."""
         actor = self.turn(who)
+        if actor.outer is not None:
+            return
         if not actor.flush_all():
             actor.recover(then)
         elif actor.connected:
@@ -111,7 +114,8 @@ class Machine(Cascades, Statements, Variants):
     def commit_what_is_lost(self, who: int) -> None:
         """After an error of a statement that the application caught: PostgreSQL rolls back, and no driver says so."""
         actor = self.turn(who)
-        if self.world.has_one_writer or actor.wishes or actor.session.new or actor.session.in_nested_transaction():
+        idle = actor.outer is None and not actor.wishes and not actor.session.new
+        if self.world.has_one_writer or not idle or actor.session.in_nested_transaction():
             return  # To release a savepoint would be an error that is heard.
         try:
             actor.session.execute(text("SELECT 1/0"))
@@ -187,7 +191,7 @@ class Machine(Cascades, Statements, Variants):
         self.world.heal()
         try:
             for actor in self.actors:
-                actor.close()
+                actor.end_outer(commit=False)
             self.storages_hold_what_is_named()
             self.world.sweep()
             assert not self.world.staged & set(self.world.stored())
@@ -197,4 +201,6 @@ class Machine(Cascades, Statements, Variants):
         finally:
             for actor in self.actors:
                 actor.session.close()
+                if actor.outer is not None:
+                    actor.outer.connection.close()
             self.world.end()

@@ -71,7 +71,7 @@ class Statements(Play):
         actor = self.turn(who)
         item = self.pick(actor, source, pks[0], "scan")
         statement = update(Doc).where(Doc.id.in_(pks)).values({attribute: _value(attribute, item)})
-        autoflush = autoflush and not _overwrites(actor, pks)
+        autoflush = autoflush and not _is_unsure(actor, pks)
         visible = self._visible(actor, autoflush)
         hopes = {pk: self._hope(visible[pk], attribute, item) for pk in pks if pk in visible}
         if self._execute(actor, statement, hopes, item, then, autoflush=autoflush):
@@ -95,7 +95,7 @@ class Statements(Play):
     @rule(who=WHO, pks=PKS, then=THEN, autoflush=st.booleans())
     def delete_where(self, who: int, pks: list[int], then: str, autoflush: bool) -> None:
         actor = self.turn(who)
-        autoflush = autoflush and not _overwrites(actor, pks)
+        autoflush = autoflush and not _is_unsure(actor, pks)
         hopes = {pk: None for pk in pks if pk in self._visible(actor, autoflush)}
         if self._execute(actor, delete(Doc).where(Doc.id.in_(pks)), hopes, None, then, autoflush=autoflush):
             for pk in pks:
@@ -144,6 +144,9 @@ def _value(attribute: str, item: Attachment | None) -> Any:
     return item
 
 
-def _overwrites(actor: Actor, pks: Sequence[int]) -> bool:
-    """Whether a flush would store a file that is retained, and whose name nobody saw when the statement drops it."""
-    return any(RETAINED in wish.slots for pk, wish in actor.wishes.items() if pk in pks)
+def _is_unsure(actor: Actor, pks: Sequence[int]) -> bool:
+    """Whether a flush would store a file that is retained, and whose name nobody saw when the statement drops it; or
+    there would be two flushes, of which the first takes a DELETE back.
+    """
+    unseen = any(RETAINED in wish.slots for pk, wish in actor.wishes.items() if pk in pks)
+    return unseen or any(wish.deleted and actor.is_adopted(pk) for pk, wish in actor.wishes.items())
