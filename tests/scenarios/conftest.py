@@ -28,6 +28,8 @@ from .world import AsyncWorld, World
 SYNC = engines.ENGINES
 Made = TypeVar("Made", bound=World)
 EVERYWHERE = [*SYNC, *engines.ASYNC_ENGINES]
+WORLDS = ("world", "tenants")
+"""Fixtures whose tests are no coroutines: on a database of asyncio they run inside of the greenlet."""
 
 
 @pytest.fixture
@@ -116,8 +118,8 @@ def _parameters(item: pytest.Item) -> Collection[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object:
-    made = next((each for each in pyfuncitem.funcargs.values() if isinstance(each, World)), None)
-    if made is None or not made.is_async or inspect.iscoroutinefunction(pyfuncitem.obj):
+    made = next((pyfuncitem.funcargs[name] for name in WORLDS if name in pyfuncitem.funcargs), None)
+    if not isinstance(made, World) or not made.is_async or inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments: dict[str, Any] = {
         argument: pyfuncitem.funcargs[argument] for argument in pyfuncitem._fixtureinfo.argnames
