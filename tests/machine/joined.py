@@ -5,20 +5,35 @@ from __future__ import annotations
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from .objects import Objects
 from .outer import MODES, Mode
-from .play import WHO, Play
+from .play import END, PKS, WHO, finish
+
+OUTCOME = st.sampled_from([None, True, False])
+"""Whether the outer transaction is committed at once; None leaves it open."""
 
 
-class Joined(Play):
+class Joined(Objects):
     """See the module."""
 
-    @rule(who=WHO, mode=st.sampled_from(MODES))
-    def join(self, who: int, mode: Mode) -> None:
-        """Its session is closed, and a new one joins. Nothing is left to clean then, which SQLite would not let us."""
+    @rule(who=WHO, mode=st.sampled_from(MODES), pks=PKS, end=END, commit=OUTCOME)
+    def join(self, who: int, mode: Mode, pks: list[int], end: str, commit: bool | None) -> None:
+        """Its session is closed, and a new one joins and works. Nothing is left to clean when it begins, which SQLite
+        would not let us.
+        """
         actor = self.turn(who)
-        if not actor.connected:
-            self.detached += actor.close()
-            actor.join(mode)
+        if actor.connected:
+            return
+        self.detached += actor.close()
+        actor.join(mode)
+        for pk in pks:
+            if (doc := actor.find(pk)) is not None:
+                actor.assign(doc, "file", self.world.upload())
+            elif not actor.is_adopted(pk):
+                actor.add(self._doc(actor, pk, None, "new", "none", ["new"], pk))
+        finish(actor, end)
+        if commit is not None and actor.outer is not None:
+            self.detached += actor.end_outer(commit)
 
     @rule(which=st.integers(0, 2), commit=st.booleans())
     def end_outer(self, which: int, commit: bool) -> None:
