@@ -33,14 +33,15 @@ class Actor(Holder):
 
     def __init__(self, world: World, committed: State, others: list[Actor], expires: bool) -> None:
         self.options = {"expire_on_commit": expires, "autoflush": False}
-        super().__init__(world, self.open(world, **self.options))
+        super().__init__(world)
+        self.take(self.open(**self.options))
         self.committed = committed
         self.others = others
         self.restart()
 
-    def open(self, world: World, **options: Any) -> Session:
+    def open(self, **options: Any) -> Session:
         """A session of the kind that is played with."""
-        return Session(world.engine, **options)
+        return Session(self.world.engine, **options)
 
     def restart(self) -> None:
         """Another transaction begins."""
@@ -264,7 +265,7 @@ class Actor(Holder):
             self.session.close()
             self.outer.connection.close()
             self.outer = None
-            self.take(self.open(self.world, **self.options))
+            self.take(self.open(**self.options))
 
     def end_outer(self, commit: bool) -> list[Doc]:
         """The session is closed before; returns what it had."""

@@ -20,11 +20,10 @@ from .world import World
 class Holder:
     """See the module."""
 
-    def __init__(self, world: World, session: Session) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.outer: Outer | None = None
         self.wishes: dict[int, Wish] = {}
-        self.take(session)
 
     def take(self, session: Session) -> None:
         """Go on with that session."""

@@ -18,18 +18,17 @@ from sqlalchemy.exc import DBAPIError
 
 from sa_attachments import FileMissing, StorageFailed
 
-from .cascades import Cascades
-from .joined import Joined
 from .model import Name
 from .models import DEFAULT, RETAINED, VAULT, Doc, files
+from .objects import Objects
 from .play import PK, THEN, WHO
 from .statements import Statements
 from .variants import Variants
 from .wishes import loaded_by, original
 
 
-class Machine(Cascades, Joined, Statements, Variants):
-    """Objects, folders, statements, files beside the rows, all ways to end a transaction, storages that fail."""
+class Machine(Objects, Statements, Variants):
+    """Objects, statements, files beside the rows, all ways to end a transaction, storages that fail."""
 
     # Files beside the rows
 

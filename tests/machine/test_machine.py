@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy.util import greenlet_spawn
 
+from .core import CoreMachine
 from .machine import Machine
 from .world import World
 
@@ -21,7 +22,7 @@ SETTINGS = settings(
 )
 
 
-def run(world: World, options: settings, number: int, machine: type[Machine] = Machine) -> None:
+def run(world: World, options: settings, number: int, machine: type[Machine] = CoreMachine) -> None:
     run_state_machine_as_test(seed(number)(type("Machine", (machine,), {"world": world})), settings=options)
 
 

@@ -1,11 +1,14 @@
-"""Rules for sessions that join a transaction of somebody else, which is committed or rolled back afterwards."""
+"""The machine of the core: its sessions have folders, too, and join transactions of somebody else, which are committed
+or rolled back afterwards.
+"""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from .objects import Objects
+from .cascades import Cascades
+from .machine import Machine
 from .outer import MODES, Mode
 from .play import END, PKS, WHO, finish
 
@@ -13,7 +16,7 @@ OUTCOME = st.sampled_from([None, True, False])
 """Whether the outer transaction is committed at once; None leaves it open."""
 
 
-class Joined(Objects):
+class CoreMachine(Cascades, Machine):
     """See the module."""
 
     @rule(who=WHO, mode=st.sampled_from(MODES), pks=PKS, end=END, commit=OUTCOME)
