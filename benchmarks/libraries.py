@@ -8,14 +8,14 @@ listen to all sessions of the process from when they are imported, those of the 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from contest import Contest, Run
-from rows import Database
+from rows import Automatic, Database
 from sqlalchemy import event, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from transactions import compare, delete, insert, replace, roll_back
@@ -23,7 +23,7 @@ from transactions import compare, delete, insert, replace, roll_back
 COUNT = 1000
 
 
-class Other(ABC):
+class Other(Automatic, ABC):
     """A model whose column is that of another library."""
 
     def __init__(self, folder: Path, database: Database, durable: bool = False) -> None:
@@ -55,17 +55,6 @@ class Other(ABC):
 
     def replace(self, row: Any, data: bytes) -> None:
         row.file = self.file(data, "other.jpg")
-
-    def commit(self, session: Session) -> None:
-        session.commit()
-
-    def delete(self, session: Session, rows: Sequence[Any]) -> None:
-        for row in rows:
-            session.delete(row)
-        session.commit()
-
-    def rollback(self, session: Session) -> None:
-        session.rollback()
 
     def finish(self, run: Run) -> None:
         """Each row has a file."""

@@ -37,7 +37,22 @@ class TimedStorages(Storages):
         self.cleaning += time.perf_counter() - began
 
 
-class Ours:
+class Automatic:
+    """A side whose files follow the session by themselves."""
+
+    def commit(self, session: Session) -> None:
+        session.commit()
+
+    def delete(self, session: Session, rows: Sequence[Any]) -> None:
+        for row in rows:
+            session.delete(row)
+        session.commit()
+
+    def rollback(self, session: Session) -> None:
+        session.rollback()
+
+
+class Ours(Automatic):
     """A model with an attachment column, its storages and its database."""
 
     def __init__(self, folder: Path, database: Database, durable: bool = True) -> None:
@@ -67,17 +82,6 @@ class Ours:
     def replace(self, row: Any, data: bytes) -> None:
         """Give a row another file."""
         row.file = Attachment.upload(data, "other.jpg")
-
-    def commit(self, session: Session) -> None:
-        session.commit()
-
-    def delete(self, session: Session, rows: Sequence[Any]) -> None:
-        for row in rows:
-            session.delete(row)
-        session.commit()
-
-    def rollback(self, session: Session) -> None:
-        session.rollback()
 
     def finish(self, run: Run) -> None:
         """Wait for the background, and check that rows and files agree."""
