@@ -81,18 +81,18 @@ def _unpickle(target: Any, state_dict: Any) -> None:
 
 def _warn_of_what_is_unseen(table: Table, triggers: bool) -> None:
     """Rows may be deleted behind the back of the ORM."""
-    if table.info.get(_INFO):
-        return
-    table.info[_INFO] = True
     for key in table.foreign_keys:
         if (key.ondelete or "").upper() == "CASCADE" and not triggers:
-            _warn(
+            _warn_once(
+                table,
                 f"{table.fullname}.{key.parent.name} is ON DELETE CASCADE: files of rows that the database deletes",
                 ". If a migration made triggers, say so to the column: AttachmentType(..., triggers=True)",
             )
     if any(how.upper() == "REPLACE" for how in _on_conflict(table)):
         # Such a row is deleted without its triggers, as SQLite is by default.
-        _warn(f"{table.fullname} has a constraint with ON CONFLICT REPLACE: files of rows that SQLite replaces")
+        _warn_once(
+            table, f"{table.fullname} has a constraint with ON CONFLICT REPLACE: files of rows that SQLite replaces"
+        )
 
 
 def _on_conflict(table: Table) -> list[str]:
@@ -108,7 +108,11 @@ def _is_key(constraint: Constraint) -> bool:
     return isinstance(constraint, PrimaryKeyConstraint | UniqueConstraint)
 
 
-def _warn(what: str, cure: str = "") -> None:
+def _warn_once(table: Table, what: str, cure: str = "") -> None:
+    said: set[str] = table.info.setdefault(_INFO, set())
+    if what in said:
+        return
+    said.add(what)
     warnings.warn(
         f"{what} by itself stay in the storage until Storages.verify(repair=True) finds them{cure}",
         AttachmentWarning,

@@ -228,7 +228,7 @@ def test_a_pickle_of_before_is_read() -> None:
 # What a database does by itself
 
 
-def warned(*arguments: Any, triggers: bool = False, **options: Any) -> list[str]:
+def warned(*arguments: Any, triggers: bool = False, late: bool | None = None, **options: Any) -> list[str]:
     """What is said of a model whose column ``number`` has these arguments and options."""
     storages = Storages("memory:")
 
@@ -250,7 +250,8 @@ def warned(*arguments: Any, triggers: bool = False, **options: Any) -> list[str]
         warnings.simplefilter("always")
         for _ in range(2):
             Base.registry.configure()
-        Paper.late = mapped_column(AttachmentType(storages, triggers=triggers))  # type: ignore[attr-defined]
+        counted = triggers if late is None else late
+        Paper.late = mapped_column(AttachmentType(storages, triggers=counted))  # type: ignore[attr-defined]
     return [str(each.message) for each in caught if each.category is AttachmentWarning]
 
 
@@ -264,6 +265,11 @@ def test_a_cascade_behind_the_back_of_the_orm_is_warned_of_once(ondelete: str) -
 @on("ondelete", [None, "SET NULL", "RESTRICT"])
 def test_other_foreign_keys_are_fine(ondelete: str | None) -> None:
     assert warned(ForeignKey("folders.id", ondelete=ondelete)) == []
+
+
+def test_a_cascade_is_warned_of_when_a_column_comes_that_triggers_do_not_see() -> None:
+    (warning,) = warned(ForeignKey("folders.id", ondelete="CASCADE"), triggers=True, late=False)
+    assert "ON DELETE CASCADE" in warning
 
 
 def test_a_cascade_is_fine_where_triggers_see_it() -> None:
